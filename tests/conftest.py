@@ -10,9 +10,14 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS.parent))
 
+from ansible.plugins.loader import init_plugin_loader  # noqa: E402
+
 from tests import link_tree  # noqa: E402 - needs the path above
 
+# Ansible's own importer, and before anybody imports ansible_collections: a package that Python's importer has loaded
+# first has no file, and Ansible's plugin loaders then fail with it.
 sys.path.insert(0, str(link_tree.make()))
+init_plugin_loader()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
