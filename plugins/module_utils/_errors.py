@@ -1,0 +1,52 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The errors of the domain (a private helper of this collection).
+
+Each says what was asked, what came back, and what to do next; only the edges (actions, modules, the inventory)
+turn them into Ansible failures.
+"""
+
+from __future__ import annotations
+
+
+class HitlessError(Exception):
+    """Anything this collection refuses or cannot do, as one sentence a person can act on.
+
+    :param message: what is wrong and where.
+    :param hint: what to do about it; appended to the sentence.
+    :param details: plain data for the task's result (failing checks, holder of a lock, ...).
+    """
+
+    def __init__(self, message: str, *, hint: str = "", details: dict[str, object] | None = None) -> None:
+        super().__init__(f"{message} {hint}".rstrip() if hint else message)
+        self.details = details or {}
+
+
+class ConsulError(HitlessError):
+    """Consul answered, and said no.
+
+    :param asked: the request, as ``PUT /v1/kv/...`` (never a token).
+    :param status: the HTTP status, 0 where there was no answer.
+    """
+
+    def __init__(self, message: str, *, asked: str = "", status: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.asked = asked
+        self.status = status
+
+
+class ConsulUnavailable(ConsulError):
+    """No usable answer came, within the time for retries: nobody listens, no leader, a timeout."""
+
+
+class LockLost(ConsulError):
+    """The lock of this deployment is no longer ours: nothing further may be changed."""
+
+
+class HostLost(HitlessError):
+    """The managed host cannot be reached over its Ansible connection."""
+
+
+class DeadlineExceeded(HitlessError):
+    """What was waited for did not happen in time; ``details`` holds what was seen last."""

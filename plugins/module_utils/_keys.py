@@ -1,0 +1,106 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The keys of this collection in Consul's KV store, and what may be a part of one (a private helper of this collection).
+
+    deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
+    deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
+    deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
+    nodes/<node>/deployment/<service>/version        plain text: what runs there now
+    nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
+    nodes/<node>/deployment/<service>/status         JSON {deployment, state, at, message}
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+VERSION = re.compile(r"[A-Za-z0-9._+~:@-]{1,128}")
+
+
+def checked_name(name: str, what: str) -> str:
+    """A node or service name that can stand in a key and a path; raises :class:`HitlessError` for any other.
+
+    Consul takes a node called ``a b:c/d`` with only a warning, and validates keys from 1.22 on.
+    """
+    if not NAME.fullmatch(name) or name in (".", "..") or ".." in name:
+        raise HitlessError(
+            f"The {what} name {name!r} cannot be used: only letters, digits, '_', '.' and '-' can stand in its keys.",
+            hint=f"Rename the {what} in Consul.",
+        )
+    return name
+
+
+def checked_version(version: object, where: str = "version") -> str:
+    """A version as a string of the allowed characters; raises :class:`HitlessError` for anything else."""
+    if not isinstance(version, str):
+        raise HitlessError(
+            f"{where} must be a string, and {version!r} is a {type(version).__name__} (YAML reads 1.10 as 1.1).",
+            hint=f"Quote it: {where}: \"{version}\", or -e '{{\"{where}\": \"1.10\"}}' on the command line.",
+        )
+    if not VERSION.fullmatch(version):
+        raise HitlessError(
+            f"{where} {version!r} is not a version: 1 to 128 of letters, digits and . _ + ~ : @ - are allowed."
+        )
+    return version
+
+
+def new_deployment_id(version: str, now: datetime | None = None) -> str:
+    """An id that sorts by time: ``20261123T142233Z-1.4.2-7f3a``; other characters of the version become ``-``."""
+    at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    plain = re.sub(r"[^A-Za-z0-9._-]|\.{2,}", "-", version)[:48]
+    return f"{at:%Y%m%dT%H%M%SZ}-{plain}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one service.
+
+    :param deploy: prefix of the deployments' keys.
+    :param nodes: prefix of the machines' keys.
+    """
+
+    service: str
+    deploy: str = "deploy"
+    nodes: str = "nodes"
+
+    def __post_init__(self) -> None:
+        checked_name(self.service, "service")
+
+    @property
+    def lock(self) -> str:
+        return f"{self.deploy}/{self.service}/lock"
+
+    @property
+    def deployments(self) -> str:
+        return f"{self.deploy}/{self.service}/deployments/"
+
+    def deployment(self, deployment: str) -> str:
+        return f"{self.deployments}{checked_name(deployment, 'deployment')}/"
+
+    def record(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}record"
+
+    def outcomes(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}nodes/"
+
+    def outcome(self, deployment: str, node: str) -> str:
+        return f"{self.outcomes(deployment)}{checked_name(node, 'node')}"
+
+    def node(self, node: str) -> str:
+        return f"{self.nodes}/{checked_name(node, 'node')}/deployment/{self.service}/"
+
+    def version(self, node: str) -> str:
+        return f"{self.node(node)}version"
+
+    def previous(self, node: str) -> str:
+        return f"{self.node(node)}previous"
+
+    def status(self, node: str) -> str:
+        return f"{self.node(node)}status"
