@@ -1,0 +1,75 @@
+# make help lists what there is. Everything starts from scripts/setup, which does nothing when nothing is missing.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+CHANGELOG := $(BIN)/antsibull-changelog
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	    printf '  make %-15s %s\n' "$$target" "$$text"; done
+
+.PHONY: setup
+setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
+	@scripts/setup
+
+# --- see it ---
+
+.PHONY: demo lab lab-down
+demo: setup ## roll version 2 over five VMs under load, then a broken version 3 and its rollback
+	@$(BIN)/python -m lab demo
+
+lab: setup ## start the lab, to play with
+	@$(BIN)/python -m lab up
+
+lab-down: ## stop it
+	@$(BIN)/python -m lab down
+
+# --- check it ---
+
+.PHONY: test test-all lint sanity unit integration rollout molecule bench
+test: setup ## every check, the newest versions whole, a cross-section of the oldest (.ci/run runs this)
+	@scripts/test
+
+test-all: setup ## also the slow tests, the oldest versions whole, and molecule
+	@scripts/test --all
+
+lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments
+	@scripts/lint
+
+sanity: setup ## ansible-test sanity, of the built collection
+	@scripts/sanity
+
+unit integration rollout: setup ## one folder of tests; PYTEST_ARGS='-k lock -x'
+	@$(BIN)/pytest tests/$@ $(PYTEST_ARGS)
+
+molecule: setup ## a rollout in the lab, driven by molecule
+	@scripts/molecule
+
+bench: setup ## ratios against a hand-written playbook and a static inventory
+	@$(BIN)/python -m bench
+
+# --- publish it ---
+
+.PHONY: build install-built docs changelog release
+build: setup ## the artifact, in build/
+	@$(BIN)/ansible-galaxy collection build --force --output-path build
+
+install-built: setup ## build and install it into the cache; prints the collections path
+	@scripts/install-built
+
+docs: setup ## check the markup of all plugin documentation
+	@$(BIN)/python tests/link_tree.py >/dev/null
+	@scripts/lint docs
+
+changelog: setup ## CHANGELOG.md and changelogs/changelog.yaml from the fragments, for galaxy.yml's version
+	@$(CHANGELOG) release
+
+release: setup ## check, write the changelog, build; then says what is left to do by hand
+	@scripts/release
+
+.PHONY: clean
+clean: ## caches and builds; not the virtual environments, not Consul
+	@rm -rf .cache build .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis collections
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
