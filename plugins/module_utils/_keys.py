@@ -37,6 +37,17 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+def checked_prefix(prefix: object, what: str) -> str:
+    """A prefix of keys, ``deploy`` or ``team/deploy``, without slashes around it; raises :class:`HitlessError`."""
+    text = str(prefix).strip("/")
+    if not all(NAME.fullmatch(part) and ".." not in part for part in text.split("/")):
+        raise HitlessError(
+            f"{what} {prefix!r} is not a prefix of keys.",
+            hint="Only letters, digits, '_', '.', '-', and '/' between them, can stand in it.",
+        )
+    return text
+
+
 def checked_version(version: object, where: str = "version") -> str:
     """A version as a string of the allowed characters; raises :class:`HitlessError` for anything else."""
     if not isinstance(version, str):

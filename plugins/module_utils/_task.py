@@ -22,6 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host, HostTransport
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
 
 CLUSTER_SPEC: dict[str, dict[str, Any]] = {
     "url": {"type": "str"},
@@ -46,6 +47,15 @@ AGENT_SPEC: dict[str, dict[str, Any]] = {
     "node": {"type": "str"},
 }
 """Options of tasks that ask a host's own agent; documented in the fragment ``hitless.consul.agent``."""
+
+KEYS_SPEC: dict[str, dict[str, Any]] = {
+    "deploy_prefix": {"type": "str"},
+    "nodes_prefix": {"type": "str"},
+}
+"""Options of tasks that read or write this collection's keys; documented in the fragment ``hitless.consul.keys``."""
+
+OPTIONS = (*CLUSTER_SPEC, *AGENT_SPEC, *KEYS_SPEC)
+"""All options that a variable ``hitless_consul_<option>`` can set."""
 
 VARIABLE_PREFIX = "hitless_consul_"
 
@@ -85,7 +95,7 @@ def connection_options(
                 hint="Unset it: it would be ignored otherwise.",
             )
     options: dict[str, Any] = {}
-    for name in (*CLUSTER_SPEC, *AGENT_SPEC):
+    for name in OPTIONS:
         variable = VARIABLE_PREFIX + name
         if params.get(name) is not None:
             options[name] = params[name]
@@ -199,6 +209,14 @@ class Task:
             "validate_certs": connection.validate_certs,
         }
         return Client(connection, HostTransport(self.host, connection.base, tls, connection.timeout))
+
+    def keys(self, service: str) -> Keys:
+        """The keys of a service, below the prefixes that are set."""
+        return Keys(
+            service,
+            deploy=checked_prefix(self.options.get("deploy_prefix", "deploy"), "deploy_prefix"),
+            nodes=checked_prefix(self.options.get("nodes_prefix", "nodes"), "nodes_prefix"),
+        )
 
     @cached_property
     def node(self) -> str:

@@ -22,8 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import MISS
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
-    AGENT_SPEC,
-    CLUSTER_SPEC,
+    OPTIONS,
     VARIABLE_PREFIX,
     Task,
     connection_options,
@@ -83,7 +82,7 @@ class HitlessAction(ActionBase):
 
     def _settings(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The variables ``hitless_consul_<option>`` of this host, templated."""
-        names = (VARIABLE_PREFIX + option for option in (*CLUSTER_SPEC, *AGENT_SPEC))
+        names = (VARIABLE_PREFIX + option for option in OPTIONS)
         return {name: self._templar.template(variables[name]) for name in names if name in variables}
 
     def _node_hint(self, variables: Mapping[str, Any]) -> str | None:
