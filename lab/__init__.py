@@ -1,0 +1,29 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A real fleet on one machine, for the demo, the tests and for playing. See docs/lab.md."""
+
+from __future__ import annotations
+
+from .agents import ConsulError, LabError
+from .binaries import BinaryError, find_consul
+from .fleet import VM, Deploy, HAProxy, Lab, Node, Server, wait_until
+from .load import LoadGenerator, Report, Row
+
+__all__ = [
+    "VM",
+    "BinaryError",
+    "ConsulError",
+    "Deploy",
+    "HAProxy",
+    "Lab",
+    "LabError",
+    "LoadGenerator",
+    "Node",
+    "Report",
+    "Row",
+    "Server",
+    "find_consul",
+    "wait_until",
+]
