@@ -1,0 +1,56 @@
+"""The helper itself: a wrong reading of a recap would let other tests pass."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.rollout.support import Ansible
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.assert:
+        that: inventory_hostname != 'b'
+    - ansible.builtin.debug:
+        msg: "{{ lookup('env', 'CONSUL_HTTP_TOKEN') }}-{{ lookup('env', 'GIVEN') }}"
+    - ansible.builtin.wait_for:
+        timeout: "{{ seconds | default(0) }}"
+      when: seconds is defined
+      delegate_to: localhost
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    path = tmp_path / "site.yml"
+    path.write_text(PLAY)
+    return path
+
+
+@pytest.mark.oldest
+def test_recap_and_environment(ansible: Ansible, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "from outside")
+    result = ansible.playbook("-i", "a,b,", "-c", "local", site, env={"GIVEN": "given"})
+    assert result.rc == 2, result.output
+    assert result.red == {"b"}
+    assert result.recap["a"]["ok"] == 2
+    assert '"msg": "-given"' in result.stdout
+
+
+def test_a_signal_ends_it(ansible: Ansible, site: Path) -> None:
+    with ansible.start("-i", "a,", "-c", "local", "-e", "seconds=100", site) as run:
+        run.wait_for("TASK [ansible.builtin.wait_for]")
+        run.send(signal.SIGKILL)
+        assert run.wait().rc == -signal.SIGKILL
+
+
+@pytest.mark.oldest
+def test_only_the_installed_collection_is_seen(ansible: Ansible, collection: Path) -> None:
+    result = ansible.command("ansible-galaxy", "collection", "list", "hitless.consul")
+    assert result.rc == 0, result.output
+    assert f"# {collection}/ansible_collections" in result.stdout
+    assert result.stdout.count("hitless.consul") == 1
