@@ -79,6 +79,7 @@ class Settings:
     tags: list[str]
     consul: str
     consul_version: str
+    inventory_variables: dict[str, Any] = field(default_factory=dict)
     vms: list[int] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)  # per node name; "management", "dns"
 
@@ -409,6 +410,9 @@ class HAProxy:
     def start(self) -> None:
         """Start it (in master-worker mode, so that it can reload)."""
         program = str(find_tool("haproxy", "haproxy"))
+        done = subprocess.run([program, "-c", "-f", str(self.config)], capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise LabError(f"HAProxy refuses {self.config}:\n{done.stderr}")
         self.lab.start_unit("haproxy", [program, "-W", "-f", str(self.config)], self.log)
 
     def stop(self) -> None:
@@ -448,7 +452,8 @@ class Lab:
     haproxy_retries: retries and redispatch, as a production load balancer would (they hide losses: off for counting).
     directory: where its state goes (made, and removed at the end; None: a new one under /tmp). lifetime: seconds after
     which it ends by itself. check_interval, check_timeout, deregister_after: of the service's HTTP check.
-    version_meta: the service's meta tells the first version. tags: of the service. keep: leave the directory for a look.
+    version_meta: the service's meta tells the first version. tags: of the service. inventory_variables: for every VM,
+    beside what is needed. keep: leave the directory for a look.
     detached: it outlives this process (until stop() or the lifetime). state_file: removed when the lab ends.
     """
 
@@ -471,6 +476,7 @@ class Lab:
         deregister_after: str | None = None,
         version_meta: bool = True,
         tags: Sequence[str] = (),
+        inventory_variables: Mapping[str, Any] | None = None,
         keep: bool = False,
         detached: bool = False,
         state_file: Path | None = None,
@@ -502,6 +508,7 @@ class Lab:
                 deregister_after=deregister_after,
                 version_meta=version_meta,
                 tags=list(tags),
+                inventory_variables=dict(inventory_variables or {}),
                 consul="",
                 consul_version="0.0.0",
                 vms=list(range(1, vms + 1)),
@@ -890,13 +897,15 @@ class Lab:
         (self.directory / "ssh" / "known_hosts").write_text("".join(lines), encoding="utf-8")
 
     def write_inventory(self, variables: Mapping[str, Any] | None = None) -> Path:
-        """Write all inventories (again) and return their folder; `variables` go to every VM, beside what is needed.
+        """Write all inventories (again) and return their folder; `variables` replace the lab's inventory_variables.
 
         static-local.yml and static-ssh.yml: hosts web1… in the group `web` (the service's name). local/web.consul.yml
         and ssh/web.consul.yml: sources of hitless.consul.catalog with the connection in a group_vars/all.yml.
         """
         folder = self.directory / "inventory"
-        common = {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy", **(variables or {})}
+        if variables is not None:
+            self.settings.inventory_variables = dict(variables)
+        common = {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy", **self.settings.inventory_variables}
         source = {"plugin": "hitless.consul.catalog", "url": self.url}
         for kind in ("local", "ssh") if self.settings.ssh else ("local",):
             hosts = {

@@ -1,0 +1,185 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""`python -m lab`: start a lab that outlives the command, look at it, play with it, end it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from .agents import ConsulError, LabError
+from .binaries import BinaryError, build_consul, fetch_consul
+from .fleet import VM, Lab
+
+# What makes the lab pleasant to play with: its load balancer follows Consul within 0.2 s, so short times do.
+PLAY_VARIABLES = {
+    "rollout_health_url": "http://{{ consul_address }}:8080/health",
+    "rollout_health_match": '"version": "{{ deploy_version }}"',
+    "rollout_drain_time": 2,
+    "rollout_min_healthy_time": 2,
+    "rollout_healthy_deadline": 30,
+}
+VM_ACTIONS = {
+    "stop-ssh": VM.stop_sshd,
+    "start-ssh": VM.start_sshd,
+    "stop-app": VM.stop_app,
+    "kill-agent": VM.kill_agent,
+    "start-agent": VM.start_agent,
+}
+
+
+def state_file() -> Path:
+    """Where the directory of the user's lab is noted."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hitless" / "lab"
+
+
+def current() -> Lab:
+    """The lab that `up` started; LabError when there is none."""
+    try:
+        directory = state_file().read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise LabError("no lab is running: start one with `python -m lab up`") from None
+    return Lab.attach(directory)
+
+
+def up(options: argparse.Namespace) -> None:
+    """Start a lab and say how to use it."""
+    try:
+        running = current()
+    except LabError:
+        pass
+    else:
+        raise LabError(f"a lab is running already in {running.directory}: `python -m lab down` ends it")
+    state_file().parent.mkdir(parents=True, exist_ok=True)
+    lab = Lab(
+        vms=options.vms,
+        servers=options.servers,
+        service=options.service,
+        version=options.version,
+        consul=options.consul,
+        ssh=options.ssh,
+        acl=options.acl,
+        tls=options.tls,
+        haproxy_retries=not options.no_retries,
+        lifetime=options.hours * 3600,
+        detached=True,
+        state_file=state_file(),
+        inventory_variables=PLAY_VARIABLES,
+    )
+    lab.start()
+    state_file().write_text(f"{lab.directory}\n", encoding="utf-8")
+    show(lab)
+    kind = "ssh" if options.ssh else "local"
+    print(f"\nIt ends by itself after {options.hours:g} h, or with `python -m lab down`. Try:\n")
+    print('  eval "$(python -m lab env)"')
+    print(f"  ansible-playbook -i {lab.directory}/inventory/{kind}/web.consul.yml hitless.consul.rollout \\")
+    print(f"    -e rollout_service={lab.settings.service} -e rollout_version=2.0.0")
+
+
+def show(lab: Lab) -> None:
+    """Addresses, and what runs where."""
+    print(f"Lab in {lab.directory}, Consul {lab.settings.consul_version}")
+    print(f"  Consul         {lab.url}")
+    print(f"  load balancer  {lab.frontend}  (statistics: {lab.haproxy.stats_url})")
+    print(f"  inventories    {lab.directory}/inventory")
+    try:
+        entries = {entry["Node"]["Node"]: entry for entry in lab.services()}
+    except ConsulError as error:
+        print(f"  Consul does not answer: {error}")
+        entries = {}
+    traffic = lab.haproxy.servers_up()
+    for vm in lab.vms:
+        checks = entries.get(vm.name, {"Checks": []})["Checks"]
+        failing = [f"{check['CheckID']} {check['Status']}" for check in checks if check["Status"] != "passing"]
+        state = ", ".join(failing) or ("passing" if checks else "not in the catalog")
+        serves = "gets traffic" if f"{vm.address}:8080" in traffic else "no traffic"
+        print(f"  {vm.name:<8} {vm.address:<14} {vm.running_version() or '-':<14} {serves:<13} {state}")
+
+
+def load(options: argparse.Namespace) -> int:
+    """Load for a while, then the account; exit code 1 when anything was lost."""
+    with current().load(rate=options.rate, seconds=options.seconds) as generator:
+        try:
+            generator.wait()
+        except KeyboardInterrupt:
+            generator.stop()
+    report = generator.report()
+    print(report)
+    return 1 if report.lost else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("up", help="start a lab")
+    one.add_argument("--vms", type=int, default=5)
+    one.add_argument("--servers", type=int, default=1)
+    one.add_argument("--service", default="web")
+    one.add_argument("--version", default="1.0.0", help="of the application that runs first")
+    one.add_argument("--consul", help="a version or a path (any that is found)")
+    one.add_argument("--ssh", action=argparse.BooleanOptionalAction, default=True, help="an sshd on each VM")
+    one.add_argument("--acl", action="store_true", help="default-deny ACLs")
+    one.add_argument("--tls", action="store_true", help="HTTPS with client certificates")
+    one.add_argument("--no-retries", action="store_true", help="the load balancer tries nothing again, so losses show")
+    one.add_argument("--hours", type=float, default=8, help="it ends by itself after that")
+    commands.add_parser("status", help="what runs where")
+    commands.add_parser("env", help="CONSUL_* variables for your shell")
+    commands.add_parser("down", help="end the lab")
+    one = commands.add_parser("load", help="send requests and account for each")
+    one.add_argument("--seconds", type=float, default=20)
+    one.add_argument("--rate", type=float, default=100)
+    commands.add_parser("add-vm", help="one more VM")
+    for name, action in VM_ACTIONS.items():
+        commands.add_parser(name, help=(action.__doc__ or "").splitlines()[0]).add_argument("vm")
+    one = commands.add_parser("maintenance", help="an operator's own maintenance")
+    one.add_argument("vm")
+    one.add_argument("reason", nargs="?", help="none: ends it")
+    one = commands.add_parser("fetch", help="put Consul into the cache; builds it with Go where it must")
+    one.add_argument("--consul", help="the version")
+    one.add_argument("--build", action="store_true", help="build at once, try no download")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    """One command."""
+    if options.command == "up":
+        up(options)
+    elif options.command == "status":
+        show(current())
+    elif options.command == "env":
+        for name, value in current().environment.items():
+            print(f"export {name}={shlex.quote(value)}")
+    elif options.command == "down":
+        current().stop()
+    elif options.command == "load":
+        return load(options)
+    elif options.command == "add-vm":
+        lab = current()
+        lab.add_vm()
+        show(lab)
+    elif options.command == "maintenance":
+        current().vm(options.vm).operator_maintenance(options.reason or "", enable=options.reason is not None)
+    elif options.command == "fetch":
+        build = options.build and options.consul
+        print(build_consul(options.consul) if build else fetch_consul(options.consul, build=True))
+    else:
+        VM_ACTIONS[options.command](current().vm(options.vm))
+    return 0
+
+
+def main() -> int:
+    try:
+        return run(parser().parse_args())
+    except (LabError, BinaryError, ConsulError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
