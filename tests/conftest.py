@@ -1,11 +1,16 @@
-"""What every test relies on: the collection is importable, and a test is marked by the folder it lives in."""
+"""What every test relies on: the collection is importable, a test is marked by its folder, and there is a lab."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from lab import Lab
 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS.parent))
@@ -26,3 +31,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in {"unit", "integration", "rollout"}:
             item.add_marker(folder)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Five VMs with SSH behind a load balancer that tries nothing again; shared by the tests of a file.
+
+    The Consul is 1.8.7 in the oldest column, the newest that is cached in the newest.
+    """
+    from lab import Lab
+    from tests.fleet import CONSUL
+
+    with Lab(vms=5, consul=CONSUL) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(lab: Lab) -> Lab:
+    """The lab of the file as it began: first version everywhere, all in rotation, no keys, no locks."""
+    from tests.fleet import reset
+
+    reset(lab)
+    return lab
