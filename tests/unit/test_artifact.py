@@ -1,0 +1,58 @@
+"""The built artifact holds all that the collection needs at run time, and nothing of what develops it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import link_tree
+from tests.rollout.support import install_collection
+
+NEEDED = {"LICENSE", "MANIFEST.json", "FILES.json", "README.md", "meta/runtime.yml", "requirements.txt"}
+RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
+ALLOWED = {
+    *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.txt"),
+    *("changelogs", "docs", "examples", "extensions", *RUNTIME_FOLDERS),
+}
+
+
+@pytest.fixture(scope="module")
+def installed() -> Path:
+    return install_collection() / "ansible_collections" / "hitless" / "consul"
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_needed_is_missing(installed: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *RUNTIME_FOLDERS],
+        cwd=link_tree.CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    sources = {path for path in listed if path and (link_tree.CHECKOUT / path).is_file()}
+    assert sorted((sources | NEEDED) - files(installed)) == []
+
+
+def test_nothing_else_is_in_it(installed: Path) -> None:
+    assert sorted({Path(path).parts[0] for path in files(installed)} - ALLOWED) == []
+    hidden = [path for path in files(installed) if any(part.startswith(".") for part in Path(path).parts)]
+    assert hidden == []
+    unwanted = ("__pycache__", "molecule", "fragments")
+    assert [path for path in files(installed) if set(Path(path).parts) & set(unwanted)] == []
+
+
+def test_it_says_what_it_is(installed: Path) -> None:
+    info = json.loads((installed / "MANIFEST.json").read_text(encoding="utf-8"))["collection_info"]
+    galaxy = yaml.safe_load((link_tree.CHECKOUT / "galaxy.yml").read_text(encoding="utf-8"))
+    assert (info["namespace"], info["name"], info["version"]) == ("hitless", "consul", galaxy["version"])
+    assert info["dependencies"] == {}
+    runtime = yaml.safe_load((installed / "meta" / "runtime.yml").read_text(encoding="utf-8"))
+    assert runtime["requires_ansible"] == ">=2.16.0"
