@@ -177,6 +177,7 @@ class Wanted:
     :param node: only instances there; all of them must be in the state.
     :param count: without ``node``: so many instances at least.
     :param stable_for: seconds it must stay so without a break.
+    :param in_maintenance: only while in maintenance, too.
     """
 
     service: str
@@ -187,6 +188,7 @@ class Wanted:
     count: int = 1
     stable_for: float = 0.0
     accept_warning: bool = False
+    in_maintenance: bool = False
 
     def select(self, data: Any) -> list[Instance]:
         found = with_tags(parse_instances(data), self.tags)
@@ -195,6 +197,8 @@ class Wanted:
     def is_reached(self, instance: Instance) -> bool:
         if self.state == "out_of_rotation":
             return not instance.in_rotation(accept_warning=self.accept_warning)
+        if self.in_maintenance and instance.maintenance is None:
+            return False
         only_checks = self.state == "checks_passing"
         return not instance.failing(accept_warning=self.accept_warning, but_maintenance=only_checks)
 
@@ -220,7 +224,7 @@ def wait_for_health(
     deadline: float,
     *,
     first: Answer | None = None,
-    also: Callable[[], None] | None = None,
+    also: Callable[[Any], None] | None = None,
 ) -> Reached:
     """Blocking reads until the state is reached and has been stable for as long as wanted.
 
@@ -229,7 +233,7 @@ def wait_for_health(
 
     :param deadline: seconds from now.
     :param first: an answer already read.
-    :param also: called at each return, to put something right while waiting.
+    :param also: called with what each read returned, to put something right while waiting.
     :raises HitlessError: names the failing checks with their output.
     """
     started = time.monotonic()
@@ -241,7 +245,7 @@ def wait_for_health(
         last = wanted.select(data)
         now = time.monotonic()
         if also:
-            also()
+            also(data)
         if not wanted.holds(last):
             since = None
             if now - started >= deadline:
@@ -302,3 +306,15 @@ def require_registered(instances: list[Instance], service: str, node: str) -> No
             f"No instance of {service} is registered on the node {node}, or the token may not read it.",
             hint="Is it the right node (consul_node), and the right agent (hitless_consul_agent_url)?",
         )
+
+
+def freshness(instances: Iterable[Instance], check_interval: float) -> float:
+    """Seconds a check must have passed for, before that tells of a process started just now.
+
+    Registering again, or restarting a process, keeps the check's old status until it runs anew: within its interval
+    and timeout, which Consul tells from 1.20 on.
+
+    :param check_interval: seconds to assume where Consul does not tell.
+    """
+    delays = [one.check_delay for one in instances]
+    return max((check_interval if delay is None else delay for delay in delays), default=check_interval)

@@ -37,26 +37,35 @@ class Host:
     :param execute: how to reach it; None where it is this machine, so that functions are simply called.
     :param interpreter: its Python; the first of the usual places where not given.
     :param name: for messages.
+    :param as_user: how to reach it as the user a task asks for (become), and apart from this process even where the
+        host is this machine.
     """
 
-    def __init__(self, execute: Execute | None, interpreter: str | None = None, name: str = "the host") -> None:
+    def __init__(
+        self,
+        execute: Execute | None,
+        interpreter: str | None = None,
+        name: str = "the host",
+        as_user: Execute | None = None,
+    ) -> None:
         self._execute = execute
         self._interpreter = interpreter
+        self._as_user = as_user
         self.name = name
 
     @property
     def is_local(self) -> bool:
         return self._execute is None
 
-    def call(self, program: str, request: dict[str, Any], execute: Execute | None = None) -> dict[str, Any]:
+    def call(self, program: str, request: dict[str, Any], *, as_user: bool = False) -> dict[str, Any]:
         """Run ``main(request)`` of ``_on_host/<program>.py`` there and return its answer.
 
-        :param execute: another way to run it, as another user for instance.
+        :param as_user: as the user that the task asks for, in a process that outlives this one.
         :raises HostLost: the connection failed.
         :raises HitlessError: no Python there, or the program's answer did not come.
         """
         module = importlib.import_module(ON_HOST + program)
-        execute = execute or self._execute
+        execute = self._as_user if as_user else self._execute
         if execute is None:
             return module.main(request)  # type: ignore[no-any-return]
         payload = base64.b64encode(json.dumps(request).encode()).decode()

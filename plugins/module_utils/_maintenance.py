@@ -25,6 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import (
     parse_instances,
     require_registered,
     service_query,
+    with_tags,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name
 
@@ -70,6 +71,7 @@ class Target:
     node: str
     service: str | None = None
     service_id: str | None = None
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_name(self.node, "node")
@@ -118,18 +120,25 @@ class Target:
             raise HitlessError(f"Consul knows no node {self.node}, or the token may not read it.")
 
     def _instances(self, data: Any) -> list[Instance]:
-        return parse_instances(data)
+        return with_tags(parse_instances(data), self.tags)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a change of maintenance did: ``shown_at`` is when the catalog showed it, on the monotonic clock."""
+    """What a change of maintenance did, and the catalog's data that showed it.
 
-    changed: bool
+    :param shown_at: when the catalog showed it, on the monotonic clock.
+    """
+
+    target: Target
     before: dict[str, str | None]
     after: dict[str, str | None]
     shown_at: float
-    answer: Answer
+    shown: Any
+
+    @property
+    def changed(self) -> bool:
+        return self.after != self.before
 
 
 def enable(
@@ -154,7 +163,7 @@ def enable(
     _refuse_foreign(target, before, target.node_reason(answer.data), ours)
     if check_mode:
         after: dict[str, str | None] = {name: found or reason for name, found in before.items()}
-        return Change(after != before, before, after, time.monotonic(), answer)
+        return Change(target, before, after, time.monotonic(), answer.data)
     return _apply(cluster, agent, target, answer, reason, within)
 
 
@@ -179,7 +188,7 @@ def disable(
     _refuse_foreign(target, before, None, ours)
     if check_mode:
         after: dict[str, str | None] = dict.fromkeys(before)
-        return Change(after != before, before, after, time.monotonic(), answer)
+        return Change(target, before, after, time.monotonic(), answer.data)
     return _apply(cluster, agent, target, answer, None, within)
 
 
@@ -202,23 +211,23 @@ def _apply(
     """Send the change for each instance that is not so yet, and again while the catalog does not show it."""
     before = target.reasons(answer.data)
     started = time.monotonic()
-    sent_at = 0.0
+    sent_at = float("-inf")
 
-    def decide(data: Any) -> dict[str, str | None] | None:
+    def decide(data: Any) -> Change | None:
         nonlocal sent_at
         now_there = target.reasons(data)
         missing = [name for name, found in now_there.items() if (found is None) != (reason is None)]
         if not missing and now_there:
-            return now_there
+            return Change(target, before, now_there, time.monotonic(), data)
         if time.monotonic() - sent_at >= RESEND_AFTER:
             for name in missing:
-                _send(agent, target, name, reason)
+                send(agent, target, name, reason)
             sent_at = time.monotonic()
         raise AskAgain(RESEND_AFTER)
 
     path, params = target.query(cluster.connection.datacenter)
     try:
-        after = cluster.watch(path, params, decide, started + within, first=answer)
+        return cluster.watch(path, params, decide, started + within, first=answer)
     except DeadlineExceeded:
         state = "in" if reason is not None else "without"
         raise HitlessError(
@@ -226,10 +235,9 @@ def _apply(
             "the change.",
             hint="Look at the agent's log: it cannot sync with the servers, or its token lost the right to.",
         ) from None
-    return Change(after != before, before, after, time.monotonic(), answer)
 
 
-def _send(agent: Client, target: Target, service_id: str, reason: str | None) -> None:
+def send(agent: Client, target: Target, service_id: str, reason: str | None) -> None:
     """One PUT to the agent. Needs service:write on the service's name (node:write for the node)."""
     params: list[tuple[str, object]] = [("enable", "true" if reason is not None else "false")]
     if reason is not None:

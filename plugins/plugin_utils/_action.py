@@ -10,6 +10,7 @@ An action is thin: it validates the options as its module would, makes the clien
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
     OPTIONS,
@@ -49,6 +50,8 @@ class HitlessAction(ActionBase):
             if MISSING_LIBRARY:
                 raise HitlessError(library_missing())
             result.update(self.module.perform(self._make_task(variables)))
+        except LockLost as error:
+            result.update(failed=True, lock_lost=True, msg=str(error), **error.details)
         except HostLost as error:
             # A failure, not "unreachable": rescue runs for the one and never for the other.
             result.update(failed=True, lost=True, msg=str(error), **error.details)
@@ -91,9 +94,11 @@ class HitlessAction(ActionBase):
 
     def _host(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
         name = str(variables.get("inventory_hostname", "the host"))
-        if self._is_local() and options.get("via", "auto") != "host":
-            return Host(None, name=name)
-        return Host(self.execute_on_host, self._interpreter(variables), name)
+        interpreter = self._interpreter(variables)
+        if not self._is_local():
+            return Host(self.execute_on_host, interpreter, name, self.execute_as_user)
+        execute = self.execute_on_host if options.get("via") == "host" else None
+        return Host(execute, interpreter or sys.executable, name, self.execute_as_user)
 
     def _is_local(self) -> bool:
         return getattr(self._connection, "transport", "") in ("local", "ansible.builtin.local")
@@ -121,7 +126,7 @@ class HitlessAction(ActionBase):
 
     def execute_as_user(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
         """With become where the task asks for it; Ansible pipes the data either way."""
-        if self._play_context_becomes():
+        if getattr(self._connection, "become", None):
             try:
                 done = self._low_level_execute_command(command, in_data=data, sudoable=True)
             except AnsibleConnectionFailure as error:
@@ -130,9 +135,6 @@ class HitlessAction(ActionBase):
                 raise HitlessError(str(error)) from None
             return done["rc"], done["stdout"].encode(), done["stderr"].encode()
         return self.execute_on_host(command, data)
-
-    def _play_context_becomes(self) -> bool:
-        return bool(getattr(self._connection, "become", None))
 
     def _hand_over(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """An ``async`` task runs the module on the host, with the settings of our variables as its options."""

@@ -1,0 +1,200 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Out of rotation and back: the steps of one host around its deployment (a private helper of this collection).
+
+Each step that changes something is fenced: the host's status is written in one transaction with a check that the
+deployment's lock is still held, so that a run which was stopped for longer than its lock lived does nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._deployment import status_op
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._health import (
+    Wanted,
+    freshness,
+    parse_instances,
+    service_query,
+    wait_for_health,
+    with_tags,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A host's turn in a deployment.
+
+    :param cluster: asks the cluster; ``agent`` asks the host's own agent.
+    :param session: of the deployment's lock; empty for a turn without one.
+    :param scope: what goes into maintenance: ``node``, or services by name.
+    :param tags: only the deployment's instances with these tags.
+    """
+
+    cluster: Client
+    agent: Client
+    keys: Keys
+    deployment: str
+    node: str
+    session: str = ""
+    scope: str | Sequence[str] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        return str(maintenance.DeploymentReason(self.deployment, self.keys.service))
+
+    @property
+    def targets(self) -> list[maintenance.Target]:
+        if self.scope == "node":
+            return [maintenance.Target(self.node)]
+        services = [self.keys.service] if not self.scope or self.scope == "service" else list(self.scope)
+        return [
+            maintenance.Target(self.node, service, tags=self.tags if service == self.keys.service else ())
+            for service in services
+        ]
+
+    def fence(self) -> list[dict[str, Any]]:
+        return [kv_check_session(self.keys.lock, self.session)] if self.session else []
+
+    def begin(self, state: str, message: str = "") -> None:
+        """Write the host's status, if the lock is still ours; raises :class:`LockLost` where it is not."""
+        if self.session:
+            self.cluster.txn([*self.fence(), status_op(self.keys, self.node, self.deployment, state, message)])
+
+
+@dataclass(frozen=True)
+class TakenOut:
+    """How a host left the rotation; ``drained`` is the time waited after the catalog showed it, in seconds."""
+
+    changed: bool
+    instances: list[str]
+    shown_after: float
+    drained: float
+
+
+def take_out(turn: Turn, drain_time: float, *, check_mode: bool = False) -> TakenOut:
+    """Maintenance on, seen in the catalog, and the drain time waited out from then.
+
+    A maintenance that an earlier, dead deployment of the service has set is taken over as it is: Consul keeps the first
+    reason, and taking it off for a moment would send traffic to whatever that deployment left there.
+
+    :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``).
+    """
+    started = time.monotonic()
+    if not check_mode:
+        turn.begin("draining")
+    ours = maintenance.set_by_deployment_of(turn.keys.service)
+    changes = [
+        maintenance.enable(turn.cluster, turn.agent, target, turn.reason, ours, check_mode=check_mode)
+        for target in turn.targets
+    ]
+    shown_at = max(change.shown_at for change in changes)
+    changed = any(change.changed for change in changes)
+    # Only what this very deployment had set before has been drained already.
+    before = {reason for change in changes for reason in change.before.values()}
+    wait = 0.0 if check_mode or before == {turn.reason} else drain_time
+    time.sleep(max(0.0, shown_at + wait - time.monotonic()))
+    return TakenOut(changed, [name for change in changes for name in change.after], shown_at - started, wait)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What proves that a host may get traffic.
+
+    :param health_url: asked from the host until it answers well (and matches ``health_match``): the *new* process.
+    :param deadline: seconds the host has to become healthy.
+    :param stable_for: seconds it must stay so.
+    :param check_interval: seconds within which a check runs anew, where Consul does not tell.
+    """
+
+    health_url: str = ""
+    health_match: str = ""
+    deadline: float = 300.0
+    stable_for: float = 10.0
+    check_interval: float = 30.0
+    accept_warning: bool = False
+
+
+def prove(turn: Turn, host: Host, proof: Proof) -> float:
+    """The new process answers, its own checks pass and stay so, while the host gets no traffic -> seconds it took.
+
+    The deployment may have dropped the maintenance (an application that registers itself): it is put back, whenever
+    that happens. Without a health URL a passing check proves the new process only once it must have run anew.
+
+    :raises HitlessError: names the failing checks, or the URL's last answer.
+    """
+    started = time.monotonic()
+    main = next(target for target in turn.targets if target.node_wide or target.service == turn.keys.service)
+    path, params = service_query(turn.keys.service, turn.node, turn.cluster.connection.datacenter)
+
+    def keep_out(data: Any) -> None:
+        for one in with_tags(parse_instances(data), turn.tags):
+            if one.maintenance is None:
+                maintenance.send(turn.agent, main, "" if main.node_wide else one.service_id, turn.reason)
+
+    answer: Answer | None = turn.cluster.get(path, params)
+    keep_out(answer.data if answer else None)
+    stable_for = proof.stable_for
+    if proof.health_url:
+        ask_application(host, proof)
+        answer = None
+    else:
+        instances = with_tags(parse_instances(answer.data if answer else None), turn.tags)
+        stable_for = max(stable_for, freshness(instances, proof.check_interval))
+    wanted = Wanted(
+        service=turn.keys.service,
+        state="checks_passing",
+        node=turn.node,
+        tags=turn.tags,
+        stable_for=stable_for,
+        accept_warning=proof.accept_warning,
+        in_maintenance=True,
+    )
+    left = max(0.0, proof.deadline - (time.monotonic() - started))
+    wait_for_health(turn.cluster, wanted, left, first=answer, also=keep_out)
+    return time.monotonic() - started
+
+
+def ask_application(host: Host, proof: Proof) -> None:
+    """All tries inside one call on the host; raises :class:`HitlessError` with the application's last answer."""
+    answer = host.call(
+        "probe",
+        {
+            "url": proof.health_url,
+            "match": proof.health_match or None,
+            "deadline": proof.deadline,
+            "interval": 1.0,
+            "timeout": 5.0,
+            "stable_for": 0.0,
+        },
+    )
+    if not answer["ok"]:
+        raise HitlessError(
+            f"The new process did not answer at {proof.health_url} within {proof.deadline:g} s: {answer['error']}.",
+            details={"health_url": proof.health_url, "last_answer": answer["body"][:1000]},
+        )
+
+
+def put_back(turn: Turn, proof: Proof) -> bool:
+    """Maintenance off, seen in the catalog, and passing in rotation -> whether anything changed."""
+    turn.begin("returning")
+    ours = maintenance.set_by_deployment_of(turn.keys.service)
+    changes = [maintenance.disable(turn.cluster, turn.agent, target, ours) for target in turn.targets]
+    wanted = Wanted(
+        service=turn.keys.service, node=turn.node, tags=turn.tags, accept_warning=proof.accept_warning
+    )
+    # What showed the end of the maintenance usually shows the health as well.
+    shown = [change.shown for change in changes if change.target.service == turn.keys.service]
+    if not (shown and wanted.holds(wanted.select(shown[0]))):
+        wait_for_health(turn.cluster, wanted, proof.deadline)
+    return any(change.changed for change in changes)

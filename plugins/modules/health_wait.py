@@ -1,0 +1,168 @@
+#!/usr/bin/python
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waits for the health of a service."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: health_wait
+short_description: Wait until instances of a service are healthy, or out of rotation
+version_added: 0.1.0
+description:
+  - Waits with Consul's blocking queries, so that it returns within milliseconds of the change and asks nothing meanwhile.
+  - With a node, all instances of the service there are waited for; without one, O(count) instances anywhere.
+  - On failure it names the failing checks with their output.
+author:
+  - Hitless contributors (@hitless)
+options:
+  service:
+    description: Service by name.
+    type: str
+    required: true
+  service_id:
+    description: Only the instance with this ID.
+    type: str
+  tags:
+    description: Only instances with all these tags.
+    type: list
+    elements: str
+    default: []
+  state:
+    description:
+      - V(passing) is in rotation, each check of the instance and its node passes.
+      - V(checks_passing) is the same but for maintenance, so that a host can be judged before it gets traffic.
+      - V(out_of_rotation) is what no load balancer that follows the catalog sends traffic to.
+    type: str
+    choices: [passing, checks_passing, out_of_rotation]
+    default: passing
+  count:
+    description:
+      - So many instances at least, anywhere; the host's own node then plays no part.
+      - Without it the instances on the host's node are waited for.
+    type: int
+  stable_for:
+    description: Seconds the state must hold without a break.
+    type: float
+    default: 0
+  fresh:
+    description:
+      - Whether a passing check may still tell of a process that has been replaced. With V(true) the state must hold for
+        at least the check's interval and timeout, so that it has run anew; O(check_interval) where Consul does not tell
+        them (before 1.20).
+    type: bool
+    default: false
+  check_interval:
+    description: Seconds within which each check runs anew, for O(fresh) where Consul does not tell.
+    type: float
+    default: 30
+  accept_warning:
+    description: Whether warning counts as healthy.
+    type: bool
+    default: false
+  deadline:
+    description: Seconds to reach the state; the stable time comes on top.
+    type: float
+    default: 300
+extends_documentation_fragment:
+  - hitless.consul.cluster
+  - hitless.consul.agent
+  - hitless.consul.attributes
+  - hitless.consul.attributes.info
+seealso:
+  - module: hitless.consul.maintenance
+"""
+
+EXAMPLES = r"""
+- name: Wait until this host's web server is back in rotation
+  hitless.consul.health_wait:
+    service: web
+    deadline: 60
+
+- name: Its own checks pass on the new process, while it still gets no traffic
+  hitless.consul.health_wait:
+    service: web
+    state: checks_passing
+    fresh: true
+
+- name: At least three instances are healthy, wherever they are
+  hitless.consul.health_wait:
+    service: web
+    count: 3
+"""
+
+RETURN = r"""
+instances:
+  description: The instances when the wait ended.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{node: web1, id: web, status: passing}]
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+  sample: 3.2
+failing_checks:
+  description: What kept it from the state.
+  returned: failure
+  type: list
+  elements: dict
+  sample: [{node: web1, check: "service:web", name: HTTP, status: critical, output: connection refused}]
+"""
+
+from ansible_collections.hitless.consul.plugins.module_utils import _health as health
+from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
+from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
+
+ARGUMENT_SPEC = {
+    **CLUSTER_SPEC,
+    **AGENT_SPEC,
+    "service": {"type": "str", "required": True},
+    "service_id": {"type": "str"},
+    "tags": {"type": "list", "elements": "str", "default": []},
+    "state": {"type": "str", "choices": ["passing", "checks_passing", "out_of_rotation"], "default": "passing"},
+    "count": {"type": "int"},
+    "stable_for": {"type": "float", "default": 0},
+    "fresh": {"type": "bool", "default": False},
+    "check_interval": {"type": "float", "default": 30},
+    "accept_warning": {"type": "bool", "default": False},
+    "deadline": {"type": "float", "default": 300},
+}
+
+
+def perform(task: Task) -> dict:
+    params = task.params
+    node = task.node if params["count"] is None else None
+    stable_for = params["stable_for"]
+    instances, first = health.read_instances(task.consul, params["service"], node, params["tags"])
+    if params["fresh"]:
+        stable_for = max(stable_for, health.freshness(instances, params["check_interval"]))
+    wanted = health.Wanted(
+        service=params["service"],
+        state=params["state"],
+        node=node,
+        service_id=params["service_id"],
+        tags=tuple(params["tags"]),
+        count=1 if params["count"] is None else params["count"],
+        stable_for=stable_for,
+        accept_warning=params["accept_warning"],
+    )
+    if task.check_mode:  # What it would wait for has not been begun: tell how things stand.
+        reached = health.Reached(instances, 0.0)
+    else:
+        reached = health.wait_for_health(task.consul, wanted, params["deadline"], first=first)
+    return {
+        "changed": False,
+        "instances": [{"node": one.node, "id": one.service_id, "status": one.status} for one in reached.instances],
+        "seconds": round(reached.seconds, 3),
+    }
+
+
+def main() -> None:
+    run_module(ARGUMENT_SPEC, perform)
+
+
+if __name__ == "__main__":
+    main()

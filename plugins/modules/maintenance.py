@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Maintenance of a service or node, seen in the catalog."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: maintenance
+short_description: Put a service or a node into maintenance and see it in the catalog
+version_added: 0.1.0
+description:
+  - Takes all instances of a service on a host, one instance, or the whole node out of rotation, or puts them back.
+  - Returns only when the catalog shows the change, and sends it again while it does not.
+  - A maintenance that another owner has set is never cleared and never taken over; the task fails and names it.
+author:
+  - Hitless contributors (@hitless)
+options:
+  service:
+    description: Service by name; all its instances on the node. Leave out with O(service_id) for the whole node.
+    type: str
+  service_id:
+    description: One instance by its ID.
+    type: str
+  state:
+    description: Whether it is in maintenance.
+    type: str
+    choices: [enabled, disabled]
+    default: enabled
+  reason:
+    description: Why, for those who read it in Consul.
+    type: str
+    default: maintenance
+  owner:
+    description:
+      - Whose maintenance it is, one word; it stands before the reason in Consul.
+      - Only a maintenance of the same owner is cleared.
+    type: str
+    default: ansible
+  deadline:
+    description: Seconds the catalog has to show the change.
+    type: float
+    default: 60
+extends_documentation_fragment:
+  - hitless.consul.cluster
+  - hitless.consul.agent
+  - hitless.consul.attributes
+  - hitless.consul.attributes.diff
+seealso:
+  - module: hitless.consul.health_wait
+"""
+
+EXAMPLES = r"""
+- name: Take the web server of this host out of rotation
+  hitless.consul.maintenance:
+    service: web
+    reason: kernel update
+
+- name: Put it back
+  hitless.consul.maintenance:
+    service: web
+    state: disabled
+
+- name: Take the whole node out, for another owner
+  hitless.consul.maintenance:
+    owner: oncall
+    reason: disk replacement
+"""
+
+RETURN = r"""
+reason:
+  description: The reason as it stands in Consul, owner first.
+  returned: always
+  type: str
+  sample: ansible kernel update
+node:
+  description: The node in Consul.
+  returned: always
+  type: str
+  sample: web1
+instances:
+  description: The IDs of the instances it applies to; empty for a node.
+  returned: always
+  type: list
+  elements: str
+  sample: [web]
+"""
+
+from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
+from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
+
+ARGUMENT_SPEC = {
+    **CLUSTER_SPEC,
+    **AGENT_SPEC,
+    "service": {"type": "str"},
+    "service_id": {"type": "str"},
+    "state": {"type": "str", "choices": ["enabled", "disabled"], "default": "enabled"},
+    "reason": {"type": "str", "default": "maintenance"},
+    "owner": {"type": "str", "default": "ansible"},
+    "deadline": {"type": "float", "default": 60},
+}
+
+
+def perform(task: Task) -> dict:
+    params = task.params
+    owner = params["owner"]
+    if not owner or " " in owner:
+        raise HitlessError(f"owner must be one word, not {owner!r}.")
+    target = maintenance.Target(task.node, params["service"], params["service_id"])
+    reason = f"{owner} {params['reason']}".strip()
+    options = {"within": params["deadline"], "check_mode": task.check_mode}
+
+    def ours(found: str) -> bool:
+        return found.partition(" ")[0] == owner
+
+    if params["state"] == "enabled":
+        change = maintenance.enable(task.consul, task.agent, target, reason, ours, **options)
+    else:
+        change = maintenance.disable(task.consul, task.agent, target, ours, **options)
+    return {
+        "changed": change.changed,
+        "node": target.node,
+        "reason": reason,
+        "instances": [name for name in change.after if name],
+        "diff": {"before": {"maintenance": change.before}, "after": {"maintenance": change.after}},
+    }
+
+
+def main() -> None:
+    run_module(ARGUMENT_SPEC, perform)
+
+
+if __name__ == "__main__":
+    main()
