@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from .agents import ConsulError, LabError
+from .balancer import HAProxy
 from .binaries import BinaryError, find_consul
-from .fleet import VM, Deploy, HAProxy, Lab, Node, Server, wait_until
+from .fleet import Lab
 from .load import LoadGenerator, Report, Row
+from .nodes import VM, Deploy, Node, Server, wait_until
 
 __all__ = [
     "VM",

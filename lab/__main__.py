@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .agents import ConsulError, LabError
 from .binaries import BinaryError, build_consul, fetch_consul
-from .fleet import VM, Lab
+from .fleet import Lab
+from .nodes import APP_PORT, VM
 
 # What makes the lab pleasant to play with: its load balancer follows Consul within 0.2 s, so short times do.
 PLAY_VARIABLES = {
@@ -97,7 +98,7 @@ def show(lab: Lab) -> None:
         checks = entries.get(vm.name, {"Checks": []})["Checks"]
         failing = [f"{check['CheckID']} {check['Status']}" for check in checks if check["Status"] != "passing"]
         state = ", ".join(failing) or ("passing" if checks else "not in the catalog")
-        serves = "gets traffic" if f"{vm.address}:8080" in traffic else "no traffic"
+        serves = "gets traffic" if f"{vm.address}:{APP_PORT}" in traffic else "no traffic"
         print(f"  {vm.name:<8} {vm.address:<14} {vm.running_version() or '-':<14} {serves:<13} {state}")
 
 

@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.application.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self.application.connections.discard(self)
         if self.application.stopping and not self.application.connections:
             self.application.all_closed.set()
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             return
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
         lines = head.decode("latin-1").split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
         self.busy = True
         if self.application.behaviour.latency:
             loop = asyncio.get_running_loop()
@@ -189,8 +189,9 @@ async def serve(settings: dict[str, Any], version: str) -> None:
         except asyncio.TimeoutError:
             pass
     application = Application(settings["name"], version, behaviour)
-    server = await loop.create_server(lambda: Connection(application), settings["address"], settings["port"], backlog=256)
-    print(f"version {version} listens on {settings['address']}:{settings['port']}", flush=True)
+    address, port = settings["address"], settings["port"]
+    server = await loop.create_server(lambda: Connection(application), address, port, backlog=256)
+    print(f"version {version} listens on {address}:{port}", flush=True)
     await stop.wait()
     server.close()
     application.stop()

@@ -111,8 +111,8 @@ def fetch_consul(version: str | None, *, build: bool = False) -> Path:
     if build and version is not None:
         return build_consul(version)
     raise BinaryError(
-        f"Consul {version or ''} is not here: set CONSUL_BIN, put it on PATH, or (with Go) run "
-        f"`python -m lab fetch --consul {version or RELEASE}`. Tried: {'; '.join(tried) or 'the cache'}".replace("  ", " ")
+        f"Consul{f' {version}' if version else ''} is not here: set CONSUL_BIN, put it on PATH, or (with Go) run "
+        f"`python -m lab fetch --consul {version or RELEASE}`. Tried: {'; '.join(tried) or 'the cache'}"
     )
 
 

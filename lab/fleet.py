@@ -13,50 +13,29 @@ import contextlib
 import json
 import os
 import pwd
-import re
 import shutil
 import signal
 import socket
-import string
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import deploy, inventory
-from .agents import DNS_PORT, HTTP_PORT, HTTPS_PORT, AgentSettings, Authority, Certificate, ConsulError, Http, LabError
-from .agents import configuration, quote
+from .agents import Authority, Certificate, ConsulError, Http, LabError, quote
+from .balancer import SLOTS, HAProxy
 from .binaries import BinaryError, consul_version, find_consul, find_tool
 from .load import LoadGenerator
+from .network import take_network
+from .nodes import APP_PORT, SSH_PORT, VM, LoadBalancerNode, Node, Server, wait_until
 from .supervisor import SOCKET_NAME
 
 HERE = Path(__file__).resolve().parent
-APP_PORT = 8080
-SSH_PORT = 2222
-FRONTEND_PORT = 8000
-STATS_PORT = 8404
-SLOTS = 50
-START_SECONDS = 60
-NETWORKS = range(20, 200)
-
-
-@dataclass(frozen=True)
-class Deploy:
-    """One run of a VM's deploy script. `end` and `code` are None while it runs, or when it was killed with -9."""
-
-    start: float
-    version: str
-    reason: str
-    deployment: str
-    pid: int
-    end: float | None = None
-    code: int | None = None
 
 
 @dataclass
@@ -82,366 +61,6 @@ class Settings:
     inventory_variables: dict[str, Any] = field(default_factory=dict)
     vms: list[int] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)  # per node name; "management", "dns"
-
-
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = START_SECONDS, log: Path | None = None) -> None:
-    """Return when `condition` holds; it is asked every 50 ms. LabError with the end of `log` otherwise."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            end = ""
-            if log is not None and log.exists():
-                end = "\n" + "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise LabError(f"{what}: not within {seconds:.0f} s{end}")
-        time.sleep(0.05)
-
-
-class Node:
-    """A machine with a Consul agent: what servers, VMs, the controller and the load balancer have in common."""
-
-    def __init__(self, lab: Lab, name: str, address: str) -> None:
-        self.lab = lab
-        self.name = name
-        self.address = address
-        self.directory = lab.directory / name
-        self.agent_log = self.directory / "consul.log"
-        port, scheme = (HTTPS_PORT, "https") if lab.settings.tls else (HTTP_PORT, "http")
-        self.agent_url = f"{scheme}://{address}:{port}"
-
-    @property
-    def token(self) -> str:
-        """The agent's own token, "" without ACLs."""
-        return self.lab.settings.tokens.get(self.name, "")
-
-    @property
-    def agent(self) -> Http:
-        """Calls to this node's agent, with the management token where there are ACLs."""
-        return Http(self.agent_url, self.lab.management_token, self.lab.certificate)
-
-    def _settings(self) -> AgentSettings:
-        return AgentSettings(
-            name=self.name,
-            address=self.address,
-            directory=self.directory,
-            join=[server.address for server in self.lab.servers],
-            version=tuple(int(part) for part in self.lab.settings.consul_version.split(".")),
-            certificate=self._certificate(),
-            acl=self.lab.settings.acl,
-            agent_token=self.token,
-        )
-
-    def _certificate(self) -> Certificate | None:
-        return self.lab.node_certificate(self)
-
-    def configure(self) -> None:
-        """Write the agent's configuration (consul.d/agent.json)."""
-        folder = self.directory / "consul.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(configuration(self._settings()), indent=2)
-        (folder / "agent.json").write_text(text, encoding="utf-8")
-
-    def start_agent(self, wait: bool = True) -> None:
-        """Start the agent; with `wait` return when its HTTP API answers."""
-        self.lab.start_unit(
-            f"{self.name}.consul",
-            [self.lab.settings.consul, "agent", "-config-dir", str(self.directory / "consul.d")],
-            self.agent_log,
-        )
-        if wait:
-            self.wait_agent()
-
-    def wait_agent(self) -> None:
-        """Return when the agent's HTTP API answers."""
-
-        def answers() -> bool:
-            if not self.lab.unit_runs(f"{self.name}.consul"):
-                end = self.agent_log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
-                raise LabError(f"the Consul agent of {self.name} ended:\n" + "\n".join(end))
-            try:
-                self.agent.call("GET", "status/leader")
-            except ConsulError as error:
-                return error.status != 0
-            return True
-
-        wait_until(f"the Consul agent of {self.name} answers", answers, log=self.agent_log)
-
-    def kill_agent(self) -> None:
-        """kill -9, as a crash of the machine would; the catalog notices by gossip some seconds later."""
-        self.lab.stop_unit(f"{self.name}.consul", signal.SIGKILL)
-
-    def reload_agent(self) -> None:
-        """consul reload."""
-        self.agent.call("PUT", "agent/reload")
-
-
-class Server(Node):
-    """One of the Consul servers."""
-
-    def _settings(self) -> AgentSettings:
-        settings = asdict(super()._settings())
-        return AgentSettings(**{**settings, "servers": self.lab.settings.servers, "certificate": self._certificate()})
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.kill_agent()
-
-    def start(self) -> None:
-        """Start it (again)."""
-        self.start_agent()
-
-
-class LoadBalancerNode(Node):
-    """The machine of the load balancer: its agent answers DNS questions about services."""
-
-    def _settings(self) -> AgentSettings:
-        settings = asdict(super()._settings())
-        default = self.lab.settings.tokens.get("dns", "")
-        return AgentSettings(**{**settings, "default_token": default, "certificate": self._certificate()})
-
-
-class VM(Node):
-    """A virtual machine: agent, service definition, application, sshd, and `deploy`, the user's real deployment."""
-
-    def __init__(self, lab: Lab, number: int) -> None:
-        prefix = lab.settings.service if re.fullmatch(r"[a-z][a-z0-9]*", lab.settings.service) else "vm"
-        super().__init__(lab, f"{prefix}{number}", f"127.0.{lab.settings.network}.{10 + number}")
-        self.number = number
-        self.app_log = self.directory / "app.log"
-        self.app_url = f"http://{self.address}:{APP_PORT}"
-        self.deploys_log = self.directory / "deploys.log"
-        self.ssh_port = SSH_PORT
-        self._unit = f"{self.name}.app"
-
-    def service_definition(self) -> dict[str, Any]:
-        """The service as the agent's configuration has it (lower case keys)."""
-        settings = self.lab.settings
-        check: dict[str, Any] = {
-            "name": f"{settings.service} answers",
-            "http": f"{self.app_url}/health",
-            "interval": settings.check_interval,
-            "timeout": settings.check_timeout,
-        }
-        if settings.deregister_after is not None:
-            check["deregister_critical_service_after"] = settings.deregister_after
-        service: dict[str, Any] = {
-            "id": settings.service,
-            "name": settings.service,
-            "address": self.address,
-            "port": APP_PORT,
-            "tags": settings.tags,
-            "checks": [check],
-        }
-        if settings.version_meta:
-            service["meta"] = {"version": settings.version}
-        if self.token:
-            service["token"] = self.token
-        return service
-
-    def configure(self) -> None:
-        super().configure()
-        service = self.service_definition()
-        definition = json.dumps({"service": service}, indent=2)
-        (self.directory / "consul.d" / "service.json").write_text(definition, encoding="utf-8")
-        certificate = self._certificate()
-        check = service["checks"][0]
-        registration = {
-            "ID": service["id"],
-            "Name": service["name"],
-            "Address": service["address"],
-            "Port": service["port"],
-            "Tags": service["tags"],
-            "Checks": [{"Name": check["name"], "HTTP": check["http"], **_duration(check)}],
-        }
-        facts = {
-            "name": self.name,
-            "address": self.address,
-            "port": APP_PORT,
-            "directory": str(self.directory),
-            "supervisor": str(self.lab.directory / SOCKET_NAME),
-            "unit": self._unit,
-            "app": [sys.executable, "-I", str(HERE / "app.py"), str(self.directory / "vm.json")],
-            "app_log": str(self.app_log),
-            "deploys_log": str(self.deploys_log),
-            "agent_url": self.agent_url,
-            "token": self.token,
-            "ca": str(certificate.ca) if certificate else "",
-            "certificate": str(certificate.certificate) if certificate else "",
-            "key": str(certificate.key) if certificate else "",
-            "service": registration,
-        }
-        (self.directory / "vm.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
-        script = self.directory / "deploy"
-        text = (HERE / "deploy.py").read_text(encoding="utf-8")
-        script.write_text(f"#!{sys.executable} -I\n{text}", encoding="utf-8")
-        script.chmod(0o755)
-        if self.lab.settings.ssh:
-            self._configure_sshd()
-
-    def _configure_sshd(self) -> None:
-        key = self.directory / "ssh_host_ed25519_key"
-        if not key.exists():
-            self.lab.generate_key(key, self.name)
-        (self.directory / "sshd_config").write_text(
-            f"# Only for this VM of the lab: its own port, host key and one authorized key; works without root.\n"
-            f"ListenAddress {self.address}:{SSH_PORT}\nHostKey {key}\n"
-            f"AuthorizedKeysFile {self.lab.directory}/ssh/authorized_keys\nStrictModes no\nPidFile none\n"
-            "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nMaxStartups 200\nMaxSessions 100\n"
-            "Subsystem sftp internal-sftp\n",
-            encoding="utf-8",
-        )
-
-    # -- the application -------------------------------------------------------------------------------------------
-
-    @property
-    def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads((self.directory / "vm.json").read_text(encoding="utf-8"))
-        return facts
-
-    def start_app(self, version: str) -> None:
-        """Stop the running application gracefully and start `version`, as the deploy script does but unlogged."""
-        deploy.restart(self._facts, version)
-
-    def stop_app(self) -> bool:
-        """Stop the application gracefully; False when none ran."""
-        return deploy.stop(self._facts)
-
-    def running_version(self) -> str | None:
-        """The version of the running process, None without one. Says nothing about its health."""
-        return deploy.running_version(self._facts)
-
-    def app_pid(self) -> int | None:
-        """The application's pid, None when none runs."""
-        unit = self.lab.units().get(self._unit)
-        return None if unit is None or unit["exit_code"] is not None else unit["pid"]
-
-    def deploy(self, version: str, reason: str = "deploy") -> subprocess.CompletedProcess[str]:
-        """Run the deploy script here and now, without draining anything."""
-        environment = {**os.environ, "DEPLOY_VERSION": version, "DEPLOY_REASON": reason, "DEPLOY_ID": "by-hand"}
-        command = [str(self.directory / "deploy")]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-    def deploys(self) -> list[Deploy]:
-        """All runs of the deploy script, in order of their start."""
-        runs: dict[tuple[int, float], dict[str, Any]] = {}
-        if self.deploys_log.exists():
-            for line in self.deploys_log.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                runs.setdefault((entry["pid"], entry["start"]), {}).update(entry)
-        return sorted((Deploy(**run) for run in runs.values()), key=lambda run: run.start)
-
-    # -- sshd and the operator -------------------------------------------------------------------------------------
-
-    def start_sshd(self, wait: bool = True) -> None:
-        """Start the VM's sshd; with `wait` return when it accepts."""
-        sshd = str(find_tool("sshd", "openssh-server"))
-        log = self.directory / "sshd.log"
-        self.lab.start_unit(f"{self.name}.sshd", [sshd, "-D", "-e", "-f", str(self.directory / "sshd_config")], log)
-        if wait:
-            self.wait_sshd()
-
-    def wait_sshd(self) -> None:
-        """Return when the sshd accepts connections."""
-        log = self.directory / "sshd.log"
-        wait_until(f"the sshd of {self.name} accepts", lambda: _accepts(self.address, SSH_PORT), 10, log)
-
-    def stop_sshd(self) -> None:
-        """The VM is out of reach: sshd and its open sessions are killed; commands they run on the VM live on."""
-        self.lab.stop_unit(f"{self.name}.sshd", signal.SIGKILL, also="sshd")
-
-    def operator_maintenance(self, reason: str, enable: bool = True) -> None:
-        """What an operator does by hand: `consul maint -service web -reason …`, or -disable."""
-        query = urllib.parse.urlencode({"enable": str(enable).lower(), "reason": reason})
-        self.agent.call("PUT", f"agent/service/maintenance/{quote(self.lab.settings.service)}?{query}")
-
-    def maintenance_reason(self) -> str | None:
-        """The Notes of the service's maintenance check as the catalog shows it, None when there is none."""
-        for check in self.lab.consul_get(f"health/node/{quote(self.name)}"):
-            if check["CheckID"] == f"_service_maintenance:{self.lab.settings.service}":
-                return str(check["Notes"])
-        return None
-
-
-def _duration(check: Mapping[str, Any]) -> dict[str, str]:
-    """Interval, timeout and deregistration of a check in the spelling of the agent's API."""
-    names = {"interval": "Interval", "timeout": "Timeout", "deregister_critical_service_after": "DeregisterCriticalServiceAfter"}
-    return {api: check[key] for key, api in names.items() if key in check}
-
-
-def _accepts(address: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
-        return True
-    return False
-
-
-class HAProxy:
-    """The load balancer, as in haproxy.cfg.template."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.config = lab.directory / "haproxy.cfg"
-        self.log = lab.directory / "haproxy.log"
-        self.url = f"http://{lab.controller.address}:{FRONTEND_PORT}"
-        self.stats_url = f"http://{lab.controller.address}:{STATS_PORT}/"
-
-    def configure(self) -> None:
-        """Write the configuration file."""
-        if self.lab.settings.haproxy_retries:
-            retries = (
-                "    # A request that no instance has seen goes to another one. Only GET is sent again after that.\n"
-                "    option redispatch 1\n    retries 3\n    retry-on conn-failure empty-response\n"
-                "    http-request disable-l7-retry if ! METH_GET"
-            )
-        else:
-            retries = "    # Nothing is tried again, so that a missing drain shows. In production: retries and redispatch on.\n"
-            retries += "    retries 0"
-        template = string.Template((HERE / "haproxy.cfg.template").read_text(encoding="utf-8"))
-        text = template.substitute(
-            directory=self.lab.directory,
-            dns=f"{self.lab.load_balancer.address}:{DNS_PORT}",
-            service=self.lab.settings.service,
-            frontend=f"{self.lab.controller.address}:{FRONTEND_PORT}",
-            stats=f"{self.lab.controller.address}:{STATS_PORT}",
-            slots=SLOTS,
-            retries=retries,
-        )
-        self.config.write_text(text, encoding="utf-8")
-
-    def start(self) -> None:
-        """Start it (in master-worker mode, so that it can reload)."""
-        program = str(find_tool("haproxy", "haproxy"))
-        done = subprocess.run([program, "-c", "-f", str(self.config)], capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode != 0:
-            raise LabError(f"HAProxy refuses {self.config}:\n{done.stderr}")
-        self.lab.start_unit("haproxy", [program, "-W", "-f", str(self.config)], self.log)
-
-    def stop(self) -> None:
-        """Stop it at once."""
-        self.lab.stop_unit("haproxy", signal.SIGTERM)
-
-    def reload(self) -> None:
-        """Read the configuration file again without losing connections."""
-        self.lab.ask({"op": "signal", "unit": "haproxy", "signal": int(signal.SIGUSR2)})
-
-    def command(self, text: str) -> str:
-        """The answer of HAProxy's runtime API ("show stat", …)."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5)
-            connection.connect(str(self.lab.directory / "haproxy.sock"))
-            connection.sendall(text.encode() + b"\n")
-            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-
-    def servers_up(self) -> list[str]:
-        """Addresses (with port) of the instances that get traffic now."""
-        try:
-            lines = self.command("show stat").splitlines()
-        except OSError:
-            return []
-        names = lines[0].lstrip("# ").split(",")
-        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
-        service = self.lab.settings.service
-        servers = [row for row in rows if row["pxname"] == service and row["svname"] not in ("FRONTEND", "BACKEND")]
-        return sorted(row["addr"] for row in servers if row["status"].startswith("UP"))
 
 
 class Lab:
@@ -555,7 +174,7 @@ class Lab:
                 find_tool("openssl", "openssl")
         except BinaryError as error:
             raise LabError(str(error)) from error
-        lock, network = _take_network(self.settings)
+        lock, network = take_network(self.settings.tls, self.settings.vms)
         with lock:
             directory = self._make_directory()
             found = {"directory": directory, "network": network, "consul": str(consul)}
@@ -634,7 +253,9 @@ class Lab:
         """Return when `count` instances (all) are passing in the catalog and get traffic."""
         wanted = len(self.vms) if count is None else count
         wait_until(f"{wanted} instances are passing", lambda: len(self._passing()) == wanted)
-        wait_until(f"{wanted} instances get traffic", lambda: len(self.haproxy.servers_up()) == wanted, log=self.haproxy.log)
+        wait_until(
+            f"{wanted} instances get traffic", lambda: len(self.haproxy.servers_up()) == wanted, log=self.haproxy.log
+        )
 
     def _passing(self) -> list[str]:
         try:
@@ -656,7 +277,9 @@ class Lab:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _save(self) -> None:
@@ -687,7 +310,13 @@ class Lab:
     def start_unit(self, name: str, argv: Sequence[str], log: Path) -> None:
         """Start a long-running process of the lab; it ends with the lab."""
         environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
-        request = {"op": "start", "unit": name, "argv": list(argv), "env": {**environment, "LANG": "C.UTF-8"}, "log": str(log)}
+        request = {
+            "op": "start",
+            "unit": name,
+            "argv": list(argv),
+            "env": {**environment, "LANG": "C.UTF-8"},
+            "log": str(log),
+        }
         try:
             self.ask(request)
         except RuntimeError as error:
@@ -761,7 +390,9 @@ class Lab:
 
     def services(self, passing: bool = False) -> list[dict[str, Any]]:
         """health/service entries of the lab's service, in order of their node's name."""
-        entries = self.consul_get(f"health/service/{quote(self.settings.service)}?consistent{'&passing' if passing else ''}")
+        entries = self.consul_get(
+            f"health/service/{quote(self.settings.service)}?consistent{'&passing' if passing else ''}"
+        )
         return sorted(entries, key=lambda entry: str(entry["Node"]["Node"]))
 
     def leader(self) -> Server | None:
@@ -918,7 +549,9 @@ class Lab:
             agent_url = self.controller.agent_url.replace(self.controller.address, address)
             node_directory = f"{self.directory}/{{{{ consul_node }}}}"
             host = self._host("{{ consul_node }}", None, address, agent_url, kind, node_directory)
-            inventory.write(folder / kind / "group_vars" / "all.yml", {**host, **common}, f"Reached by {kind} connections.")
+            inventory.write(
+                folder / kind / "group_vars" / "all.yml", {**host, **common}, f"Reached by {kind} connections."
+            )
         return folder
 
     def _host(
@@ -953,40 +586,3 @@ class Lab:
 
 def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _take_network(settings: Settings) -> tuple[socket.socket, int]:
-    """A number N whose 127.0.N.0/24 is nobody else's, and the lock on it.
-
-    The lock is a name in the abstract socket namespace: as wide as the loopback addresses themselves (one network
-    namespace, all users), gone with its last holder, and no file to leave behind.
-    """
-    taken = ""
-    for number in NETWORKS:
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            lock.bind(f"\0hitless-lab-{number}")
-        except OSError:
-            lock.close()
-            continue
-        taken = _used(number, settings)
-        if not taken:
-            return lock, number
-        lock.close()
-    raise LabError(f"no free range of loopback addresses{f' (the last one: {taken} is in use)' if taken else ''}")
-
-
-def _used(number: int, settings: Settings) -> str:
-    """The first address that something without the lock uses in that range, "" when all are free."""
-    agent_port = HTTPS_PORT if settings.tls else HTTP_PORT
-    places = [(5, FRONTEND_PORT), (5, STATS_PORT), (1, agent_port), (4, DNS_PORT), (5, agent_port)]
-    for vm in settings.vms:
-        places += [(10 + vm, agent_port), (10 + vm, APP_PORT), (10 + vm, SSH_PORT)]
-    for host, port in places:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((f"127.0.{number}.{host}", port))
-            except OSError:
-                return f"127.0.{number}.{host}:{port}"
-    return ""

@@ -24,7 +24,7 @@ GENERATOR = Path(__file__).with_name("generator.py")
 
 
 class Row(NamedTuple):
-    """One request. Times in epoch seconds; instance, version and pid as the application said, None without an answer."""
+    """One request. Times in epoch seconds; instance, version and pid as the application says, None without answer."""
 
     sent: float
     duration: float
@@ -152,5 +152,7 @@ class LoadGenerator:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

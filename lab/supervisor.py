@@ -12,9 +12,13 @@ Linux only: as a "child subreaper" it inherits every orphan below it (HAProxy wo
 to end are always its own descendants and a reused pid is never killed. Should it be killed itself, the kernel kills its
 units (PR_SET_PDEATHSIG).
 
-Requests: {"op": "start", "unit", "argv", "env", "cwd", "log"} -> {"pid"}; {"op": "stop", "unit", "signal", "timeout",
-"also"} -> {"stopped"} when it has gone (`also`: descendants with that command name are killed first); {"op": "signal", "unit", "signal"}; {"op": "list"} -> {"units"}; {"op": "end"}.
-Every answer may be {"error": text} instead.
+Requests and their answers (or {"error": text}):
+    {"op": "start", "unit", "argv", "env", "cwd", "log"} -> {"pid"}
+    {"op": "stop", "unit", "signal", "timeout", "also"} -> {"stopped"}, when it has gone; descendants whose command is
+        named like `also` are killed first
+    {"op": "signal", "unit", "signal"} -> {"running"}
+    {"op": "list"} -> {"units"}
+    {"op": "end"} -> {"ended"}, when everything has gone
 """
 
 from __future__ import annotations
@@ -202,7 +206,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
         self.units[name] = Unit(process, request["argv"], time.time())
         return {"pid": process.pid}
@@ -259,7 +263,7 @@ class Supervisor:
             if not pids:
                 break
             for pid in pids:
-                # A descendant cannot be reaped by anybody but its parent, and orphans are ours: the pid is still its own.
+                # Only its parent can reap a descendant, and that is one of ours: the pid is still its own.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._reap()
