@@ -314,6 +314,13 @@ class Client:
         answer = self.get(f"/v1/kv/{prefix}", self._dc([("recurse", "")]))
         return [_pair(item) for item in answer.data or []]
 
+    def key_names(self, prefix: str, separator: str = "") -> list[str]:
+        """The names of the keys below a prefix, sorted; each only up to the separator where one is given."""
+        extra: list[tuple[str, object]] = [("keys", "")]
+        if separator:
+            extra.append(("separator", separator))
+        return list(self.get(f"/v1/kv/{prefix}", self._dc(extra)).data or [])
+
     def set_key(self, key: str, value: str, **params: object) -> bool:
         """Write a key; with ``cas``, ``acquire`` or ``release`` the answer says whether it took place."""
         extra = list(params.items())
@@ -456,9 +463,19 @@ def kv_set(key: str, value: str) -> dict[str, Any]:
     return {"Verb": "set", "Key": key, "Value": base64.b64encode(value.encode()).decode()}
 
 
-def kv_delete(key: str) -> dict[str, Any]:
-    """The transaction operation that deletes a key."""
-    return {"Verb": "delete", "Key": key}
+def kv_set_if(key: str, value: str, index: int) -> dict[str, Any]:
+    """The transaction operation that sets a key while it is as read at ``index`` (0: while there is none)."""
+    return {**kv_set(key, value), "Verb": "cas", "Index": index}
+
+
+def kv_delete(key: str, *, recurse: bool = False) -> dict[str, Any]:
+    """The transaction operation that deletes a key, or all below a prefix; there being none is no error."""
+    return {"Verb": "delete-tree" if recurse else "delete", "Key": key}
+
+
+def kv_read(prefix: str) -> dict[str, Any]:
+    """The transaction operation that reads all keys with a prefix; none is no error (it is one for ``get``)."""
+    return {"Verb": "get-tree", "Key": prefix}
 
 
 def kv_check_session(key: str, session: str) -> dict[str, Any]:
@@ -477,7 +494,11 @@ def _pair(item: dict[str, Any]) -> KVPair:
 
 def _innermost(error: BaseException) -> str:
     text = str(error.args[0]) if error.args else str(error)
-    found = re.findall(r"(\[Errno [^\]]+\][^')]*|certificate verify failed[^')(]*|Read timed out[^')]*|Failed to resolve[^')(]*|Connection aborted[^)]*|alert [a-z ]+)", text)
+    found = re.findall(
+        r"(\[Errno [^\]]+\][^')]*|\[SSL: [A-Z_]+\][^')(]*|certificate verify failed[^')(]*"
+        r"|Read timed out[^')]*|Failed to resolve[^')(]*|Connection aborted[^)]*)",
+        text,
+    )
     return (found[-1] if found else text).strip(" .'\",(")[:200]
 
 

@@ -5,6 +5,7 @@
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
     deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
+    deploy/<service>/deployments/<id>/batch          JSON {batch, at}: the last batch that was begun
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
     nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
@@ -97,6 +98,9 @@ class Keys:
 
     def record(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}record"
+
+    def batch(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}batch"
 
     def outcomes(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}nodes/"
