@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := .venv/bin
-CHANGELOG := $(BIN)/antsibull-changelog
+# Some tools look for Ansible's programs there.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -60,11 +61,10 @@ install-built: setup ## build and install it into the cache; prints the collecti
 	@scripts/install-built
 
 docs: setup ## check the markup of all plugin documentation
-	@$(BIN)/python tests/link_tree.py >/dev/null
 	@scripts/lint docs
 
 changelog: setup ## CHANGELOG.md and changelogs/changelog.yaml from the fragments, for galaxy.yml's version
-	@$(CHANGELOG) release
+	@antsibull-changelog release
 
 release: setup ## check, write the changelog, build; then says what is left to do by hand
 	@scripts/release
