@@ -8,8 +8,8 @@ PYTEST_ARGS ?=
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-	    printf '  make %-15s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z -]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	    printf '  make %-26s %s\n' "$$target" "$$text"; done
 
 .PHONY: setup
 setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
