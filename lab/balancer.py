@@ -64,6 +64,8 @@ class HAProxy:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         if done.returncode != 0:
             raise LabError(f"HAProxy refuses {self.config}:\n{done.stderr}")
+        # Only a reload may begin with what was known before: what a stopped one knew may be wrong by now.
+        (self.lab.directory / "haproxy.state").unlink(missing_ok=True)
         self.lab.start_unit("haproxy", [program, "-W", "-f", str(self.config)], self.log)
 
     def stop(self) -> None:
@@ -71,7 +73,8 @@ class HAProxy:
         self.lab.stop_unit("haproxy", signal.SIGTERM)
 
     def reload(self) -> None:
-        """Read the configuration file again without losing connections."""
+        """Read the configuration file again; the new process starts with the servers that the old one knew."""
+        (self.lab.directory / "haproxy.state").write_text(self.command("show servers state"), encoding="utf-8")
         self.lab.ask({"op": "signal", "unit": "haproxy", "signal": int(signal.SIGUSR2)})
 
     def command(self, text: str) -> str:

@@ -9,6 +9,7 @@ Addresses of lab number N: servers 127.0.N.1 to .3, the load balancer's machine 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -183,6 +184,7 @@ class Lab:
         try:
             self._start_fleet()
         except BaseException:
+            # Also Ctrl-C: nothing may be left of a lab that did not come up.
             self.stop()
             raise
 
@@ -381,12 +383,12 @@ class Lab:
     def kv(self, key: str) -> str | None:
         """The text of a key, None when there is no such key."""
         try:
-            value = self.consul.call("GET", f"kv/{urllib.parse.quote(key)}?raw&consistent")
+            entry = self.consul_get(f"kv/{urllib.parse.quote(key)}?consistent")[0]
         except ConsulError as error:
             if error.status == 404:
                 return None
             raise
-        return value.decode() if isinstance(value, bytes) else json.dumps(value) if value is not None else "null"
+        return base64.b64decode(entry["Value"] or "").decode()
 
     def services(self, passing: bool = False) -> list[dict[str, Any]]:
         """health/service entries of the lab's service, in order of their node's name."""
