@@ -85,6 +85,8 @@ class Deployment:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     batch: int = 0
     lock: Held | None = None
+    is_new: bool = False
+    """Whether this is more than Consul holds, see :func:`conclude`."""
 
     @property
     def is_alive(self) -> bool:
@@ -322,7 +324,7 @@ def _concluded(
         state or verdict(results), finished=last_seen if died else timestamp(), summary=summary_of(results)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, reason))
-    return replace(found, record=ended, outcomes=outcomes)
+    return replace(found, record=ended, outcomes=outcomes, is_new=True)
 
 
 def _write(client: Client, keys: Keys, record: Record, session: str) -> None:

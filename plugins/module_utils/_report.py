@@ -177,13 +177,13 @@ def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH
     return f"{hosts_table(record, outcomes, width=width)}\n\n{record.description}"
 
 
-def story(deployment: Mapping[str, Any], record: Record, outcomes: Mapping[str, Outcome]) -> str:
+def story(state: str, record: Record, outcomes: Mapping[str, Outcome]) -> str:
     """One deployment told: who, when, the plan, each host with its times and its whole error.
 
-    :param deployment: ``Deployment.as_dict()``, for the state as readers see it.
+    :param state: as readers see it; the record may still say running.
     """
     lines = [
-        f"{title(record)}: {deployment['state']}",
+        f"{title(record)}: {state}",
         f"  id        {record.id}",
         f"  by        {plain(record.holder) or '-'}" + (f" from {plain(record.origin)}" if record.origin else ""),
         f"  started   {moment(record.started)} UTC",
@@ -209,6 +209,24 @@ def story(deployment: Mapping[str, Any], record: Record, outcomes: Mapping[str, 
     if record.description:
         lines += ["", plain(record.description)]
     return "\n".join(lines)
+
+
+def remains(service: str, dead: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
+    """What dead runs left behind.
+
+    :param dead: ``Deployment.as_dict()`` of each; ``hosts``: ``Left.as_dict()`` of each maintenance.
+    """
+    lines = [
+        f"  {one['id']} of {plain(one['holder']) or '-'}, started {moment(one['started'])} UTC: its run died"
+        for one in dead
+    ]
+    if hosts:
+        rows = [
+            (one["host"], one["service_id"] or "the node", one["deployment"], one["advice"], one["why"])
+            for one in hosts
+        ]
+        lines.append(table(("host", "in maintenance", "deployment", "advice", "why"), rows, indent=2))
+    return "\n".join([f"{service}: left behind by a dead run", *lines]) if lines else f"{service}: nothing to recover."
 
 
 def status(service: Mapping[str, Any], now: datetime | None = None, *, width: int = WIDTH) -> str:

@@ -210,11 +210,16 @@ class Task:
         }
         return Client(connection, HostTransport(self.host, connection.base, tls, connection.timeout))
 
+    @property
+    def deploy_prefix(self) -> str:
+        """The prefix of the keys of deployments."""
+        return checked_prefix(self.options.get("deploy_prefix", "deploy"), "deploy_prefix")
+
     def keys(self, service: str) -> Keys:
         """The keys of a service, below the prefixes that are set."""
         return Keys(
             service,
-            deploy=checked_prefix(self.options.get("deploy_prefix", "deploy"), "deploy_prefix"),
+            deploy=self.deploy_prefix,
             nodes=checked_prefix(self.options.get("nodes_prefix", "nodes"), "nodes_prefix"),
         )
 
