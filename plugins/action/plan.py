@@ -1,0 +1,23 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs hitless.consul.plan in the controller process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible import constants, context
+
+from ansible_collections.hitless.consul.plugins.modules import plan as module
+from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
+
+
+class ActionModule(HitlessAction):
+    module = module
+
+    def _validated(self) -> dict[str, Any]:
+        params = super()._validated()
+        if params["forks"] is None:
+            params["forks"] = context.CLIARGS.get("forks") or constants.DEFAULT_FORKS
+        return params
