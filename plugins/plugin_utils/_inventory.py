@@ -189,7 +189,7 @@ class Constructed:
             known -= set(plugin._vars)
         self._entries = [
             *(self._composed(name, expression, known) for name, expression in compose.items()),
-            *(self._conditional(name, expression, known) for name, expression in groups.items()),
+            *self._conditional(groups, known),
             *(self._keyed(entry, known) for entry in keyed),
         ]
 
@@ -238,13 +238,22 @@ class Constructed:
             sets=(str(name), paths[0]) if plain and paths else None,
         )
 
-    def _conditional(self, name: str, expression: Any, known: set[str]) -> _Entry:
-        return _Entry(
-            run=lambda variables, host: self._plugin._add_host_to_composed_groups(
-                {name: expression}, variables, host, self._strict, fetch_hostvars=False
-            ),
-            paths=dependencies(expression, known),
-        )
+    def _conditional(self, groups: Mapping[str, Any], known: set[str]) -> list[_Entry]:
+        """Those that cannot be remembered come first, and together: to Ansible's code a host is in no group of this
+        option until all of them are decided."""
+        paths = {name: dependencies(expression, known) for name, expression in groups.items()}
+        untold = {name: expression for name, expression in groups.items() if paths[name] is None}
+
+        def entry(chosen: Mapping[str, Any], found: list[Path] | None) -> _Entry:
+            return _Entry(
+                run=lambda variables, host: self._plugin._add_host_to_composed_groups(
+                    chosen, variables, host, self._strict, fetch_hostvars=False
+                ),
+                paths=found,
+            )
+
+        told = [entry({name: groups[name]}, found) for name, found in paths.items() if found is not None]
+        return [entry(untold, None), *told] if untold else told
 
     def _keyed(self, entry: Any, known: set[str]) -> _Entry:
         mapping = entry if isinstance(entry, Mapping) else {}
