@@ -158,12 +158,12 @@ def test_documentation_says_what_is_expected(name: str, module_docs: dict[str, A
 
 
 def without_sample(values: dict[str, Any], path: str = "") -> list[str]:
+    """Values that have no sample, neither of their own nor in all that they contain."""
     missing = []
     for name, value in values.items():
-        here = f"{path}{name}"
-        if "sample" not in value and not value.get("contains"):
-            missing.append(here)
-        missing += without_sample(value.get("contains") or {}, f"{here}.")
+        if "sample" not in value:
+            parts = value.get("contains")
+            missing += without_sample(parts, f"{path}{name}.") if parts else [f"{path}{name}"]
     return missing
 
 
