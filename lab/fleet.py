@@ -272,8 +272,14 @@ class Lab:
         if self._supervisor is not None:
             if self._supervisor.stdin is not None:
                 self._supervisor.stdin.close()
-            self._supervisor.wait()
+            if self._supervisor.wait() != 0 and not self._keep:
+                # It was killed: what it ran died with it, but nobody has tidied up.
+                shutil.rmtree(self.directory, ignore_errors=True)
             self._supervisor = None
+
+    def set_lifetime(self, seconds: float) -> None:
+        """It ends by itself that many seconds from now."""
+        self.ask({"op": "lifetime", "seconds": seconds})
 
     def __enter__(self) -> Lab:
         self.start()
@@ -581,8 +587,16 @@ class Lab:
         """Load through the load balancer; a context manager, see LoadGenerator."""
         self._loads += 1
         file = self.directory / f"load-{os.getpid()}-{self._loads}.jsonl"
+        supervisor = self.directory / SOCKET_NAME
         return LoadGenerator(
-            self.frontend, file, rate=rate, seconds=seconds, timeout=timeout, keepalive_every=keepalive_every, path=path
+            self.frontend,
+            file,
+            supervisor,
+            rate=rate,
+            seconds=seconds,
+            timeout=timeout,
+            keepalive_every=keepalive_every,
+            path=path,
         )
 
 

@@ -5,7 +5,8 @@
 """The load generator's process: requests at a fixed rate, each accounted for in one line of a file.
 
 Open loop: request n leaves at start + n / rate whether others came back or not. Nothing is ever tried again. It ends
-after `seconds`, or as soon as its standard input is closed (its owner went away), and waits for what is in flight.
+after `seconds`, when its standard input is closed (its owner went away) or when the lab ended, and waits for what is
+in flight.
 
 A line is a JSON list: sent (epoch seconds), duration (s), outcome, status, instance, version, pid, connection
 ("new" or "kept"), detail. Outcomes: ok (200, complete, JSON), status, refused, reset, truncated, timeout, garbled.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from typing import Any, TextIO
@@ -37,13 +39,18 @@ class Generator:
         self.seconds: float = settings["seconds"]
         self.timeout: float = settings["timeout"]
         self.keepalive_every: int = settings["keepalive_every"]
+        self.supervisor: str = settings["supervisor"]
         self.out = out
         self.idle: list[Streams] = []
         self.flying: set[asyncio.Task[None]] = set()
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self.stopping.set)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(sys.stdin.fileno(), self.stopping.set)
+        lab = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        lab.connect(self.supervisor)
+        loop.add_reader(lab.fileno(), self.stopping.set)
         start = time.monotonic()
         number = 0
         while not self.stopping.is_set() and time.monotonic() - start < self.seconds:

@@ -87,14 +87,15 @@ class Report:
 class LoadGenerator:
     """Requests at a fixed rate from a process of their own; a context manager.
 
-    `rate` per second, at most `seconds` long; every fifth request uses a kept connection (`keepalive_every`, 0: none),
-    the others a new one each; `timeout` seconds for each request.
+    `rate` per second, at most `seconds` long (it ends with the lab, and with the process that started it); every fifth
+    request uses a kept connection (`keepalive_every`, 0: none), the others a new one each; `timeout` seconds for each.
     """
 
     def __init__(
         self,
         url: str,
         file: Path,
+        supervisor: Path,
         *,
         rate: float = 100,
         seconds: float = 900,
@@ -104,6 +105,7 @@ class LoadGenerator:
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         self._settings = {
+            "supervisor": str(supervisor),
             "host": parts.hostname,
             "port": parts.port,
             "path": path,
@@ -113,7 +115,9 @@ class LoadGenerator:
             "keepalive_every": keepalive_every,
         }
         self._file = file
+        self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._report: Report | None = None  # once it has ended: the lab removes the file with its directory
 
     def start(self) -> None:
         """Start, and return when the first request is accounted for."""
@@ -121,7 +125,7 @@ class LoadGenerator:
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(GENERATOR), json.dumps(self._settings), str(self._file)], stdin=subprocess.PIPE
         )
-        deadline = time.monotonic() + 10 + float(str(self._settings["timeout"]))
+        deadline = time.monotonic() + 10 + self._timeout
         while self._file.stat().st_size == 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
@@ -132,6 +136,8 @@ class LoadGenerator:
         """End the load and wait for what is in flight; harmless when it has ended."""
         if self._process is not None:
             self._process.communicate()
+            self._process = None
+            self._report = self.report()
 
     def wait(self) -> None:
         """Let it run to the end of its `seconds`."""
@@ -140,6 +146,8 @@ class LoadGenerator:
 
     def report(self) -> Report:
         """The account so far; complete after stop() (or the end of the with block)."""
+        if self._report is not None:
+            return self._report
         with self._file.open(encoding="utf-8") as file:
             lines: Iterable[str] = file.read().splitlines(keepends=True)
         return Report(tuple(Row(*json.loads(line)) for line in lines if line.endswith("\n")))

@@ -18,6 +18,7 @@ Requests and their answers (or {"error": text}):
         named like `also` are killed first
     {"op": "signal", "unit", "signal"} -> {"running"}
     {"op": "list"} -> {"units"}
+    {"op": "lifetime", "seconds"} -> {}: from now on
     {"op": "end"} -> {"ended"}, when everything has gone
 """
 
@@ -166,23 +167,28 @@ class Supervisor:
             client.connection.sendall(json.dumps(answer).encode() + b"\n")
 
     def _request(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
+        answer: dict[str, Any] | None = {}
         operation = request["op"]
         if operation == "start":
-            return self._start(request)
-        if operation == "stop":
-            return self._stop(client, request)
-        if operation == "signal":
+            answer = self._start(request)
+        elif operation == "stop":
+            answer = self._stop(client, request)
+        elif operation == "signal":
             unit = self._running(request["unit"])
             if unit is not None:
                 unit.process.send_signal(request["signal"])
-            return {"running": unit is not None}
-        if operation == "list":
-            return {"units": {name: self._describe(unit) for name, unit in self.units.items()}}
-        if operation == "end":
+            answer = {"running": unit is not None}
+        elif operation == "list":
+            answer = {"units": {name: self._describe(unit) for name, unit in self.units.items()}}
+        elif operation == "lifetime":
+            self.deadline = time.monotonic() + request["seconds"]
+        elif operation == "end":
             self.ending = True
             self.end_client = client
-            return None
-        return {"error": f"unknown operation {operation!r}"}
+            answer = None
+        else:
+            answer = {"error": f"unknown operation {operation!r}"}
+        return answer
 
     @staticmethod
     def _describe(unit: Unit) -> dict[str, Any]:
