@@ -269,7 +269,7 @@ class Record:
         """What a key holds; one that cannot be read is shown as failed, so that it hides no other."""
         unreadable = cls(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
         data = _load(text)
-        if data is None or data.get("state") not in TRANSITIONS:
+        if data is None or data.get("state") not in (RUNNING, *ENDED):
             return unreadable
         try:
             return cls._from_dict(data, deployment, service)

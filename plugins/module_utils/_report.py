@@ -141,14 +141,15 @@ def _host_row(from_version: str | None, to_version: str | None, host: str, outco
     )
 
 
-def counted(outcomes: Mapping[str, str]) -> str:
-    """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that are not good by name."""
+def counted(outcomes: Mapping[str, str], *, running: bool = False) -> str:
+    """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name."""
     parts = []
     for outcome, number in summary_of(outcomes.values()).items():
         names = [host for host, one in outcomes.items() if one == outcome]
         told = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        named = "" if outcome in (OK, CURRENT) else f" ({told})"
-        parts.append(f"{number} {_SAID[outcome]}{named}")
+        to_come = running and outcome == PENDING
+        named = "" if outcome in (OK, CURRENT) or to_come else f" ({told})"
+        parts.append(f"{number} {'to come' if to_come else _SAID[outcome]}{named}")
     return ", ".join(parts) or "no hosts"
 
 
@@ -162,14 +163,14 @@ def title(record: Record) -> str:
 def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: str = "") -> str:
     """How a deployment ended, in one sentence."""
     results = {host: outcomes[host].outcome if host in outcomes else PENDING for host in record.hosts}
-    how = record.state
+    how, more = record.state, ""
     if record.state == INTERRUPTED:
-        how = "interrupted (its run died)"
+        more = " (its run died)"
     elif record.state not in (SUCCESSFUL, CANCELLED) and within_budget(list(results.values()), record.failure_budget):
-        how = f"failed, completed within its failure budget of {record.failure_budget}"
+        more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
-    because = f" {plain(reason).rstrip('.')}." if plain(reason) else ""
-    return plain(f"{title(record)} {how}{took}: {counted(results)}.{because}")
+    because = f" It stopped because {plain(reason).rstrip('.')}." if plain(reason) else ""
+    return plain(f"{title(record)} {how}{took}{more}: {counted(results)}.{because}")
 
 
 def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH) -> str:
@@ -288,7 +289,7 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
     told = (
         f"{running['id']} ({running['direction']}), started {ago(running.get('started'), now)} by "
         f"{running.get('holder') or '-'}, batch {running.get('batch', 0)} of {running.get('batches', 0)}: "
-        f"{counted(running.get('results', {}))}"
+        f"{counted(running.get('results', {}), running=True)}"
     )
     return f"  running  {plain(told)}"
 
@@ -297,4 +298,4 @@ def _lock_line(lock: Mapping[str, Any] | None, now: datetime) -> str:
     if not lock:
         return "  lock     free"
     said = f" ({plain(lock['message'])})" if lock.get("message") else ""
-    return f"  lock     held by {plain(lock.get('holder') or 'somebody')} since {ago(lock.get('since'), now)}{said}"
+    return f"  lock     taken {ago(lock.get('since'), now)} by {plain(lock.get('holder') or 'somebody')}{said}"
