@@ -219,10 +219,13 @@ class Keeper:
             if self._ended(pause):
                 self.finish()
                 return
-            if self.stopped():
-                pause = min(every, 1.0)
-                continue
             try:
+                if self.stopped():
+                    # Not renewed; only looked at, so as not to outlive it.
+                    if not self.consul.holds_lock():
+                        return
+                    delay, pause = 0.0, min(every, 1.0)
+                    continue
                 if not self.consul.renew() or self.stalled():
                     return
                 delay, pause = 0.0, every
@@ -281,6 +284,7 @@ def main() -> int:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
+    os.close(nothing)
     keeper.run()
     return 0
 
