@@ -1,0 +1,360 @@
+"""Deployments as Consul keeps them: begun, ended, cut off, recovered, pruned, shown."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, Record
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version, record_version
+from ansible_collections.hitless.consul.plugins.modules import deployment, deployment_info
+from lab.fleet import wait_until
+from tests.fleet import CONSUL
+from tests.integration.consul_agent import Server
+
+pytestmark = pytest.mark.oldest
+
+numbers = itertools.count(1)
+PLAN = {
+    "batches": [["web1"], ["web2"]],
+    "hosts": {
+        "web1": {"node": "n1", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
+        "web2": {"node": "n2", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
+        "web3": {"node": "n3", "state": "current", "from": "2", "to": "2"},
+        "web4": {"node": "n4", "state": "foreign", "from": "1", "to": "2", "why": "oncall: disk"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def consul() -> Iterator[Server]:
+    server = Server(CONSUL, 35)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@dataclass
+class Service:
+    """A service of one test alone, and its tasks."""
+
+    consul: Server
+    keys: Keys
+    shown: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+    @property
+    def client(self) -> Client:
+        return Client(Connection(self.consul.url))
+
+    def lock(self, deployment_id: str, holder: str = "anna@ci") -> str:
+        """Take the lock as hitless.consul.lock does, without a keeper; return the session."""
+        session: str = self.client.put("/v1/session/create", body=json.dumps({"LockDelay": "0s"})).data["ID"]
+        value = {"deployment": deployment_id, "holder": holder, "since": "2026-11-23T14:22:33Z", "message": "test"}
+        assert self.client.set_key(self.keys.lock, json.dumps(value), acquire=session)
+        return session
+
+    def unlock(self, session: str) -> None:
+        self.client.put(f"/v1/session/destroy/{session}")
+
+    def run(self, state: str, *, check_mode: bool = False, **params: Any) -> dict:
+        defaults = {name: spec.get("default") for name, spec in deployment.ARGUMENT_SPEC.items()}
+        return deployment.perform(
+            self._task({**defaults, "state": state, "service": self.keys.service, **params}, check_mode)
+        )
+
+    def info(self, **params: Any) -> dict:
+        defaults = {name: spec.get("default") for name, spec in deployment_info.ARGUMENT_SPEC.items()}
+        return deployment_info.perform(self._task({**defaults, "service": self.keys.service, **params}, False))
+
+    def begin(self, deployment_id: str) -> str:
+        session = self.lock(deployment_id)
+        self.run("started", id=deployment_id, session=session, version="2", plan=PLAN, holder="anna@ci")
+        return session
+
+    def end_host(self, deployment_id: str, session: str, host: str, outcome: str, **more: Any) -> None:
+        node = PLAN["hosts"][host]["node"]
+        told = Outcome(host, node, outcome, "1", "2", finished="2026-11-23T14:25:00Z", **more)
+        operations = deployments.outcome_ops(self.keys, deployment_id, told)
+        record_version(self.client, self.keys, node, "2", previous="1", session=session, extra_ops=operations)
+
+    def state(self, deployment_id: str) -> str | None:
+        """As the key says, whatever readers make of it."""
+        pair = self.client.key(self.keys.record(deployment_id))
+        return json.loads(pair.value)["state"] if pair else None
+
+    def register(self) -> str:
+        """An instance on the server's own node; return the node."""
+        self.consul.put("agent/service/register", {"Name": self.keys.service})
+        node: str = self.consul.get("agent/self")["Config"]["NodeName"]
+        wait_until("registered", lambda: bool(self.consul.get(f"health/service/{self.keys.service}")))
+        return node
+
+    def maintain(self, deployment_id: str) -> None:
+        reason = f"deploy:{deployment_id}%20{self.keys.service}"
+        self.consul.put(f"agent/service/maintenance/{self.keys.service}?enable=true&reason={reason}")
+        critical = f"health/service/{self.keys.service}?passing"
+        wait_until("in maintenance", lambda: not self.consul.get(critical))
+
+    def _task(self, params: dict, check_mode: bool) -> Task:
+        options = {"url": self.consul.url}
+        return Task(params, options, Host(None), check_mode, warn=self.warned.append, show=self.shown.append)
+
+
+@pytest.fixture
+def web(consul: Server) -> Service:
+    return Service(consul, Keys(f"web-{next(numbers)}"))
+
+
+def test_a_deployment_that_goes_well(web: Service) -> None:
+    session = web.begin("d1")
+    assert web.state("d1") == "running"
+    web.end_host("d1", session, "web1", "ok", seconds=1.5)
+    web.end_host("d1", session, "web2", "ok", seconds=2.5)
+    ended = web.run("finished", id="d1", session=session)
+    assert (ended["result"], ended["red"], web.state("d1")) == ("successful", [], "successful")
+    assert ended["hosts"] == {"web1": "ok", "web2": "ok", "web3": "current", "web4": "left_out"}
+    assert ended["verdict"].endswith("2 changed, 1 already there, 1 left out (web4).")
+    assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
+    there = read_version(web.client, web.keys, "n1")
+    assert (there.version, there.previous, there.status["state"]) == ("2", "1", "ok")
+
+
+def test_ending_it_again_changes_nothing(web: Service) -> None:
+    session = web.begin("d1")
+    first = web.run("finished", id="d1", session=session, cancelled=True)
+    again = web.run("finished", id="d1", session=session)
+    assert (first["changed"], again["changed"]) == (True, False)
+    assert first["result"] == again["result"] == "cancelled"
+    assert first["hosts"] == again["hosts"]
+
+
+def test_a_deployment_that_stops(web: Service) -> None:
+    session = web.begin("d1")
+    web.end_host("d1", session, "web1", "rolled_back", error="it was not healthy")
+    ended = web.run("finished", id="d1", session=session, reason="the failure budget of 0 is spent")
+    assert (ended["result"], ended["red"]) == ("failed", ["web1", "web2"])
+    assert ended["hosts"]["web2"] == "pending"
+    assert "It stopped because the failure budget of 0 is spent." in ended["verdict"]
+    assert "it was not healthy" in ended["table"]
+
+
+@pytest.mark.parametrize("trace", ["status", "batch", "caller"])
+def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service, trace: str) -> None:
+    session = web.begin("d1")
+    web.end_host("d1", session, "web1", "ok")
+    if trace == "status":
+        web.client.txn([deployments.status_op(web.keys, "n2", "d1", "draining")])
+    elif trace == "batch":
+        web.client.txn([deployments.batch_op(web.keys, "d1", 2)])
+    lost = ["web2"] if trace == "caller" else []
+    ended = web.run("finished", id="d1", session=session, lost=lost)
+    assert ended["hosts"]["web2"] == "lost"
+    assert deployments.require(web.client, web.keys, "d1").outcomes["web2"].error.startswith("lost after its turn")
+
+
+def test_the_status_of_an_earlier_deployment_is_no_trace_of_this_one(web: Service) -> None:
+    web.client.txn([deployments.status_op(web.keys, "n2", "d0", "draining")])
+    session = web.begin("d1")
+    assert web.run("finished", id="d1", session=session)["hosts"]["web2"] == "pending"
+
+
+def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
+    session = web.begin("d1")
+    web.end_host("d1", session, "web1", "ok")
+    web.unlock(session)
+    ended = web.run("finished", id="d1", session=session)
+    assert (ended["failed"], ended["lock_lost"], ended["red"]) == (True, True, ["web2"])
+    assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
+    assert web.state("d1") == "running"
+    with pytest.raises(LockLost):
+        web.run("started", id="d2", session=session, version="3", plan=PLAN)
+    assert web.state("d2") is None
+
+
+def test_check_mode_writes_nothing(web: Service) -> None:
+    told = web.run("started", check_mode=True, version="2", plan=PLAN)
+    assert told["record"]["state"] == "running"
+    assert deployments.list_ids(web.client, web.keys) == []
+
+
+def test_a_session_is_asked_for(web: Service) -> None:
+    with pytest.raises(HitlessError, match="session is missing"):
+        web.run("started", version="2", plan=PLAN)
+
+
+def test_a_run_that_died_is_seen_as_interrupted_and_the_next_one_writes_it(web: Service) -> None:
+    session = web.begin("d1")
+    web.end_host("d1", session, "web1", "ok")
+    web.client.txn([deployments.status_op(web.keys, "n2", "d1", "draining")])
+    assert web.info(id="d1")["deployment"]["state"] == "running"
+    web.unlock(session)
+    assert web.info(id="last")["deployment"]["state"] == "interrupted"
+    assert web.info()["services"][web.keys.service]["deployments"][0]["state"] == "interrupted"
+    assert web.state("d1") == "running"
+
+    again = web.lock("d2", "ben@ci")
+    told = web.run("started", id="d2", session=again, version="2", plan=PLAN)
+    assert told["interrupted"] == ["d1"]
+    assert (web.state("d1"), web.state("d2")) == ("interrupted", "running")
+    assert len(web.warned) == 1
+    dead = deployments.require(web.client, web.keys, "d1")
+    assert dead.results["web1"] == "ok"
+    assert dead.results["web2"] == "lost"
+    assert dead.record.finished == "2026-11-23T14:25:00Z"
+
+
+def test_a_run_whose_lock_is_held_for_another_is_dead(web: Service) -> None:
+    session = web.begin("d1")
+    web.unlock(session)
+    web.lock("d2")
+    assert deployments.require(web.client, web.keys, "d1").state == "interrupted"
+
+
+def test_recover_names_what_a_dead_run_left_and_clears_its_record(web: Service) -> None:
+    node = web.register()
+    session = web.begin("d1")
+    web.maintain("d1")
+    web.client.txn([deployments.status_op(web.keys, node, "d1", "draining")])
+    web.unlock(session)
+
+    told = web.run("recovered", check_mode=True)
+    assert (told["changed"], told["interrupted"], web.state("d1")) == (True, [], "running")
+    assert [one["id"] for one in told["dead"]] == ["d1"]
+    assert told["maintenance"] == [
+        {
+            "host": node,
+            "node": node,
+            "service": web.keys.service,
+            "service_id": web.keys.service,
+            "deployment": "d1",
+            "reason": f"deploy:d1 {web.keys.service}",
+            "outcome": None,
+            "step": "draining",
+            "advice": "bring_back",
+            "why": "its turn was cut off: which version it runs is not known",
+        }
+    ]
+    assert "its run died" in told["text"]
+
+    held = web.lock("recover")
+    told = web.run("recovered", session=held)
+    assert (told["interrupted"], web.state("d1")) == (["d1"], "interrupted")
+    told = web.run("recovered", session=held)
+    assert (told["changed"], told["dead"], len(told["maintenance"])) == (False, [], 1)
+
+
+def test_recover_leaves_what_is_known_to_be_broken(web: Service) -> None:
+    node = web.register()
+    session = web.lock("d1")
+    plan = {"batches": [["a"]], "hosts": {"a": {"node": node}}}
+    web.run("started", id="d1", session=session, version="2", plan=plan)
+    web.maintain("d1")
+    web.client.txn(deployments.outcome_ops(web.keys, "d1", Outcome("a", node, "failed", error="broken")))
+    web.run("finished", id="d1", session=session)
+    told = web.run("recovered", session=session)
+    assert [(one["host"], one["outcome"], one["advice"]) for one in told["maintenance"]] == [("a", "failed", "leave")]
+
+
+def test_recover_touches_neither_a_living_run_nor_the_maintenance_of_others(web: Service) -> None:
+    web.register()
+    web.begin("d1")
+    web.consul.put(f"agent/service/maintenance/{web.keys.service}?enable=true&reason=deploy:d1%20another")
+    with pytest.raises(HitlessError, match="A run of web-.* is alive.*anna@ci") as error:
+        web.run("recovered", session="00000000-0000-0000-0000-000000000000")
+    assert error.value.details["lock"]["deployment"] == "d1"
+    told = web.run("recovered", check_mode=True)
+    assert (told["changed"], told["maintenance"], web.state("d1")) == (False, [], "running")
+
+
+def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
+    for number in range(30):
+        record = Record(f"d{number:02}", web.keys.service, "1", state="failed")
+        web.client.txn(
+            [
+                kv_set(web.keys.record(record.id), record.to_json()),
+                kv_set(web.keys.outcome(record.id, "n1"), Outcome("a", "n1", "failed").to_json()),
+            ]
+        )
+    session = web.lock("d05")
+    gone = deployments.prune(web.client, web.keys, session)
+    assert sorted(gone) == [f"d{number:02}" for number in range(10) if number != 5]
+    left = {key.key.split("/")[3] for key in web.client.keys(web.keys.deployments)}
+    assert left == {"d05", *(f"d{number}" for number in range(10, 30))}
+    web.unlock(session)
+    with pytest.raises(LockLost):
+        deployments.prune(web.client, web.keys, session, keep=5)
+
+
+def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) -> None:
+    node = web.register()
+    session = web.begin("d1")
+    record_version(web.client, web.keys, node, "2", previous="1", session=session)
+    web.client.txn([deployments.batch_op(web.keys, "d1", 1)])
+    web.maintain("d1")
+    told = web.info()
+    found = told["services"][web.keys.service]
+    assert found["nodes"][node] == {
+        "version": "2",
+        "previous": "1",
+        "meta_version": None,
+        "status": None,
+        "health": "maintenance",
+        "reason": f"deploy:d1 {web.keys.service}",
+        "instances": 1,
+    }
+    assert found["lock"]["holder"] == "anna@ci"
+    assert (found["running"]["id"], found["running"]["batch"], found["running"]["batches"]) == ("d1", 1, 2)
+    assert web.shown == [told["report"]]
+    assert "batch 1 of 2: 1 already there, 1 left out (web4), 2 to come" in told["report"]
+
+
+def test_the_screen_as_json_and_not_at_all(web: Service) -> None:
+    web.register()
+    told = web.info(format="json")
+    assert json.loads(web.shown.pop()) == {"services": told["services"]}
+    web.info(quiet=True)
+    assert web.shown == []
+
+
+def test_without_a_service_all_that_were_deployed_are_shown(web: Service) -> None:
+    session = web.begin("d1")
+    web.run("finished", id="d1", session=session, quiet=True)
+    assert web.keys.service in web.info(service=None)["services"]
+
+
+def test_the_number_of_requests_of_a_screen_does_not_depend_on_the_hosts(web: Service) -> None:
+    web.register()
+    session = web.lock("d1")
+    hosts = {f"web{number}": {"node": f"n{number}"} for number in range(1000)}
+    plan = {"batches": [[host] for host in hosts], "hosts": hosts}
+    web.run("started", id="d1", session=session, version="2", plan=plan)
+    task = web._task({"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True}, False)
+    deployment_info.perform(task)
+    assert task.consul.requests <= 6
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({}, "knows no instance and no deployment of web-"),
+        ({"id": "d9"}, "knows no deployment d9 of web-"),
+        ({"id": "last"}, "knows no deployment of web-"),
+    ],
+)
+def test_what_is_not_there_is_said(web: Service, params: dict, sentence: str) -> None:
+    with pytest.raises(HitlessError, match=sentence):
+        web.info(**params)
