@@ -252,16 +252,17 @@ class Lab:
         self.wait_passing()
 
     def wait_passing(self, count: int | None = None) -> None:
-        """Return when `count` instances (all) are passing in the catalog and get traffic."""
+        """Return when `count` instances (all) get traffic and are passing, by a check of the process that runs now."""
         wanted = len(self.vms) if count is None else count
         wait_until(f"{wanted} instances are passing", lambda: len(self._passing()) == wanted)
-        wait_until(
-            f"{wanted} instances get traffic", lambda: len(self.haproxy.servers_up()) == wanted, log=self.haproxy.log
-        )
+        log = self.haproxy.log
+        wait_until(f"{wanted} instances get traffic", lambda: len(self.haproxy.servers_up()) == wanted, log=log)
 
-    def _passing(self) -> list[str]:
+    def _passing(self) -> list[VM]:
+        """The VMs whose running application has been checked and found passing."""
         try:
-            return [entry["Node"]["Node"] for entry in self.services(passing=True)]
+            names = {entry["Node"]["Node"] for entry in self.services(passing=True)}
+            return [vm for vm in self.vms if vm.name in names and vm.checked()]
         except ConsulError:
             return []
 
@@ -480,7 +481,7 @@ class Lab:
         self.write_inventory()
         self._save()
         if wait:
-            wait_until(f"{vm.name} is passing", lambda: vm.name in self._passing())
+            wait_until(f"{vm.name} is passing", lambda: vm in self._passing())
             wait_until(f"{vm.name} gets traffic", lambda: f"{vm.address}:{APP_PORT}" in self.haproxy.servers_up())
         return vm
 

@@ -288,6 +288,15 @@ class VM(Node):
         unit = self.lab.units().get(self._unit)
         return None if unit is None or unit["exit_code"] is not None else unit["pid"]
 
+    def checked(self) -> bool:
+        """Whether the agent's check has reached the process that runs now: its output holds what that one said.
+
+        The agent has the output of the last run, the catalog only that of the last change.
+        """
+        pid = self.app_pid()
+        checks = self.agent.call("GET", "agent/checks").values()
+        return pid is not None and any(f'"pid": {pid},' in check["Output"] for check in checks)
+
     def deploy(self, version: str, reason: str = "deploy") -> subprocess.CompletedProcess[str]:
         """Run the deploy script here and now, without draining anything."""
         environment = {**os.environ, "DEPLOY_VERSION": version, "DEPLOY_REASON": reason, "DEPLOY_ID": "by-hand"}

@@ -40,7 +40,7 @@ def test_control_a_restart_without_drain_loses_requests_and_the_account_shows_th
     lost = load.report().lost
     assert lost
     assert {row.outcome for row in lost} <= {"status", "reset", "truncated"}
-    assert load.report().by_version["2.0.0-slow1"] > 0
+    assert "2.0.0-slow1" in load.report().by_version
 
 
 def test_maintenance_takes_an_instance_out_and_nothing_is_lost(fleet: Lab) -> None:
