@@ -236,7 +236,14 @@ def start(client: Client, keys: Keys, record: Record, session: str) -> None:
 
 
 def conclude(
-    client: Client, keys: Keys, deployment: str, *, reason: str = "", state: str | None = None, lost: Iterable[str] = ()
+    client: Client,
+    keys: Keys,
+    deployment: str,
+    *,
+    reason: str = "",
+    state: str | None = None,
+    lost: Iterable[str] = (),
+    batches_begun: int | None = None,
 ) -> Deployment:
     """How a deployment ended: each host with an outcome, the verdict, a sentence. Writes nothing: see :func:`end`.
 
@@ -245,10 +252,14 @@ def conclude(
     :param reason: why the run stopped before its end.
     :param state: instead of the verdict (cancelled, interrupted).
     :param lost: hosts that the caller knows to be lost.
+    :param batches_begun: how many batches were let go, where the caller knows it better than the ``batch`` key, which
+        is written before the hook that may still stop its batch.
     """
     found = require(client, keys, deployment)
     if found.record.state != RUNNING:
         return found
+    if batches_begun is not None:
+        found = replace(found, batch=batches_begun)
     return _concluded(client, keys, found, state, reason, lost)
 
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The keys of this collection in Consul's KV store, and what may be a part of one (a private helper of this collection).
+"""The keys of this collection in Consul's KV store, and what may be part of one (a private helper of this collection).
+
+Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
     deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
@@ -52,9 +54,11 @@ def checked_prefix(prefix: object, what: str) -> str:
 def checked_version(version: object, where: str = "version") -> str:
     """A version as a string of the allowed characters; raises :class:`HitlessError` for anything else."""
     if not isinstance(version, str):
+        # Ansible hands on subclasses of its own, whose names say nothing to a person.
+        plain = next(base.__name__ for base in type(version).__mro__ if base.__module__ == "builtins")
         raise HitlessError(
-            f"{where} must be a string, and {version!r} is a {type(version).__name__} (YAML reads 1.10 as 1.1).",
-            hint=f"Quote it: {where}: \"{version}\", or -e '{{\"{where}\": \"1.10\"}}' on the command line.",
+            f"{where} must be a string, and {version!r} is a {plain} (YAML reads 1.10 as 1.1).",
+            hint=f'Quote it: {where}: "{version}", or -e \'{{"{where}": "1.10"}}\' on the command line.',
         )
     if not VERSION.fullmatch(version):
         raise HitlessError(

@@ -67,7 +67,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
+        return f"{max(seconds, 0):.1f}".removesuffix(".0") + " s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -263,7 +263,7 @@ def status(service: Mapping[str, Any], now: datetime | None = None, *, width: in
                 ago(one.get("started"), at),
                 duration(one.get("seconds")),
                 one.get("holder") or "-",
-                one.get("description") or "-",
+                _how(one),
             )
             for one in service["deployments"]
         ]
@@ -288,10 +288,22 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
         return "  running  nothing"
     told = (
         f"{running['id']} ({running['direction']}), started {ago(running.get('started'), now)} by "
-        f"{running.get('holder') or '-'}, batch {running.get('batch', 0)} of {running.get('batches', 0)}: "
+        f"{running.get('holder') or '-'}, {_progress(running)}: "
         f"{counted(running.get('results', {}), running=True)}"
     )
     return f"  running  {plain(told)}"
+
+
+def _progress(running: Mapping[str, Any]) -> str:
+    begun, all_of_them = running.get("batch", 0), running.get("batches", 0)
+    return f"batch {begun} of {all_of_them}" if begun else f"none of {all_of_them} batches begun"
+
+
+def _how(one: Mapping[str, Any]) -> str:
+    """How a deployment in a list ended: its hosts by outcome, or what it says of itself."""
+    hosts = ", ".join(f"{number} {_SAID.get(outcome, outcome)}" for outcome, number in one.get("summary", {}).items())
+    told = hosts or one.get("description") or "-"
+    return f"rollback: {told}" if one.get("direction") == "rollback" else told
 
 
 def _lock_line(lock: Mapping[str, Any] | None, now: datetime) -> str:

@@ -84,6 +84,12 @@ options:
     type: list
     elements: str
     default: []
+  batches_begun:
+    description:
+      - How many batches were let go (O(state=finished)), where the run knows it. The hosts of a batch that was stopped
+        before it was touched are pending, and not lost.
+      - Default is the last batch whose gate opened.
+    type: int
   cancelled:
     description: The deployment was cancelled on purpose (O(state=finished)).
     type: bool
@@ -259,6 +265,7 @@ ARGUMENT_SPEC = {
     "origin": {"type": "str"},
     "reason": {"type": "str", "default": ""},
     "lost": {"type": "list", "elements": "str", "default": []},
+    "batches_begun": {"type": "int"},
     "cancelled": {"type": "bool", "default": False},
     "quiet": {"type": "bool", "default": False},
 }
@@ -319,6 +326,7 @@ def finished(task: Task, keys: Keys) -> dict:
         reason=params["reason"],
         state=CANCELLED if params["cancelled"] else None,
         lost=params["lost"],
+        batches_begun=params["batches_begun"],
     )
     table = report.hosts_table(found.record, found.outcomes)
     if not params["quiet"]:

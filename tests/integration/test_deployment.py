@@ -166,6 +166,13 @@ def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service
     assert deployments.require(web.client, web.keys, "d1").outcomes["web2"].error.startswith("lost after its turn")
 
 
+def test_a_batch_that_its_hook_stopped_was_never_reached(web: Service) -> None:
+    session = web.begin("d1")
+    web.end_host("d1", session, "web1", "ok")
+    web.client.txn([deployments.batch_op(web.keys, "d1", 2)])
+    assert web.run("finished", id="d1", session=session, batches_begun=1)["hosts"]["web2"] == "pending"
+
+
 def test_the_status_of_an_earlier_deployment_is_no_trace_of_this_one(web: Service) -> None:
     web.client.txn([deployments.status_op(web.keys, "n2", "d0", "draining")])
     session = web.begin("d1")

@@ -42,7 +42,7 @@ def deployment(state: str = "failed", budget: int = 0, **outcomes: str) -> tuple
     ("seconds", "expected"),
     [
         (None, "-"),
-        (0, "0.0 s"),
+        (0, "0 s"),
         (0.44, "0.4 s"),
         (9.96, "10 s"),
         (59.4, "59 s"),
@@ -175,7 +175,8 @@ def test_the_screen_of_a_service_that_is_being_deployed() -> None:
     }
     lock = {"holder": "anna@ci", "since": STARTED, "message": "web 1.4.2"}
     done = {"id": "x", "state": "interrupted", "started": STARTED, "seconds": 72, "holder": "ben", "description": "d"}
-    lines = report.status(service(running=running, lock=lock, deployments=[done], nodes={}), NOW).splitlines()
+    before = {**done, "id": "w", "state": "failed", "direction": "rollback", "summary": {"ok": 3, "lost": 1}}
+    lines = report.status(service(running=running, lock=lock, deployments=[done, before], nodes={}), NOW).splitlines()
     assert lines == [
         "web",
         "  no instances",
@@ -189,6 +190,7 @@ def test_the_screen_of_a_service_that_is_being_deployed() -> None:
         "  last deployments",
         "  id  state        started       took      by   how",
         "  x   interrupted  7 m 27 s ago  1 m 12 s  ben  d",
+        "  w   failed       7 m 27 s ago  1 m 12 s  ben  rollback: 3 changed, 1 lost",
     ]
 
 
