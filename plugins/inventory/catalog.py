@@ -221,6 +221,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
 )
 from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, inert
 
+_RETRY_FOR = 20.0
+"""Seconds: any server answers stale reads, so that there is no leader to wait for."""
 _TEMPLATED = ("url", "token", "datacenter", "filter")
 _VARIABLES = (
     *("consul_node", "consul_datacenter", "consul_address", "consul_node_meta", "consul_services", "consul_status"),
@@ -309,7 +311,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             else:
                 self.display.vv(f"{self.NAME}: {len(fleet['nodes'])} nodes from the cache")
                 return fleet
-        client = Client(connection)
+        client = Client(connection, retry_for=_RETRY_FOR)
         fleet = read_fleet(client, selection)
         self.display.vv(f"{self.NAME}: {len(fleet['nodes'])} nodes, {client.requests} requests to {connection.base}")
         if cached:

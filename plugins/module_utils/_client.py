@@ -52,7 +52,15 @@ MAX_WAIT = 600.0
 """Seconds, the longest wait of a blocking read that Consul grants."""
 TXN_LIMIT = 64
 """Operations Consul takes in one transaction."""
-_FINAL_5XX = ("invalid session", "Permission denied", "ACL not found", "Invalid check", "Unknown check", "Unknown service")
+_FINAL_5XX = (
+    "invalid session",
+    "Permission denied",
+    "ACL not found",
+    "Invalid check",
+    "Unknown check",
+    "Unknown service",
+    "Failed to create boolean expression evaluator",
+)
 
 _environment_lock = threading.Lock()
 
@@ -264,7 +272,9 @@ class Client:
         while True:
             wait = every
             if answer is None:
-                answer = self.get(path, params, index=index, wait=min(wait, MAX_WAIT, max(0.0, deadline - time.monotonic())))
+                answer = self.get(
+                    path, params, index=index, wait=min(wait, MAX_WAIT, max(0.0, deadline - time.monotonic()))
+                )
             try:
                 decided = decide(answer.data)
             except AskAgain as soon:
@@ -385,7 +395,9 @@ class Client:
         except requests.exceptions.RequestException as error:
             raise self._no_answer(method, path, _innermost(error), refused=False) from None
         except OSError as error:  # requests names a missing certificate file only so
-            raise ConsulError(f"Cannot ask Consul at {self.connection.base}: {error}", asked=f"{method} {path}") from None
+            raise ConsulError(
+                f"Cannot ask Consul at {self.connection.base}: {error}", asked=f"{method} {path}"
+            ) from None
 
     def _no_answer(self, method: str, path: str, why: str, *, refused: bool) -> ConsulUnavailable:
         hint = (

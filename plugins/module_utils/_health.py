@@ -81,7 +81,9 @@ class Instance:
         """The checks that keep it out of rotation."""
         good = ("passing", "warning") if accept_warning else ("passing",)
         return [
-            check for check in self.checks if check.status not in good and not (but_maintenance and check.is_maintenance)
+            check
+            for check in self.checks
+            if check.status not in good and not (but_maintenance and check.is_maintenance)
         ]
 
     def in_rotation(self, *, accept_warning: bool = False) -> bool:
@@ -292,7 +294,13 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
         f"{wanted.service}{where} was not {what}{needed} within {deadline:g} s: {said}.",
         details={
             "failing_checks": [
-                {"node": one.node, "check": check.id, "name": check.name, "status": check.status, "output": check.output}
+                {
+                    "node": one.node,
+                    "check": check.id,
+                    "name": check.name,
+                    "status": check.status,
+                    "output": check.output,
+                }
                 for one, check in failing
             ]
         },

@@ -205,9 +205,7 @@ def _refuse_foreign(
         )
 
 
-def _apply(
-    cluster: Client, agent: Client, target: Target, answer: Answer, reason: str | None, within: float
-) -> Change:
+def _apply(cluster: Client, agent: Client, target: Target, answer: Answer, reason: str | None, within: float) -> Change:
     """Send the change for each instance that is not so yet, and again while the catalog does not show it."""
     before = target.reasons(answer.data)
     started = time.monotonic()

@@ -16,9 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task, connection_options
 
 
-def run_module(
-    argument_spec: dict[str, Any], perform: Callable[[Task], dict[str, Any]], **constraints: Any
-) -> None:
+def run_module(argument_spec: dict[str, Any], perform: Callable[[Task], dict[str, Any]], **constraints: Any) -> None:
     """``main()`` of every module: the same spec and the same ``perform`` as its action, on the machine it runs on."""
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **constraints)
     if MISSING_LIBRARY:

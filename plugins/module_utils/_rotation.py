@@ -36,7 +36,7 @@ class Turn:
 
     :param cluster: asks the cluster; ``agent`` asks the host's own agent.
     :param session: of the deployment's lock; empty for a turn without one.
-    :param scope: what goes into maintenance: ``node``, or services by name.
+    :param scope: what goes into maintenance: ``["service"]``, ``["node"]``, or services by name.
     :param tags: only the deployment's instances with these tags.
     """
 
@@ -46,7 +46,7 @@ class Turn:
     deployment: str
     node: str
     session: str = ""
-    scope: str | Sequence[str] = ()
+    scope: Sequence[str] = ("service",)
     tags: tuple[str, ...] = ()
 
     @property
@@ -55,13 +55,24 @@ class Turn:
 
     @property
     def targets(self) -> list[maintenance.Target]:
-        if self.scope == "node":
+        if list(self.scope) == ["node"]:
             return [maintenance.Target(self.node)]
-        services = [self.keys.service] if not self.scope or self.scope == "service" else list(self.scope)
+        services = [self.keys.service] if list(self.scope) == ["service"] else list(self.scope)
         return [
             maintenance.Target(self.node, service, tags=self.tags if service == self.keys.service else ())
             for service in services
         ]
+
+    @property
+    def main_target(self) -> maintenance.Target:
+        """The target that holds the deployment's own instances."""
+        for target in self.targets:
+            if target.node_wide or target.service == self.keys.service:
+                return target
+        raise HitlessError(
+            f"{self.keys.service} is not among the services that go into maintenance ({', '.join(self.scope)}).",
+            hint="Add it to rollout_maintenance.",
+        )
 
     def fence(self) -> list[dict[str, Any]]:
         return [kv_check_session(self.keys.lock, self.session)] if self.session else []
@@ -134,7 +145,7 @@ def prove(turn: Turn, host: Host, proof: Proof) -> float:
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
     started = time.monotonic()
-    main = next(target for target in turn.targets if target.node_wide or target.service == turn.keys.service)
+    main = turn.main_target
     path, params = service_query(turn.keys.service, turn.node, turn.cluster.connection.datacenter)
 
     def keep_out(data: Any) -> None:
@@ -190,9 +201,7 @@ def put_back(turn: Turn, proof: Proof) -> bool:
     turn.begin("returning")
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     changes = [maintenance.disable(turn.cluster, turn.agent, target, ours) for target in turn.targets]
-    wanted = Wanted(
-        service=turn.keys.service, node=turn.node, tags=turn.tags, accept_warning=proof.accept_warning
-    )
+    wanted = Wanted(service=turn.keys.service, node=turn.node, tags=turn.tags, accept_warning=proof.accept_warning)
     # What showed the end of the maintenance usually shows the health as well.
     shown = [change.shown for change in changes if change.target.service == turn.keys.service]
     if not (shown and wanted.holds(wanted.select(shown[0]))):

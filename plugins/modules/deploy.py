@@ -163,8 +163,7 @@ def perform(task: Task) -> dict:
     )
     if answer["waited_for"]:
         task.warn(
-            f"{task.host.name}: waited {answer['waited']:.0f} s for an earlier command to end "
-            f"({answer['waited_for']})."
+            f"{task.host.name}: waited {answer['waited']:.0f} s for an earlier command to end ({answer['waited_for']})."
         )
     return judged(params, answer)
 

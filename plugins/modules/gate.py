@@ -39,6 +39,10 @@ options:
     type: list
     elements: str
     required: true
+  leads:
+    description: Whether this host decides for its batch; the others of the batch just pass.
+    type: bool
+    default: true
   stopped:
     description: Why an earlier batch was stopped; this one then is, too.
     type: str
@@ -129,6 +133,7 @@ ARGUMENT_SPEC = {
     "session": {"type": "str", "required": True},
     "batch": {"type": "int", "required": True},
     "nodes": {"type": "list", "elements": "str", "required": True},
+    "leads": {"type": "bool", "default": True},
     "stopped": {"type": "str", "default": ""},
     "tags": {"type": "list", "elements": "str", "default": []},
     "min_healthy": {"type": "int", "default": 0},
@@ -140,6 +145,8 @@ ARGUMENT_SPEC = {
 
 
 def perform(task: Task) -> dict:
+    if not task.params["leads"]:
+        return {"changed": False}
     if task.params["stopped"]:
         return answer(task.params["stopped"])
     lost: list[str] = []
@@ -158,8 +165,8 @@ def decide(task: Task, lost: list[str]) -> str:
     params = task.params
     keys, client, batch = task.keys(params["service"]), task.consul, params["batch"]
     found = require(client, keys, params["deployment"])
-    if found.lock.session != params["session"]:
-        holder = f"; {found.lock.holder} has it now" if found.lock.is_held else ""
+    if found.lock is None or found.lock.session != params["session"]:
+        holder = f"; {found.lock.holder} has it now" if found.lock is not None and found.lock.alive else ""
         return f"the lock of {params['service']} is no longer held by this run{holder}"
 
     outcomes = [one for name, one in found.outcomes.items() if found.record.hosts[name].batch is not None]

@@ -31,23 +31,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-host:
-  description: The host's name in the inventory.
+found:
+  description:
+    - The host as M(hitless.consul.plan) takes it, with its name in the inventory and in Consul, whether its connection
+      worked, and why not.
   returned: always
-  type: str
-  sample: web1
-reachable:
-  description: Whether the host's connection worked.
-  returned: always
-  type: bool
-  sample: true
-node:
-  description: The host's name in Consul; empty where nobody told it.
-  returned: always
-  type: str
-  sample: web1
+  type: dict
+  sample: {host: web1, node: web1, reachable: true, why: ""}
 problem:
-  description: What is wrong, as a sentence; empty where nothing is.
+  description: What is wrong with a host that can be reached, as a sentence; empty where nothing is.
   returned: always
   type: str
   sample: ""
@@ -64,26 +56,29 @@ RETRY_FOR = 3.0
 
 def perform(task: Task) -> dict:
     expected = str(task.params["node"] or task.node_hint or "")
-    result = {"changed": False, "host": task.host.name, "reachable": True, "node": expected, "problem": ""}
     try:
         task.agent.retry_for = RETRY_FOR
         told = agent_node(task.agent)
     except HostLost as error:
-        return {**result, "reachable": False, "problem": str(error)}
+        return answer(task, expected, why=str(error))
     except ConsulError as error:
         # A token that may not read the agent is fine where somebody else names the node.
-        if error.status == 403 and expected:
-            return result
-        return {**result, "problem": str(error)}
+        return answer(task, expected, "" if error.status == 403 and expected else f"{task.host.name}: {error}")
     except HitlessError as error:
-        return {**result, "problem": str(error)}
+        return answer(task, expected, f"{task.host.name}: {error}")
     if expected and told != expected:
-        return {
-            **result,
-            "problem": f"The agent asked there is that of the node {told}, and {task.host.name} is said to be the node "
+        return answer(
+            task,
+            expected,
+            f"The agent asked on {task.host.name} is that of the node {told}, and the host is said to be the node "
             f"{expected}: set hitless_consul_agent_url (or consul_node) of this host right.",
-        }
-    return {**result, "node": told}
+        )
+    return answer(task, told)
+
+
+def answer(task: Task, node: str, problem: str = "", why: str = "") -> dict:
+    found = {"host": task.host.name, "node": node or task.host.name, "reachable": not why, "why": why}
+    return {"changed": False, "found": found, "problem": problem}
 
 
 def main() -> None:

@@ -82,6 +82,11 @@ started:
   returned: success
   type: str
   sample: "2026-11-23T14:22:40Z"
+deployment:
+  description: Id of the deployment.
+  returned: success
+  type: str
+  sample: 20261123T142233Z-1.4.2-7f3a
 foreign:
   description: Somebody else's maintenance is in the way.
   returned: failure, if so
@@ -129,6 +134,7 @@ def perform(task: Task) -> dict:
         "instances": done.instances,
         "shown_after": round(done.shown_after, 3),
         "started": started,
+        "deployment": task.params["deployment"],
         "diff": {"before": {"maintenance": not done.changed}, "after": {"maintenance": True}},
     }
 

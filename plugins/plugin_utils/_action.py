@@ -84,8 +84,11 @@ class HitlessAction(ActionBase):
         return dict(checked.validated_parameters)
 
     def _settings(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables ``hitless_consul_<option>`` of this host, templated."""
-        names = (VARIABLE_PREFIX + option for option in OPTIONS)
+        """The variables ``hitless_consul_<option>`` of this host that the task can use, templated.
+
+        Those of a host's agent may name variables that only hosts have, and localhost asks no agent.
+        """
+        names = (VARIABLE_PREFIX + option for option in OPTIONS if option in self.module.ARGUMENT_SPEC)
         return {name: self._templar.template(variables[name]) for name in names if name in variables}
 
     def _node_hint(self, variables: Mapping[str, Any]) -> str | None:

@@ -18,9 +18,7 @@ import urllib.request
 def ask(url, match, timeout):
     # The application may have any certificate: it is asked at its own address, not by its public name.
     context = ssl._create_unverified_context()
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(65536).decode("utf-8", "replace")
