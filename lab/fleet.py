@@ -546,7 +546,7 @@ class Lab:
         if variables is not None:
             self.settings.inventory_variables = dict(variables)
         common = {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy", **self.settings.inventory_variables}
-        source = {"plugin": "hitless.consul.catalog", "url": self.url}
+        source = {"plugin": "hitless.consul.catalog", "url": self.url, "services": [self.settings.service]}
         for kind in ("local", "ssh") if self.settings.ssh else ("local",):
             hosts = {
                 vm.name: self._host(vm.name, vm.name, vm.address, vm.agent_url, kind, vm.directory) for vm in self.vms

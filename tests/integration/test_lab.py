@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import ConsulError, Lab, LabError, wait_until
+from tests import link_tree
 
 
 def traffic_without(lab: Lab, address: str) -> bool:
@@ -240,12 +242,16 @@ def test_a_vm_out_of_reach_loses_its_sessions_but_not_its_commands(fleet: Lab, t
     assert subprocess.run(ssh(fleet, vm.address, "true"), timeout=20, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("inventory", ["static-local.yml", "static-ssh.yml"])
-def test_ansible_reaches_the_vms_by_each_static_inventory(fleet: Lab, inventory: str) -> None:
+@pytest.mark.parametrize(
+    "inventory", ["static-local.yml", "static-ssh.yml", "local/web.consul.yml", "ssh/web.consul.yml"]
+)
+def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str) -> None:
     path = fleet.write_inventory() / inventory
     program = Path(sys.executable).with_name("ansible")
-    command = [program, "-i", path, "web", "-m", "ansible.builtin.raw", "-a", "{{ lab_vm_dir }}/deploy 2.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    pattern = "web" if inventory.startswith("static") else "service_web"
+    command = [program, "-i", path, pattern, "-m", "ansible.builtin.raw", "-a", "{{ lab_vm_dir }}/deploy 2.0.0"]
+    environment = {**os.environ, **fleet.environment, "ANSIBLE_COLLECTIONS_PATH": str(link_tree.make())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [vm.running_version() for vm in fleet.vms] == ["2.0.0"] * 5
 
