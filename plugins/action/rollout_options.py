@@ -80,11 +80,10 @@ class AnsibleInventory:
     def select(self, pattern: str) -> list[str]:
         # This play's hosts and --limit restrict the inventory otherwise.
         try:
-            return [
-                host.name for host in self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)
-            ]
+            found = self._inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)
         except AnsibleError as error:
             raise HitlessError(f"The hosts of rollout_hosts ({pattern}) cannot be selected: {error}") from None
+        return [host.name for host in found]
 
     def variables(self, host: str) -> Mapping[str, Any]:
         return self._hostvars.raw_get(host)  # type: ignore[no-any-return]

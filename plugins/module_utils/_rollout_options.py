@@ -126,7 +126,12 @@ OPTIONS: tuple[Option, ...] = (
         per_host=True,
     ),
     Option("healthy_deadline", _SOME_SECONDS, 300, "a host has to become healthy"),
-    Option("min_healthy_time", _SECONDS, 10, "it must stay so"),
+    Option(
+        "min_healthy_time",
+        _SECONDS,
+        10,
+        "it must stay so; without `rollout_health_url` at least as long as each check takes to run anew",
+    ),
     Option(
         "check_interval",
         _SOME_SECONDS,

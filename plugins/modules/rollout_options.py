@@ -12,8 +12,8 @@ short_description: Read and check the options of a rollout
 version_added: 0.1.0
 description:
   - Reads every variable C(rollout_*), checks and converts it, and returns all of them, before anything is changed.
-  - An option that holds for the whole rollout is taken from the extra vars, else from the variables of the play (those of
-    C(import_playbook) are), else from the variables of the hosts, which must agree, else from those of localhost.
+  - An option that holds for the whole rollout is taken from the extra vars, else from the variables of the play (those
+    of C(import_playbook) are), else from the variables of the hosts, which must agree, else from those of localhost.
   - Fails on unknown names, on values that are not allowed, on what would make Ansible run only a part of the rollout
     (C(--limit), C(--tags)), and on files or roles that are not there.
   - The collection's own playbooks start with it. C(docs/options.md) has the table of options.
@@ -59,7 +59,9 @@ hooks:
   returned: success
   type: list
   elements: dict
-  sample: [{name: prepare, kind: tasks, path: /srv/deploy/prepare.yml}, {name: deploy, kind: role, role: acme.web.install}]
+  sample:
+    - {name: prepare, kind: tasks, path: /srv/deploy/prepare.yml}
+    - {name: deploy, kind: role, role: acme.web.install}
 steps:
   description: The steps of each host, in order.
   returned: success
