@@ -66,7 +66,9 @@ def ansible_doc(kind: str, plugins: list[str], home: Path, *options: str) -> str
         [BIN / "ansible-doc", "-t", kind, *options, *full], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "[WARNING]" not in done.stderr, done.stderr
+    # Ansible 2.21 says of a collection of its own, where it lists roles, that it has no version.
+    warnings = [line for line in done.stderr.splitlines() if "[WARNING]" in line and "_protomatter" not in line]
+    assert warnings == [], done.stderr
     return done.stdout
 
 
