@@ -155,6 +155,14 @@ def test_node_names_that_begin_alike_are_kept_apart(client: Client, keys: Keys) 
     assert list(versions.read_versions(client, keys, ["n1"])) == ["n1"]
 
 
+def test_other_keys_below_a_node_do_no_harm(client: Client, keys: Keys) -> None:
+    versions.record_version(client, keys, "n1", "1")
+    client.set_key(f"{keys.node('n1')}more/version", "9")
+    client.set_key(f"{keys.node('n1')}status", "not JSON")
+    there = versions.read_version(client, keys, "n1")
+    assert (there.version, there.previous, there.status) == ("1", None, None)
+
+
 @pytest.mark.parametrize("given", [1.1, 2, "1 2", "", "x" * 129])
 def test_what_is_no_version_is_refused(consul: Server, client: Client, keys: Keys, given: object) -> None:
     with pytest.raises(HitlessError, match="version"):
