@@ -4,7 +4,7 @@
 
 """`make demo`: version 2 over five VMs under load, then a broken version 3, which has to put itself back.
 
-Everything is real: Consul agents, HAProxy that follows them by DNS, SSH, requests. Retries are off in the load balancer,
+Everything is real: Consul agents, HAProxy that follows them by DNS, SSH, requests. Retries are off in HAProxy,
 so that each request that meets a stopped process counts as lost; the last act shows that they would be counted.
 """
 

@@ -385,7 +385,7 @@ class Client:
             raise ConsulError(
                 f"TLS with Consul at {self.connection.base} failed: {_innermost(error)}.",
                 asked=f"{method} {path}",
-                hint="Check ca_path, client_cert and client_key (CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY).",
+                hint="Check ca_path, client_cert, client_key (CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY).",
             ) from None
         except requests.exceptions.ConnectTimeout:
             raise self._no_answer(method, path, f"no connection within {timeout:g} s", refused=True) from None
@@ -455,7 +455,7 @@ class Client:
 
 
 class AskAgain(Exception):
-    """Raised by a ``decide`` of :meth:`Client.watch`: not yet, and time alone may decide it within ``within`` seconds."""
+    """Raised by a ``decide`` of :meth:`Client.watch`: not yet; time alone may decide it within ``within`` seconds."""
 
     def __init__(self, within: float) -> None:
         super().__init__(within)
@@ -535,7 +535,7 @@ if not MISSING_LIBRARY:
             self.trust_env = False
             self._client = client
 
-        def request(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        def request(self, *args: Any, **kwargs: Any) -> Any:
             kwargs["timeout"] = self._client._timeout
             kwargs["allow_redirects"] = False
             return super().request(*args, **kwargs)

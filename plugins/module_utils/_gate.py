@@ -68,6 +68,6 @@ def progress_stop(seconds_since_progress: float, progress_deadline: float) -> st
 def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
     """Why the deployment stops where too few instances are healthy."""
     return (
-        f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and this batch would leave "
-        f"{head.healthy_without}, fewer than the minimum of {min_healthy} (rollout_min_healthy)"
+        f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and this batch would "
+        f"leave {head.healthy_without}, fewer than the minimum of {min_healthy} (rollout_min_healthy)"
     )

@@ -6,7 +6,7 @@
 A Consul session with a TTL holds the key ``deploy/<service>/lock``, whose value says who that is. A small program of
 its own, ``_keeper.py``, renews the session. Facts about Consul that this rests on, each measured:
 
-* A session follows its node's serfHealth unless its lists of checks are empty; a leader that dies would take it along.
+* A session follows its node's serfHealth unless it is created with an empty list of node checks.
 * A lock that is lost, also by destroying its session, cannot be acquired for the session's LockDelay (15 s unless set).
 * ``acquire`` answers false when held, and "invalid session" with 500 when the session is gone: final for that session.
 * A session expires between one and two TTLs after its last renewal; its lock is free then, and the value stays.
@@ -301,8 +301,7 @@ def _create_session(client: Client, keys: Keys, holder: Holder, ttl: int, run: s
         "TTL": f"{ttl}s",
         "LockDelay": "0s",
         "Behavior": "release",
-        # Checks is the older name of NodeChecks; Consul adds serfHealth to whichever is not given.
-        "Checks": [],
+        # Without the empty list it would be the node's serfHealth.
         "NodeChecks": [],
     }
     answer = client.put("/v1/session/create", _datacenter(client), json.dumps(body))

@@ -188,13 +188,11 @@ class Task:
     variables: Mapping[str, Any] = field(default_factory=dict)
     warn: Callable[[str], None] = lambda message: None
     show: Callable[[str], None] = lambda text: None
-    retry_for: float | None = None
 
     @cached_property
     def consul(self) -> Client:
         """Asks the cluster, from the controller."""
-        extra = {} if self.retry_for is None else {"retry_for": self.retry_for}
-        return Client(cluster_connection(self.options), **extra)
+        return Client(cluster_connection(self.options))
 
     @cached_property
     def agent(self) -> Client:

@@ -14,7 +14,7 @@ description:
   - The new process answers, its own checks pass and stay so while it gets no traffic; then maintenance off, seen in the
     catalog, passing in rotation, and the version and the host's outcome recorded.
   - Where the deployment dropped the maintenance (an application that registers itself) it is put back first.
-  - It is the last of the three steps of a host in the role P(hitless.consul.rollout#role); with a smoke test it runs in
+  - It is the last of the three steps of a host in the role C(hitless.consul.rollout); with a smoke test it runs in
     two halves.
 author:
   - Hitless contributors (@hitless)

@@ -175,6 +175,11 @@ hosts:
   returned: finished
   type: dict
   sample: {web-1: rolled_back, web-2: pending}
+errors:
+  description: Host to what went wrong there, for those with an error.
+  returned: finished
+  type: dict
+  sample: {web-1: "Deploy: The deployment command exited with 3."}
 red:
   description: Hosts that are not ok, current or left out.
   returned: finished
@@ -339,6 +344,7 @@ def finished(task: Task, keys: Keys) -> dict:
         "verdict": found.record.description,
         "table": table,
         "hosts": found.results,
+        "errors": {name: one.error for name, one in found.outcomes.items() if one.error},
         "red": found.red,
         "pruned": [],
         "lock_lost": False,

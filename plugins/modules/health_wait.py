@@ -11,7 +11,7 @@ module: health_wait
 short_description: Wait until instances of a service are healthy, or out of rotation
 version_added: 0.1.0
 description:
-  - Waits with Consul's blocking queries, so that it returns within milliseconds of the change and asks nothing meanwhile.
+  - Waits with Consul's blocking queries, so that it returns within milliseconds of the change and asks nothing else.
   - With a node, all instances of the service there are waited for; without one, O(count) instances anywhere.
   - On failure it names the failing checks with their output.
 author:

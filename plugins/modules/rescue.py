@@ -137,13 +137,13 @@ output:
 
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
 from ansible_collections.hitless.consul.plugins.module_utils import _rescue as rescue
+from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     HitlessError,
     HostLost,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     HOST_FAILED,

@@ -14,7 +14,7 @@ description:
   - Maintenance on, seen in the catalog, and the drain time waited out from that moment.
   - The maintenance names the deployment, so that a later run can prove whose it is.
   - Somebody else's maintenance makes it fail; that of an earlier, dead deployment of the service is taken over.
-  - It is the first of the three steps of a host in the role P(hitless.consul.rollout#role).
+  - It is the first of the three steps of a host in the role C(hitless.consul.rollout).
 author:
   - Hitless contributors (@hitless)
 options:
@@ -96,8 +96,8 @@ foreign:
 
 from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, KEYS_SPEC, Task
 
 TURN_SPEC = {
     **CLUSTER_SPEC,

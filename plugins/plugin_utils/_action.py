@@ -19,6 +19,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
 from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host

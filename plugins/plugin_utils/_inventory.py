@@ -33,8 +33,6 @@ _FILTERS = (set(DEFAULT_FILTERS) - {"random"}) | {
 """Filters whose result depends on nothing but their arguments."""
 _TESTS = set(DEFAULT_TESTS) | {"all", "any", "contains", "match", "regex", "search", "subset", "superset", "version"}
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-_ACTIVE = re.compile(r"[{(|]")
-"""What a template needs, and what an expression needs to call anything: ``when: a_variable`` evaluates its text."""
 _MISSING = "\0missing"
 
 Path = tuple[Any, ...]
@@ -47,7 +45,7 @@ def inert(value: Any) -> Any:
 
 def _marked(value: Any) -> Any:
     if isinstance(value, str):
-        return wrap_var(value) if _ACTIVE.search(value) else value
+        return wrap_var(value) if "{" in value else value
     if isinstance(value, Mapping):
         return {_marked(key): _marked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
