@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .agents import ConsulError, LabError
 from .binaries import BinaryError, build_consul, fetch_consul
+from .demo import main as demo
 from .fleet import Lab
 from .nodes import APP_PORT, VM
 
@@ -129,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--tls", action="store_true", help="HTTPS with client certificates")
     one.add_argument("--no-retries", action="store_true", help="the load balancer tries nothing again, so losses show")
     one.add_argument("--hours", type=float, default=8, help="it ends by itself after that")
+    commands.add_parser("demo", help="a rollout under load, and one that has to put itself back, in a lab of its own")
     commands.add_parser("status", help="what runs where")
     commands.add_parser("env", help="CONSUL_* variables for your shell")
     commands.add_parser("down", help="end the lab")
@@ -151,6 +153,8 @@ def run(options: argparse.Namespace) -> int:
     """One command."""
     if options.command == "up":
         up(options)
+    elif options.command == "demo":
+        return demo()
     elif options.command == "status":
         show(current())
     elif options.command == "env":

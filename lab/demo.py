@@ -37,13 +37,16 @@ class Demo:
 
     def __init__(self, lab: Lab, collections: str) -> None:
         self.lab = lab
+        # An empty one: what the user keeps in ansible.cfg is not the demo's.
+        settings = lab.directory / "ansible.cfg"
+        settings.write_text("[defaults]\n", encoding="utf-8")
         self.inventory = str(lab.directory / "inventory" / "ssh" / "web.consul.yml")
         self.environment = {
             **os.environ,
             **lab.environment,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "ANSIBLE_COLLECTIONS_PATH": collections,
-            "ANSIBLE_CONFIG": os.devnull,
+            "ANSIBLE_CONFIG": str(settings),
             "ANSIBLE_LOCALHOST_WARNING": "False",
             "LC_ALL": "C.UTF-8",
         }
