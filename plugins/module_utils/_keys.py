@@ -43,7 +43,7 @@ def checked_name(name: str, what: str) -> str:
 def checked_prefix(prefix: object, what: str) -> str:
     """A prefix of keys, ``deploy`` or ``team/deploy``, without slashes around it; raises :class:`HitlessError`."""
     text = str(prefix).strip("/")
-    if not all(NAME.fullmatch(part) and ".." not in part for part in text.split("/")):
+    if not all(NAME.fullmatch(part) and part != "." and ".." not in part for part in text.split("/")):
         raise HitlessError(
             f"{what} {prefix!r} is not a prefix of keys.",
             hint="Only letters, digits, '_', '.', '-', and '/' between them, can stand in it.",

@@ -94,21 +94,30 @@ def connection_options(
                 f"{name} is set, and this collection does not know Enterprise namespaces and partitions.",
                 hint="Unset it: it would be ignored otherwise.",
             )
+    named = {name: variables.get(VARIABLE_PREFIX + name) for name in OPTIONS}
     options: dict[str, Any] = {}
-    for name in OPTIONS:
-        variable = VARIABLE_PREFIX + name
-        if params.get(name) is not None:
-            options[name] = params[name]
-        elif variables.get(variable) not in (None, ""):
-            options[name] = variables[variable]
-        elif environment.get(_ENVIRONMENT.get(name, "")):
-            # The token of a higher level beats the file of a lower one, and the other way round.
-            if name == "token_file" and "token" in options:
-                continue
-            options[name] = environment[_ENVIRONMENT[name]]
-            if name == "url" and "://" not in options[name] and _on(environment, "CONSUL_HTTP_SSL"):
-                options[name] = f"https://{options[name]}"
+    for level in (
+        {name: params[name] for name in OPTIONS if params.get(name) is not None},
+        {name: value for name, value in named.items() if value not in (None, "")},
+        _from_environment(environment),
+    ):
+        # A token of a nearer level beats the file of a farther one, and the other way round.
+        has_token = "token" in options or "token_file" in options
+        options.update(
+            (name, value)
+            for name, value in level.items()
+            if name not in options and not (has_token and name in ("token", "token_file"))
+        )
     return options
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options as the consul command takes them from its environment."""
+    found: dict[str, Any] = {name: environment[key] for name, key in _ENVIRONMENT.items() if environment.get(key)}
+    if _on(environment, "CONSUL_HTTP_SSL"):
+        address = str(found.get("url", "127.0.0.1:8500"))
+        found["url"] = address if "://" in address else f"https://{address}"
+    return found
 
 
 def _on(environment: Mapping[str, str], name: str) -> bool:
