@@ -1,0 +1,261 @@
+"""The plan, read from a real Consul."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils import _versions as versions
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.modules import plan
+from tests import link_tree
+from tests.fleet import CONSUL
+from tests.integration.consul_agent import Server
+from tests.rollout.support import Ansible
+
+pytestmark = pytest.mark.oldest
+
+numbers = itertools.count(1)
+DEFINITION = {"Interval": "5s", "Timeout": "2s", "DeregisterCriticalServiceAfter": "60s"}
+
+
+@pytest.fixture(scope="module")
+def consul() -> Iterator[Server]:
+    server = Server(CONSUL, 133)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+class Fleet:
+    """A service of one test alone, on nodes of its own."""
+
+    def __init__(self, consul: Server) -> None:
+        self.url = consul.url
+        self.service = f"web{next(numbers)}"
+        self.client = Client(Connection(consul.url))
+        self.keys = Keys(self.service)
+
+    def node(self, number: int) -> str:
+        return f"{self.service}-n{number}"
+
+    def add(self, number: int, *checks: dict[str, Any], version: str | None = None, **service: Any) -> None:
+        """Register an instance with its checks (none: it is passing), and record a version."""
+        node = self.node(number)
+        body = {
+            "Node": node,
+            "Address": "127.0.0.1",
+            "Service": {"ID": self.service, "Service": self.service, "Port": 80, **service},
+            "Checks": [{"Node": node, "Name": check["CheckID"], **check} for check in checks],
+        }
+        self.client.put("/v1/catalog/register", body=json.dumps(body))
+        if version:
+            versions.record_version(self.client, self.keys, node, version)
+
+    def check(self, name: str, status: str, **more: Any) -> dict[str, Any]:
+        return {"CheckID": name, "Status": status, "ServiceID": self.service, **more}
+
+    def plan(self, **params: Any) -> dict[str, Any]:
+        """What the task returns; its warnings and its number of requests are kept."""
+        self.warnings: list[str] = []
+        values = {name: option.get("default") for name, option in plan.ARGUMENT_SPEC.items()}
+        if "hosts" in params:
+            suboptions = plan.ARGUMENT_SPEC["hosts"]["options"]
+            defaults = {name: option.get("default") for name, option in suboptions.items()}
+            params["hosts"] = [{**defaults, **host} for host in params["hosts"]]
+        task = Task(
+            {**values, "service": self.service, "version": "2.0.0", **params},
+            {"url": self.url},
+            Host(None),
+            warn=self.warnings.append,
+        )
+        result = plan.perform(task)
+        self.requests = task.consul.requests
+        return result
+
+    def refused(self, **params: Any) -> str:
+        with pytest.raises(HitlessError) as caught:
+            self.plan(**params)
+        return str(caught.value)
+
+
+@pytest.fixture
+def fleet(consul: Server) -> Fleet:
+    return Fleet(consul)
+
+
+def test_every_node_of_the_service(fleet: Fleet) -> None:
+    fleet.add(1, version="1.0.0")
+    fleet.add(2, version="2.0.0")
+    fleet.add(3, fleet.check("http", "critical"), version="1.0.0")
+    fleet.add(4, Meta={"version": "0.9"})
+    fleet.add(5)
+    found = fleet.plan(batch_size=2)
+    assert found["batches"] == [[fleet.node(3), fleet.node(1)], [fleet.node(4), fleet.node(5)]]
+    hosts = {name.rpartition("-")[2]: host for name, host in found["hosts"].items()}
+    assert {name: (host["state"], host["from"], host["rollback_to"]) for name, host in hosts.items()} == {
+        "n1": ("to_change", "1.0.0", "1.0.0"),
+        "n2": ("current", "2.0.0", None),
+        "n3": ("to_change", "1.0.0", "1.0.0"),
+        "n4": ("to_change", "0.9", "0.9"),
+        "n5": ("to_change", None, None),
+    }
+    assert found["health"] == {"registered": 5, "healthy": 4, "minimum": 3}
+    assert (
+        fleet.warnings
+        == found["notes"]
+        == [f"No rollback possible on 1 host: {fleet.node(5)} (no version recorded): set rollout_previous_version."]
+    )
+    assert found["changed"] is False
+
+
+def test_requests_do_not_grow_with_the_hosts(fleet: Fleet) -> None:
+    """One for the health, one for the versions of 64 nodes."""
+    for number in range(70):
+        fleet.add(number, version="1.0.0")
+    assert len(fleet.plan()["batches"]) == 70
+    assert fleet.requests == 3
+
+
+def test_hosts_of_the_inventory(fleet: Fleet) -> None:
+    for number in (1, 2, 3):
+        fleet.add(number, version="1.0.0")
+    hosts: list[dict[str, Any]] = [
+        {"host": "b.example.com", "node": fleet.node(2)},
+        {"host": "a.example.com", "node": fleet.node(1), "target": "1.5"},
+        {"host": "c.example.com", "node": fleet.node(3), "reachable": False, "why": "timed out"},
+    ]
+    found = fleet.plan(hosts=hosts, unreachable="skip")
+    assert found["batches"] == [["b.example.com"], ["a.example.com"]]
+    assert found["hosts"]["a.example.com"]["to"] == "1.5"
+    assert "c.example.com (timed out)" in fleet.refused(hosts=hosts)
+    hosts[2] = {"host": "d.example.com", "node": "elsewhere"}
+    assert "is not registered on 1 host: d.example.com" in fleet.refused(hosts=hosts)
+
+
+def test_back_to_the_previous_version_of_each(fleet: Fleet) -> None:
+    for number, before in ((1, "1.0"), (2, "1.1")):
+        fleet.add(number)
+        versions.record_version(fleet.client, fleet.keys, fleet.node(number), "2.0", previous=before)
+    found = fleet.plan(version=None, direction="rollback")
+    assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1"]
+    fleet.add(3, version="2.0")
+    assert f"No previous version of {fleet.service} is recorded for 1 host: {fleet.node(3)}" in fleet.refused(
+        version=None, direction="rollback"
+    )
+    found = fleet.plan(version=None, direction="rollback", previous_version="1.2")
+    assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1", "1.2"]
+
+
+def test_whose_maintenance_it_is(fleet: Fleet) -> None:
+    reason = f"deploy:20261123T142233Z-2.0.0-7f3a {fleet.service}"
+    fleet.add(1, fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason), version="1.0.0")
+    fleet.add(2, fleet.check("_node_maintenance", "critical", ServiceID="", Notes="oncall disk"), version="1.0.0")
+    fleet.add(3, version="1.0.0")
+    found = fleet.plan(min_healthy=0)
+    assert [host["state"] for host in found["hosts"].values()] == ["to_change", "foreign", "to_change"]
+    assert found["batches"][0] == [fleet.node(1)]
+    assert f"{fleet.node(2)} is left out: in somebody else's maintenance: oncall disk." in fleet.warnings
+
+
+def test_maintenance_of_a_service_that_goes_with_it(consul: Server, fleet: Fleet) -> None:
+    worker = Fleet(consul)
+    fleet.add(1)
+    fleet.add(2)
+    body = {
+        "Node": fleet.node(1),
+        "Address": "127.0.0.1",
+        "Service": {"Service": worker.service},
+        "Check": {
+            "CheckID": f"_service_maintenance:{worker.service}",
+            "Status": "critical",
+            "ServiceID": worker.service,
+            "Notes": "oncall queue",
+        },
+    }
+    fleet.client.put("/v1/catalog/register", body=json.dumps(body))
+    assert fleet.plan(maintenance=[fleet.service, worker.service])["hosts"][fleet.node(1)]["state"] == "foreign"
+    assert fleet.plan()["hosts"][fleet.node(1)]["state"] == "to_change"
+
+
+def test_a_dead_agent(fleet: Fleet) -> None:
+    fleet.add(1)
+    fleet.add(2, fleet.check("serfHealth", "critical", ServiceID="", Output="Agent not live or unreachable"))
+    assert "Agent not live or unreachable" in fleet.refused()
+    assert fleet.plan(unreachable="skip", min_healthy=0)["hosts"][fleet.node(2)]["state"] == "unreachable"
+
+
+def test_a_check_of_the_node_that_fails_is_named(fleet: Fleet) -> None:
+    fleet.add(1)
+    fleet.add(2, fleet.check("disk", "critical", ServiceID="", Output="97% full"))
+    fleet.plan(min_healthy=0, previous_version="1.0.0")
+    assert fleet.warnings == [
+        f"{fleet.node(2)} cannot become healthy as long as its node's own check fails: disk is critical (97% full)."
+    ]
+
+
+def test_a_check_that_warns(fleet: Fleet) -> None:
+    fleet.add(1, fleet.check("http", "warning"), version="2.0.0")
+    assert fleet.plan()["batches"] == [[fleet.node(1)]]
+    assert fleet.plan(accept_warning=True)["nothing_to_do"]
+
+
+def test_what_the_definitions_of_checks_tell(fleet: Fleet) -> None:
+    fleet.add(1, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
+    fleet.add(2, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
+    found = fleet.plan()
+    assert found["check_delay"] == 7
+    assert [note.partition(":")[0] for note in found["notes"]] == ["DANGER"]
+    assert fleet.plan(deploy_timeout=10, drain_time=0, healthy_deadline=40)["notes"] == []
+    fleet.add(3, fleet.check("http", "passing"))
+    assert fleet.plan()["check_delay"] is None
+
+
+def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
+    fleet.add(1, Tags=["prod"])
+    fleet.add(2, Tags=["prod", "blue"])
+    fleet.add(3, Tags=["staging"])
+    found = fleet.plan(tags=["prod"])
+    assert found["batches"] == [[fleet.node(1)], [fleet.node(2)]]
+    assert found["health"]["registered"] == 2
+    assert "None of the 3 instances" in fleet.refused(tags=["green"])
+
+
+def test_refusals(fleet: Fleet) -> None:
+    assert fleet.refused().startswith(
+        f"No instance of {fleet.service} is registered, or the token may not read it (Consul answers both alike); "
+        "nothing was changed."
+    )
+    fleet.add(1)
+    assert "Set rollout_min_healthy: 0 to accept the downtime." in fleet.refused()
+    assert fleet.plan(min_healthy=0)["batches"] == [[fleet.node(1)]]
+    assert "version must be a string" in fleet.refused(version=1.1)
+    assert "version is needed" in fleet.refused(version=None)
+
+
+def test_the_action_with_more_hosts_than_forks(fleet: Fleet, tmp_path: Path) -> None:
+    for number in (1, 2, 3, 4):
+        fleet.add(number, version="1.0.0")
+    playbook = tmp_path / "plan.yml"
+    tasks: list[dict[str, Any]] = [
+        {"hitless.consul.plan": {"service": fleet.service, "version": "2.0.0", "batch_size": 2}, "register": "plan"},
+        {"ansible.builtin.debug": {"msg": "{{ plan.description }}"}},
+    ]
+    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")
+    ansible = Ansible(link_tree.COLLECTIONS, tmp_path, tmp_path / "logs")
+    result = ansible.playbook("--check", "--forks", "1", playbook, env={"CONSUL_HTTP_ADDR": fleet.url})
+    assert result.rc == 0, result.output
+    sentence = f"{fleet.service} 1.0.0 -> 2.0.0 on 4 hosts in 2 batches of 2; at least 2 of 4 stay healthy"
+    assert sentence in result.stdout
+    assert "The largest batch has 2 hosts, and Ansible works on 1 at once" in " ".join(result.stderr.split())

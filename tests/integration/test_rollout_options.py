@@ -1,0 +1,178 @@
+"""Options as Ansible really hands them over: its variables, its inventory, its command line. No Consul is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import link_tree
+from tests.rollout.support import Ansible, Result
+
+pytestmark = pytest.mark.oldest
+
+IMPORTED = [
+    {
+        "name": "Prepare",
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [
+            {"name": "Read", "hitless.consul.rollout_options": None, "register": "_found", "tags": ["always"]},
+            {
+                "name": "Show",
+                "ansible.builtin.copy": {"content": "{{ _found | to_json }}", "dest": "{{ result }}", "mode": "600"},
+                "tags": ["always"],
+            },
+        ],
+    }
+]
+
+
+class Project:
+    """A user's project: a playbook of one import, an inventory in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ansible = Ansible(link_tree.COLLECTIONS, folder, folder / "logs")
+        self.write("elsewhere/imported.yml", json.dumps(IMPORTED))
+        self.rollout({"rollout_service": "web"})
+        self.inventory(["web1", "web2", "web3"])
+        self.write(
+            "project/inventory/group_vars/service_web.yml", "rollout_deploy_command: deploy {{ deploy_version }}"
+        )
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def rollout(self, variables: dict[str, Any]) -> None:
+        entry = {"import_playbook": str(self.folder / "elsewhere/imported.yml"), "vars": variables}
+        self.write("project/rollout.yml", json.dumps([entry]))
+
+    def inventory(self, hosts: list[str]) -> None:
+        lines = ["[service_web]", *(f"{host} ansible_connection=local" for host in hosts)]
+        self.write("project/inventory/hosts", "\n".join(lines) + "\n")
+
+    def run(self, *arguments: str, env: dict[str, str] | None = None) -> Result:
+        (self.folder / "result.json").unlink(missing_ok=True)
+        return self._ansible.playbook(
+            *("-i", self.folder / "project/inventory/hosts", self.folder / "project/rollout.yml"),
+            *("-e", f"result={self.folder / 'result.json'}", *arguments),
+            env=env,
+        )
+
+    def read(self, *arguments: str) -> dict[str, Any]:
+        result = self.run("-e", "rollout_version=1.10", *arguments)
+        assert result.rc == 0, result.output
+        found: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        return found
+
+    def refused(self, *arguments: str, env: dict[str, str] | None = None) -> str:
+        result = self.run("-e", "rollout_version=1.10", *arguments, env=env)
+        assert result.rc != 0, result.output
+        assert not (self.folder / "result.json").exists()
+        return " ".join(result.output.replace("\\\n", "").split())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_every_place_is_read(project: Project) -> None:
+    project.write(
+        "project/inventory/group_vars/service_web.yml",
+        "\n".join(
+            [
+                "rollout_deploy_command: deploy {{ deploy_version }} {{ inventory_hostname }}",
+                "rollout_drain_time: '{{ 2 if inventory_hostname in groups.service_web else 3 }}'",
+                "rollout_batch_size: [1, '{{ share }}']",
+                "rollout_message: '{{ hostvars.web3.inventory_hostname }}'",
+                "rollout_strict: true",
+                "share: 25%",
+            ]
+        ),
+    )
+    project.write("project/inventory/group_vars/all.yml", "rollout_lock_wait: 7\nrollout_drain_time: 99\n")
+    project.rollout({"rollout_service": "web", "rollout_min_healthy": "{{ lowest }}", "lowest": 1})
+    found = project.read("-e", "rollout_strict=false")
+    assert found["hosts"] == ["web1", "web2", "web3"]
+    expected = {
+        "version": "1.10",
+        "drain_time": 2,
+        "batch_size": [1, "25%"],
+        "message": "web3",
+        "strict": False,
+        "lock_wait": 7,
+        "min_healthy": 1,
+    }
+    assert {name: found["options"][name] for name in expected} == expected
+    assert found["id"].split("-")[1] == "1.10"
+
+
+def test_hooks_beside_the_playbook_that_imports(project: Project) -> None:
+    hook = project.write("project/hooks/prepare.yml", "[]")
+    project.write("project/roles/install/tasks/main.yml", "[]")
+    project.write("project/inventory/group_vars/service_web.yml", "rollout_deploy_role: install")
+    found = project.read("-e", "rollout_prepare_tasks=hooks/prepare.yml")
+    assert found["hooks"] == [
+        {"name": "deploy", "kind": "role", "role": str(project.folder / "project/roles/install")},
+        {"name": "prepare", "kind": "tasks", "path": str(hook)},
+    ]
+    # The role rollout is installed with this collection.
+    assert (
+        project.read("-e", "rollout_deploy_role=hitless.consul.rollout")["hooks"][0]["role"] == "hitless.consul.rollout"
+    )
+
+
+def test_refusals_of_values(project: Project) -> None:
+    assert "rollout_version must be a string, and 1.1 is a float" in project.refused("-e", '{"rollout_version": 1.10}')
+    assert "Is it rollout_batch_size?" in project.refused("-e", "rollout_batchsize=2")
+    assert "deploy_version is set in extra vars" in project.refused("-e", "deploy_version=1")
+    assert "the group service_db is not in the inventory (its groups of services are service_web)" in project.refused(
+        "-e", "rollout_service=db"
+    )
+    project.write("project/inventory/host_vars/web2.yml", "rollout_drain_time: 5")
+    assert "it is not set for web1 and 5 for web2" in project.refused()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["--limit", "localhost,web1"], {}, "cannot run with --limit (localhost,web1)"),
+        (["--tags", "deploy"], {}, "cannot run with --tags (deploy)"),
+        (["--skip-tags", "slow"], {}, "cannot run with --skip-tags (slow)"),
+        ([], {"ANSIBLE_STRATEGY": "free"}, "cannot run with the strategy free"),
+        ([], {"ANSIBLE_STRATEGY": "host_pinned"}, "cannot run with the strategy host_pinned"),
+    ],
+)
+def test_refusals_of_the_command_line(
+    project: Project, arguments: list[str], environment: dict[str, str], told: str
+) -> None:
+    assert told in project.refused(*arguments, env=environment)
+
+
+def test_variables_beside_the_playbook_that_ansible_does_not_read(project: Project) -> None:
+    """A regression test of Ansible too: were they read, the refusal could go."""
+    project.write("project/group_vars/service_web.yml", "rollout_drain_time: 5")
+    assert "project/group_vars/service_web.yml would set options of this rollout" in project.refused()
+    project.write("project/group_vars/service_web.yml", "other: 5")
+    assert project.read()["options"]["drain_time"] == 10
+
+
+def test_a_thousand_hosts(project: Project) -> None:
+    project.inventory([f"web{number}" for number in range(1000)])
+    assert len(project.read()["hosts"]) == 1000
+
+
+def test_it_takes_no_async(project: Project) -> None:
+    play = json.loads(json.dumps(IMPORTED))
+    play[0]["tasks"][0].update({"async": 10, "poll": 1})
+    project.write("elsewhere/imported.yml", json.dumps(play))
+    # The sentence is Ansible's own, and another one in each version.
+    assert re.search("does not support async|async is not supported", project.refused())
