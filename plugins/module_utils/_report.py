@@ -141,6 +141,28 @@ def _host_row(from_version: str | None, to_version: str | None, host: str, outco
     )
 
 
+def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, width: int = WIDTH) -> str:
+    """What a plan means for each host, in the order of their turns; those without a turn last.
+
+    :param hosts: host -> what the plan says of it, as M(hitless.consul.plan) returns it.
+    """
+    ordered = sorted(hosts.items(), key=lambda item: (item[1]["batch"] is None, item[1]["batch"] or 0))
+    rows = [
+        (
+            plan["batch"] or "-",
+            host,
+            plan["from"] or "?",
+            plan["to"] or "-",
+            plan["rollback_to"] or "-",
+            plan["why"] or ("" if plan["healthy"] else "not healthy now"),
+        )
+        for host, plan in ordered[:ROWS]
+    ]
+    shown = table(("batch", "host", "from", "to", "back to", "note"), rows, width=width)
+    more = len(hosts) - len(rows)
+    return f"{shown}\n... and {more} more hosts" if more else shown
+
+
 def counted(outcomes: Mapping[str, str], *, running: bool = False) -> str:
     """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name."""
     parts = []

@@ -223,6 +223,7 @@ notes:
 
 from ansible_collections.hitless.consul.plugins.module_utils import _fleet as fleets
 from ansible_collections.hitless.consul.plugins.module_utils import _plan as plans
+from ansible_collections.hitless.consul.plugins.module_utils import _report as report
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
@@ -299,7 +300,10 @@ def perform(task: Task) -> dict:
     notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings, *_too_many(plan, params["forks"])]
     for note in notes:
         task.warn(note)
-    return {"changed": False, **plan.as_dict(), "check_delay": fleet.check_delay, "notes": notes}
+    result = plan.as_dict()
+    # In check mode it is what the run is for.
+    task.show(f"{report.plan_table(result['hosts'])}\n\n{plan.description}" if task.check_mode else plan.description)
+    return {"changed": False, **result, "check_delay": fleet.check_delay, "notes": notes}
 
 
 def _version(value: object, name: str) -> str | None:
