@@ -102,7 +102,7 @@ class Connection:
 
 def normalise_url(url: str) -> str:
     """``consul:8500`` and ``https://consul`` as the consul command takes them -> ``scheme://host:port``."""
-    text = url.strip().rstrip("/")
+    text = url.strip()
     if text.startswith("unix:"):
         raise ConsulError(
             f"The Consul address {url} is a Unix socket, which this collection does not speak.",
@@ -115,7 +115,12 @@ def normalise_url(url: str) -> str:
         port = parts.port or (8501 if parts.scheme == "https" else 8500)
     except ValueError:
         port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path or parts.query:
+    if "@" in parts.netloc:
+        raise ConsulError(
+            "The Consul address holds a user name or password, which this collection does not send.",
+            hint="Set url (or CONSUL_HTTP_ADDR) without, and an ACL token as token (CONSUL_HTTP_TOKEN).",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/") or parts.query:
         raise ConsulError(
             f"The Consul address {url!r} is not of the form http://host:port or https://host:port.",
             hint="Set url (or CONSUL_HTTP_ADDR).",
@@ -139,12 +144,15 @@ class Transport(Protocol):
     """
 
     def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any: ...
+
     def put(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any: ...
+
     def post(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any: ...
+
     def delete(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
     ) -> Any: ...
@@ -382,10 +390,13 @@ class Client:
         try:
             return call(lambda response: response, path, **arguments)  # type: ignore[no-any-return]
         except requests.exceptions.SSLError as error:
+            plain = any(sign in str(error) for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "HTTP_REQUEST"))
             raise ConsulError(
                 f"TLS with Consul at {self.connection.base} failed: {_innermost(error)}.",
                 asked=f"{method} {path}",
-                hint="Check ca_path, client_cert, client_key (CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY).",
+                hint="Use an http:// address if that port speaks no TLS."
+                if plain
+                else "Check ca_path, client_cert, client_key (CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY).",
             ) from None
         except requests.exceptions.ConnectTimeout:
             raise self._no_answer(method, path, f"no connection within {timeout:g} s", refused=True) from None
@@ -420,7 +431,7 @@ class Client:
         filtered = headers.get("x-consul-results-filtered-by-acls") == "true"
         if response.code == 404:
             return Answer(None, index, 404, filtered)
-        if response.code >= 400 and not (response.code == 409 and asked.endswith("/v1/txn")):
+        if response.code >= 300 and not (response.code == 409 and asked.endswith("/v1/txn")):
             raise self._refused(asked, response)
         try:
             data = json.loads(response.body) if response.body.strip() else None
@@ -436,10 +447,13 @@ class Client:
 
     def _refused(self, asked: str, response: Response) -> ConsulError:
         text = re.sub(r"\s+", " ", response.body).strip()[:300]
+        headers = {name.lower(): value for name, value in response.headers.items()}
         hint = ""
         if response.code in (401, 403) or "Permission denied" in text or "ACL not found" in text:
             token = "the token given" if self.connection.token else "no token"
             hint = f"Asked with {token}; set token (CONSUL_HTTP_TOKEN) to one whose policy allows it."
+        elif response.code < 400:
+            hint = f"It redirects to {headers.get('location', 'nowhere')}; set url to Consul's own address."
         elif response.code == 413:
             hint = "Consul takes values of at most 512 KiB."
         elif response.code == 429:
