@@ -19,7 +19,7 @@ author:
   - Hitless contributors (@hitless)
 options:
   service:
-    description: Service by name; part of the lock file's name.
+    description: Service by name; part of the lock file's name, as O(node) is.
     type: str
     required: true
   command:
@@ -154,7 +154,8 @@ def perform(task: Task) -> dict:
             "chdir": params["chdir"],
             "environment": environment,
             "timeout": params["deadline"],
-            "lock": checked_name(params["service"], "service"),
+            # By node, too: several of them may share a machine, as they do in a lab.
+            "lock": f"{checked_name(params['service'], 'service')}.{checked_name(task.node, 'node')}",
             "owner": f"deployment {params['deployment']}",
             "wait": params["deadline"] if params["wait"] is None else params["wait"],
             "keep": KEEP_OUTPUT,
