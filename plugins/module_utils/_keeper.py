@@ -34,6 +34,9 @@ FINISH_FOR = 60.0
 """Seconds it tries to tidy up after the run; a leader's death takes up to 17. After that the session's TTL does it."""
 PROGRESS_EVERY = 60.0
 """Seconds between two looks at the outcomes, at most."""
+ORPHANS_FOR = 3600.0
+"""Seconds that workers may go on after their main process died. One whose result is larger than a pipe's buffer
+(64 KiB) never ends: nobody takes it, and the worker itself holds the other end."""
 DESCRIPTION = "The run ended without finishing: its controller was killed, or stopped by an error or a person."
 
 
@@ -107,7 +110,7 @@ class Consul:
 
     def renew(self) -> bool:
         """Renew the session; false when it is gone for good."""
-        status, _ = self.request("PUT", f"session/renew/{self._config.session}")
+        status, _answer = self.request("PUT", f"session/renew/{self._config.session}")
         if status == 404:
             return False
         if status != 200:
@@ -152,7 +155,7 @@ class Consul:
                 "Index": pair["ModifyIndex"],
             },
         ]
-        status, _ = self.request("PUT", "txn", body=json.dumps([{"KV": operation} for operation in operations]))
+        status, _answer = self.request("PUT", "txn", body=json.dumps([{"KV": operation} for operation in operations]))
         if status == 409:  # the lock or the record is not what it was: look again
             raise NoAnswer(str(status))
 
@@ -189,14 +192,14 @@ def process_state(pid: int) -> tuple[str, str]:
     except OSError:
         if os.path.isdir("/proc/self"):
             return "", ""
-    shown = subprocess.run(
+    shown = subprocess.run(  # pylint: disable=ansible-bad-function
         ["ps", "-o", "state=,lstart=", "-p", str(pid)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    state, _, started = shown.stdout.strip().partition(" ")
+    state, _space, started = shown.stdout.strip().partition(" ")
     return state[:1], started.strip()
 
 
@@ -208,6 +211,7 @@ class Keeper:
         self.consul = consul
         self._wake = wake  # readable when SIGTERM came
         self._controller_started = process_state(config.controller)[1]
+        self._orphaned: float | None = None
         self._newest = -1
         self._progressed = self._looked = time.monotonic()
 
@@ -226,20 +230,29 @@ class Keeper:
                         return
                     delay, pause = 0.0, min(every, 1.0)
                     continue
-                if not self.consul.renew() or self.stalled():
+                if self.orphaned_too_long() or not self.consul.renew() or self.stalled():
                     return
                 delay, pause = 0.0, every
             except NoAnswer:
                 pause = delay = min(delay * 2 or 0.25, every)
 
     def _ended(self, within: float) -> bool:
-        readable, _, _ = select.select([self.config.pipe, self._wake], [], [], within)
+        readable = select.select([self.config.pipe, self._wake], [], [], within)[0]
         return bool(readable)
 
     def stopped(self) -> bool:
         """Whether the main process is stopped (SIGSTOP, Ctrl-Z): it could hold the lock for ever and do nothing."""
         state, started = process_state(self.config.controller)
         return state == "T" and started == self._controller_started
+
+    def orphaned_too_long(self) -> bool:
+        """Whether the main process has been dead for so long that its workers cannot be deploying any more."""
+        state, started = process_state(self.config.controller)
+        if state and started == self._controller_started:
+            return False
+        if self._orphaned is None:
+            self._orphaned = time.monotonic()
+        return time.monotonic() - self._orphaned >= ORPHANS_FOR
 
     def stalled(self) -> bool:
         """Whether no host finished for the progress deadline; a deadline of 0 is none."""
@@ -290,4 +303,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main())  # pylint: disable=ansible-bad-function

@@ -235,7 +235,7 @@ def start_keeper(
     try:
         # Names for those who look at a process list; everything else, the token above all, by standard input.
         # What it may keep of the environment is little, and no token.
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             [sys.executable, "-I", str(_KEEPER), keys.service, holder.deployment],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -246,7 +246,7 @@ def start_keeper(
             env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
             start_new_session=True,
         )
-        _, said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)
+        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
         problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         failed = process.returncode != 0
     except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ ANNA = lock.Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14
 BEN = lock.Holder("20261123T142301Z-1.4.3-9c01", "ben@deploy2", "2026-11-23T14:23:01Z", "web 1.4.3")
 TTL = 2
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
-LEAST_POLICY = 'key_prefix "deploy/" { policy = "write" }\nsession_prefix "" { policy = "write" }'
+LEAST_POLICY = 'key_prefix "deploy/" { policy = "write" }\nsession "server2" { policy = "write" }'
 numbers = itertools.count(1)
 
 
@@ -618,7 +618,7 @@ PLAY = """\
       hitless.consul.lock:
         service: "{{ service }}"
         deployment: "{{ deployment }}"
-        message: web 1.4.2
+        note: web 1.4.2
         progress_deadline: 3600
       register: taken
 """
@@ -760,8 +760,11 @@ def test_a_run_takes_once_releases_its_own_and_no_other(play: Play, client: Clie
 
 
 def test_check_mode_takes_nothing(play: Play, consul: Server, client: Client, keys: Keys) -> None:
-    with play("", "--check") as run:
+    tasks = "session [{{ taken.session }}], changed {{ taken.changed }}"
+    show = f"    - name: See it\n      ansible.builtin.debug:\n        msg: {tasks}\n"
+    with play(show, "--check") as run:
         result = run.wait()
+    assert "session [], changed True" in result.stdout, result.output
     assert result.rc == 0, result.output
     assert result.recap["localhost"]["changed"] == 1
     assert lock.read_lock(client, keys) is None

@@ -1,0 +1,69 @@
+"""The lock's value and who holds it; what needs no Consul."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.hitless.consul.plugins.module_utils import _lock as lock
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+
+ANNA = lock.Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2")
+
+
+@given(st.builds(lock.Holder, st.text(), st.text(), st.text(), st.text()))
+def test_a_holder_reads_back_as_written(holder: lock.Holder) -> None:
+    assert lock.Holder.parse(json.dumps(asdict(holder))) == holder
+
+
+@pytest.mark.parametrize("value", ["", "do not touch", "[1]", "3", "null", '{"holder": null, "more": 1}'])
+def test_any_value_can_be_told(value: str) -> None:
+    holder = lock.Holder.parse(value)
+
+    assert (holder.deployment, holder.holder, holder.since) == ("", "", "")
+    assert str(holder).startswith("somebody unnamed")
+
+
+def test_a_holder_is_told_in_words() -> None:
+    told = "anna@deploy1 since 2026-11-23T14:22:33Z (web 1.4.2, deployment 20261123T142233Z-1.4.2-7f3a)"
+    assert str(ANNA) == told
+    assert str(lock.Holder("", "ben", "", "")) == "ben"
+
+
+def test_the_refusal_says_what_to_do() -> None:
+    error = lock.refusal(Keys("web"), ANNA, 30)
+
+    assert "deploy/web/lock" in str(error)
+    assert "also after 30 s" in str(error)
+    assert "rollout_lock_wait" in str(error)
+    assert error.details == {"holder": asdict(ANNA)}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"awx_job_id": 42, "awx_user_name": "anna"}, "anna (AWX job 42)"),
+        ({"tower_job_id": "42", "tower_user_name": "anna"}, "anna (AWX job 42)"),
+        ({"awx_job_id": 42, "awx_schedule_name": "nightly"}, "nightly (AWX job 42)"),
+        ({"awx_job_id": 42}, "AWX (AWX job 42)"),
+        ({"awx_user_name": "anna"}, f"{getpass.getuser()}@{socket.gethostname()}"),
+    ],
+)
+def test_who_is_told_by_default(variables: dict[str, object], expected: str) -> None:
+    assert lock.default_holder(variables) == expected
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+
+    assert lock.default_holder() == f"uid {os.getuid()}@{socket.gethostname()}"
