@@ -164,7 +164,10 @@ def enable(
     if check_mode:
         after: dict[str, str | None] = {name: found or reason for name, found in before.items()}
         return Change(target, before, after, time.monotonic(), answer.data)
-    return _apply(cluster, agent, target, answer, reason, within)
+    change = _apply(cluster, agent, target, answer, reason, within)
+    # Somebody may have been quicker than our request: the agent kept theirs.
+    _refuse_foreign(target, change.after, None, ours)
+    return change
 
 
 def disable(
