@@ -133,7 +133,7 @@ def _ignored(beside: Iterable[str], base: str, inventories: Iterable[str]) -> It
         if os.path.realpath(folder) in read:
             continue
         for kind in ("group_vars", "host_vars"):
-            for path, _, names in os.walk(os.path.join(folder, kind)):
+            for path, _folders, names in os.walk(os.path.join(folder, kind)):
                 yield from (file for file in (os.path.join(path, name) for name in sorted(names)) if _has_option(file))
 
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
@@ -23,7 +23,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     UNREACHABLE,
 )
 
-Size = int | str
+Size: TypeAlias = "int | str"
 """A number of hosts, or a percentage such as ``25%``."""
 
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
@@ -264,7 +264,13 @@ def _is_broken(one: HostState) -> bool:
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
     if one.maintenance and not one.maintenance.ours:
         return FOREIGN, f"in somebody else's maintenance: {one.maintenance.reason or 'no reason given'}"
-    if settings.skip_current and one.is_healthy and not one.maintenance and one.version == one.target is not None:
+    if (
+        settings.skip_current
+        and one.is_healthy
+        and not one.maintenance
+        and one.target is not None
+        and one.version == one.target
+    ):
         return CURRENT, f"already healthy on {one.target}"
     if one.unreachable:
         return UNREACHABLE, one.unreachable
@@ -319,12 +325,12 @@ def _refuse_left_out(
             hint="Repair it, or go on without it: rollout_unreachable: skip.",
         )
     left = [f"{one.host} ({states[one.host][1]})" for one in hosts]
-    if all(state == FOREIGN for state, _ in states.values()):
+    if all(state == FOREIGN for state, _why in states.values()):
         raise HitlessError(
             f"Every host is in a maintenance that somebody else has set ({named(left)}); nothing was changed.",
             hint="End it first: it is never cleared here.",
         )
-    if all(state in (FOREIGN, UNREACHABLE) for state, _ in states.values()):
+    if all(state in (FOREIGN, UNREACHABLE) for state, _why in states.values()):
         raise HitlessError(f"No host is left to work on ({named(left)}); nothing was changed.")
 
 
@@ -387,7 +393,7 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
     if not change:
         parts = [f"{settings.service}: nothing to do"]
     elif len(change) == 1:
-        (before, after), _ = next(iter(change.items()))
+        before, after = next(iter(change))
         parts = [f"{settings.service} {before} -> {after} on {hosts} in {_sizes_told(batches)}"]
     else:
         ways = ", ".join(f"{number} from {before} to {after}" for (before, after), number in change.items())

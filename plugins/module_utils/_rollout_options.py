@@ -181,19 +181,17 @@ class Inventory(Protocol):
     """What is read of Ansible's inventory and variables."""
 
     @property
-    def groups(self) -> Iterable[str]: ...
+    def groups(self) -> Iterable[str]:
+        """Names of all groups."""
 
     def select(self, pattern: str) -> list[str]:
         """Names of the hosts that match, in the inventory's order."""
-        ...
 
     def variables(self, host: str) -> Mapping[str, Any]:
         """The host's variables, templates unresolved."""
-        ...
 
     def resolve(self, value: Any, host: str | None) -> Any:
         """A value with its templates resolved, with a host's variables or with those of this play on localhost."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -338,6 +336,8 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
 # --- reading -------------------------------------------------------------------------------------------------
 
 _ABSENT = object()
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_INDIRECT = {"lookup", "query", "q", "vars"}
 
 
 class _Reader:
@@ -464,11 +464,11 @@ class _Reader:
         if own is not _ABSENT:
             return self._resolved(own, variable)
         told = [(host, variables.get(variable)) for host, variables in self._by_host.items()]
-        if all(value in UNSET for _, value in told):
+        if all(value in UNSET for _host, value in told):
             return self._resolved(self._first_own(variable), variable)
         first_host, first = told[0]
-        if _has_template([value for _, value in told]):
-            told = [(host, self._resolved(value, variable, host)) for host, value in told]
+        if _has_template([value for _host, value in told]):
+            told = self._resolved_of_hosts(told, variable)
             first = told[0][1]
         other = next(((host, value) for host, value in told if value != first), None)
         if other:
@@ -478,6 +478,20 @@ class _Reader:
                 hint="Set it alike for all its hosts, or with -e.",
             )
         return first
+
+    def _resolved_of_hosts(self, told: Iterable[tuple[str, Any]], variable: str) -> list[tuple[str, Any]]:
+        """Each host's value; resolved once for hosts that agree in all it names, since it takes 4 ms a host."""
+        results: list[tuple[str, Any]] = []
+        known: list[tuple[Any, Mapping[str, Any], Any]] = []
+        for host, value in told:
+            inputs = _inputs(value, self._by_host[host])
+            same = (result for one, its, result in known[-4:] if inputs is not None and (one, its) == (value, inputs))
+            result = next(same, _ABSENT)
+            if result is _ABSENT:
+                result = self._resolved(value, variable, host)
+                known.append((value, inputs or {}, result))
+            results.append((host, result))
+        return results
 
     def _resolved(self, value: Any, variable: str, host: str | None = None) -> Any:
         if value is _ABSENT:
@@ -501,6 +515,21 @@ def _has_template(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(_has_template(part) for part in value.values())
     return isinstance(value, list | tuple) and any(_has_template(part) for part in value)
+
+
+def _inputs(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The variables that a template names, and those that these name; None where it may build a name itself."""
+    found: dict[str, Any] = {}
+    texts = [str(value)]
+    while texts:
+        names = set(_WORD.findall(texts.pop()))
+        if names & _INDIRECT:
+            return None
+        for name in names & variables.keys() - found.keys():
+            found[name] = variables[name]
+            if _has_template(variables[name]):
+                texts.append(str(variables[name]))
+    return found
 
 
 def _is_result(value: Any) -> bool:

@@ -21,11 +21,11 @@ class Kind(Protocol):
     """A kind of value: ``rule`` says in the documentation what is allowed."""
 
     @property
-    def rule(self) -> str: ...
+    def rule(self) -> str:
+        """What is allowed, as the documentation says it."""
 
     def read(self, value: Any, name: str) -> Any:
         """The value as the rollout works with it; raises :class:`HitlessError` for one that is not allowed."""
-        ...
 
 
 @dataclass(frozen=True)

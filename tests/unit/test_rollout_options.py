@@ -175,6 +175,25 @@ def test_templates_of_hosts_are_resolved_before_they_are_compared() -> None:
     )
 
 
+def test_a_template_is_resolved_once_for_hosts_that_agree() -> None:
+    hosts = [{"rollout_drain_time": "{{ mine }}", "mine": "{{ other }}", "other": 4}] * 50
+    inventory = of_hosts(*hosts)
+    asked = []
+
+    def resolve(value: Any, host: str | None) -> Any:
+        asked.append(host)
+        return 4 if host is None else inventory.hosts[host]["other"]
+
+    inventory.resolve = resolve  # type: ignore[method-assign]
+    assert read(inventory=inventory).options["drain_time"] == 4
+    assert asked == ["web1"]
+    inventory.hosts["web50"] = {**hosts[0], "other": 5}
+    assert "is 4 for web1 and 5 for web50" in refused(inventory=inventory)
+    indirect = "{{ lookup('vars', 'oth' ~ 'er') }}"
+    inventory.hosts = {name: {**values, "rollout_drain_time": indirect} for name, values in inventory.hosts.items()}
+    assert "is 4 for web1 and 5 for web50" in refused(inventory=inventory)
+
+
 def test_templates_of_the_play_are_resolved_on_localhost() -> None:
     inventory = FakeInventory(own={"mine": "25%"})
     assert read(inventory=inventory, play={"rollout_batch_size": "{{ mine }}"}).options["batch_size"] == "25%"
