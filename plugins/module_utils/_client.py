@@ -143,19 +143,23 @@ class Transport(Protocol):
     Where ``blocking`` is false the transport cannot hold a request open for long.
     """
 
-    def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any: ...
+    def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any:
+        """GET ``path``; what ``callback`` makes of the answer."""
 
     def put(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any: ...
+    ) -> Any:
+        """PUT ``path``; what ``callback`` makes of the answer."""
 
     def post(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any: ...
+    ) -> Any:
+        """POST ``path``; what ``callback`` makes of the answer."""
 
     def delete(
         self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any: ...
+    ) -> Any:
+        """DELETE ``path``; what ``callback`` makes of the answer."""
 
 
 @dataclass(frozen=True)

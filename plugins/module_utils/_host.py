@@ -6,6 +6,9 @@
 The program is the source of a file in ``_on_host/``; with the request it travels on standard input, so that nothing of
 it, the token above all, stands in an argument, the environment, a file or a log of the host. Its answer is marked, so
 that what a login shell prints does no harm.
+
+Each file in ``_on_host/`` is sent as text: it needs only the standard library of Python 3.6 or newer, imports nothing
+of the collection, and defines ``main(request) -> answer``, both plain JSON data.
 """
 
 from __future__ import annotations

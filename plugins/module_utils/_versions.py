@@ -56,7 +56,7 @@ def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str,
     found: dict[str, dict[str, tuple[str, int]]] = {node: {} for node in wanted.values()}
     for start in range(0, len(prefixes), TXN_LIMIT):
         for item in client.txn([kv_read(prefix) for prefix in prefixes[start : start + TXN_LIMIT]]):
-            prefix, _, name = item["Key"].rpartition("/")
+            prefix, _slash, name = item["Key"].rpartition("/")
             if f"{prefix}/" in wanted:
                 found[wanted[f"{prefix}/"]][name] = (kv_text(item), item["ModifyIndex"])
     return {node: _node_version(node, values) for node, values in found.items()}

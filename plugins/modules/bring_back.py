@@ -153,8 +153,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, seconds_between, timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, record_version
-from ansible_collections.hitless.consul.plugins.modules.take_out import TURN_SPEC, turn_of
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,

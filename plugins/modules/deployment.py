@@ -65,7 +65,7 @@ options:
     description: Hosts rolled back, failed or lost that the deployment tolerates (O(state=started)).
     type: int
     default: 0
-  message:
+  note:
     description: What to say about it to those who read the record (O(state=started)).
     type: str
     default: ""
@@ -265,7 +265,7 @@ ARGUMENT_SPEC = {
     "plan": {"type": "dict", "default": {}},
     "options": {"type": "dict", "default": {}},
     "failure_budget": {"type": "int", "default": 0},
-    "message": {"type": "str", "default": ""},
+    "note": {"type": "str", "default": ""},
     "holder": {"type": "str"},
     "origin": {"type": "str"},
     "reason": {"type": "str", "default": ""},
@@ -298,7 +298,7 @@ def started(task: Task, keys: Keys) -> dict:
         service=keys.service,
         version=version,
         direction=params["direction"],
-        message=params["message"],
+        message=params["note"],
         holder=params["holder"] or default_holder(task.variables),
         origin=params["origin"] or f"{socket.gethostname()}:{os.getcwd()}",
         started=timestamp(),

@@ -34,7 +34,7 @@ options:
     description: Id of the deployment, shown to others; the program that keeps the lock watches over its record.
     type: str
     default: ""
-  message:
+  note:
     description: What it is for, shown to others.
     type: str
     default: ""
@@ -82,7 +82,7 @@ EXAMPLES = r"""
 - name: One database migration of web at a time, whoever starts it
   hitless.consul.lock:
     service: web
-    message: database migration
+    note: database migration
     wait: 600
   run_once: true
   delegate_to: localhost
@@ -132,7 +132,7 @@ ARGUMENT_SPEC = {
     "service": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "deployment": {"type": "str", "default": ""},
-    "message": {"type": "str", "default": ""},
+    "note": {"type": "str", "default": ""},
     "holder": {"type": "str"},
     "wait": {"type": "float", "default": 0},
     "ttl": {"type": "int", "default": 15},
@@ -182,7 +182,7 @@ def _present(task: Task, keys: Keys, run: Run | None) -> dict:
         if session:
             return {"changed": False, "session": session, "holder": asdict(held.holder), "waited": 0.0}
     holder = lock.Holder.now(
-        params["deployment"], params["holder"] or lock.default_holder(task.variables), params["message"]
+        params["deployment"], params["holder"] or lock.default_holder(task.variables), params["note"]
     )
     diff = {"before": asdict(held.holder) if held else {}, "after": asdict(holder)}
     result = {"changed": True, "session": "", "holder": asdict(holder), "waited": 0.0, "diff": diff}

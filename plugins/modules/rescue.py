@@ -155,7 +155,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rotation import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.modules.take_out import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,

@@ -97,33 +97,10 @@ foreign:
 from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 
-TURN_SPEC = {
-    **CLUSTER_SPEC,
-    **AGENT_SPEC,
-    **KEYS_SPEC,
-    "service": {"type": "str", "required": True},
-    "deployment": {"type": "str", "required": True},
-    "session": {"type": "str", "default": ""},
-    "scope": {"type": "list", "elements": "str", "default": ["service"]},
-    "tags": {"type": "list", "elements": "str", "default": []},
-}
 ARGUMENT_SPEC = {**TURN_SPEC, "drain_time": {"type": "float", "default": 10}}
-
-
-def turn_of(task: Task) -> rotation.Turn:
-    params = task.params
-    return rotation.Turn(
-        cluster=task.consul,
-        agent=task.agent,
-        keys=task.keys(params["service"]),
-        deployment=params["deployment"],
-        node=task.node,
-        session=params["session"],
-        scope=params["scope"],
-        tags=tuple(params["tags"]),
-    )
 
 
 def perform(task: Task) -> dict:

@@ -90,7 +90,7 @@ ARGUMENT_SPEC = {
     **KEYS_SPEC,
     "service": {"type": "str", "required": True},
     "nodes": {"type": "list", "elements": "str"},
-    "meta_key": {"type": "str", "default": "version"},
+    "meta_key": {"type": "str", "default": "version", "no_log": False},
 }
 
 

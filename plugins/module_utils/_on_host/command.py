@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The user's deployment command, one at a time on this host (a private program of this collection, see ``__init__``).
+"""The user's deployment command, one at a time on this host (a private program of this collection, see ``_host.py``).
 
 It goes on where the connection is lost, since whoever asked may be gone: the lock file says so to the next one, who
 waits for it. The lock is the kernel's (flock): it ends with the command, however that ends.
@@ -77,7 +77,7 @@ def run(request, answer):
     # A file, not a pipe: a service that the command starts may keep it open and must not die of writing to it.
     with tempfile.TemporaryFile() as output:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 ["/bin/sh", "-c", request["command"]],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One HTTP request to the host's own Consul agent (a private program of this collection, see ``__init__``).
+"""One HTTP request to the host's own Consul agent (a private program of this collection, see ``_host.py``).
 
 request: method, url, headers, body, timeout (seconds), ca_path, client_cert, client_key, validate_certs
 answer: status (0 where nothing answered), headers, body
