@@ -1,0 +1,226 @@
+"""Measures the inventory against a static file: `python -m bench.inventory`.
+
+A Consul server gets so many nodes, each with one instance of one service, a check and two metadata keys. Then
+`ansible-inventory --list` and `--host` run with three inventories, in turn, several times in one run of this program:
+a static JSON file of the same hosts, variables and groups; `hitless.consul.catalog`; and the same plugin with
+expressions (compose, groups and two keyed_groups) that the static file does not have to evaluate. Wall time, the median
+of all rounds. Before anything is measured both inventories are compared, host by host and group by group.
+
+Requests are counted by Consul itself: its log has a line for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.binaries import consul_version, find_consul
+from tests import link_tree
+
+TXN_LIMIT = 64
+"""Operations that Consul takes in one transaction; a node takes three."""
+EXPRESSIONS = {
+    "compose": {"rack": "consul_node_meta.rack", "web_port": "consul_services.web[0].port"},
+    "groups": {"first_racks": "consul_node_meta.rack in ['r0', 'r1']"},
+    "keyed_groups": [
+        {"key": "consul_node_meta.os", "prefix": "os"},
+        {"key": "consul_node_meta.rack ~ '_' ~ consul_status", "prefix": "rack"},
+    ],
+}
+
+
+class Consul:
+    """A development server, in memory, on an address of its own."""
+
+    def __init__(self, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = f"http://{address}:8500"
+        self._address = address
+        self._process = process
+        self._log = log
+        self._http = http.client.HTTPConnection(address, 8500, timeout=30)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        self._http.request(method, path, json.dumps(body))
+        answer = self._http.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
+        return json.loads(content)
+
+    def wait(self) -> None:
+        """Return when it has a leader."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException, RuntimeError):
+                if self.call("GET", "/v1/status/leader"):
+                    return
+            self._http.close()
+            time.sleep(0.2)
+        raise RuntimeError(f"Consul did not start: {self._log.read_text(encoding='utf-8')[-2000:]}")
+
+    def fill(self, first: int, last: int) -> None:
+        """Register nodes number `first` to `last` - 1."""
+        step = TXN_LIMIT // 3
+        for start in range(first, last, step):
+            operations = [one for number in range(start, min(start + step, last)) for one in node(number)]
+            self.call("PUT", "/v1/txn", operations)
+
+    def requests(self) -> int:
+        """GET requests answered so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace").count("Request finished: method=GET url=/v1/")
+
+
+def node(number: int) -> list[dict[str, Any]]:
+    """The operations of a transaction that make one node with its instance and check."""
+    name = f"web-{number:05d}"
+    address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    meta = {"rack": f"r{number % 20}", "os": f"os{number % 3}"}
+    identity = f"{number:08x}-0000-4000-8000-000000000000"
+    service = {"ID": "web", "Service": "web", "Port": 8080, "Tags": ["prod"], "Meta": {"version": "1.0"}}
+    check = {"Node": name, "CheckID": "service:web", "Name": "http", "Status": "passing", "ServiceID": "web"}
+    return [
+        {"Node": {"Verb": "set", "Node": {"ID": identity, "Node": name, "Address": address, "Meta": meta}}},
+        {"Service": {"Verb": "set", "Node": name, "Service": service}},
+        {"Check": {"Verb": "set", "Check": check}},
+    ]
+
+
+def free_address() -> str:
+    """A loopback address where nothing listens on Consul's ports."""
+    for last in range(1, 255):
+        address = f"127.0.31.{last}"
+        try:
+            for port in (8300, 8301, 8302, 8500, 8502, 8600):
+                with socket.socket() as probe:
+                    probe.bind((address, port))
+        except OSError:
+            continue
+        return address
+    raise RuntimeError("no free address in 127.0.31.0/24")
+
+
+@contextlib.contextmanager
+def running(binary: Path, folder: Path) -> Iterator[Consul]:
+    address, log = free_address(), folder / "consul.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [binary, "agent", "-dev", f"-bind={address}", f"-client={address}", "-node=server", "-log-level=debug"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        consul = Consul(address, process, log)
+        consul.wait()
+        yield consul
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[float, str]:
+    """Seconds and output of one run."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_COLLECTIONS_PATH": str(link_tree.make()),
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
+    }
+    command = [Path(sys.executable).parent / "ansible-inventory", "-i", file, *arguments]
+    started = time.monotonic()
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
+    if done.returncode != 0:
+        raise RuntimeError(f"{file.name} {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return seconds, done.stdout
+
+
+def plain(value: Any) -> Any:
+    """Without the mark that ansible-inventory puts on text that is no template."""
+    if isinstance(value, dict):
+        return value.get("__ansible_unsafe") or {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def picture(output: str) -> dict[str, Any]:
+    """What `--list` says, free of order."""
+    listed = plain(json.loads(output))
+    hostvars = listed.pop("_meta")["hostvars"]
+    return {"hostvars": hostvars, "groups": {name: sorted(group.get("hosts", [])) for name, group in listed.items()}}
+
+
+def static_inventory(said: dict[str, Any]) -> dict[str, Any]:
+    """A JSON inventory file of these hosts, variables and groups."""
+    groups = {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in said["groups"].items() if name != "all"}
+    return {"all": {"hosts": said["hostvars"], "children": groups}}
+
+
+def prepare(folder: Path, consul: Consul, nodes: int) -> dict[str, Path]:
+    """Fill Consul and write the three inventories; says how many requests reading takes, at 100 nodes and at all."""
+    options = {"plugin": "hitless.consul.catalog", "url": consul.url, "services": ["web"], "group_by_meta": ["rack"]}
+    catalog, expressions, all_services = (
+        folder / name for name in ("catalog.consul.yml", "more.consul.yml", "all.consul.yml")
+    )
+    catalog.write_text(json.dumps(options), encoding="utf-8")
+    expressions.write_text(json.dumps({**options, **EXPRESSIONS}), encoding="utf-8")
+    all_services.write_text(json.dumps({**options, "services": []}), encoding="utf-8")
+    filled, output = 0, ""
+    for size in (min(100, nodes), nodes):
+        consul.fill(filled, size)
+        filled = size
+        for file, what in ((catalog, "one named service"), (all_services, "all services")):
+            before = consul.requests()
+            _seconds, listed = ansible_inventory(folder, file, "--list")
+            print(f"requests, {size} nodes, {what}: {consul.requests() - before}", flush=True)
+            output = listed if file is catalog else output
+    said = picture(output)
+    static = folder / "static.json"
+    static.write_text(json.dumps(static_inventory(said)), encoding="utf-8")
+    if picture(ansible_inventory(folder, static, "--list")[1]) != said or len(said["hostvars"]) != nodes:
+        raise RuntimeError("the static file and the plugin do not give the same inventory: nothing to compare")
+    return {"static JSON": static, "catalog": catalog, "catalog, with expressions": expressions}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--consul", help="version or path; default: any that is found")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="hitless-bench-") as name:
+        folder, binary = Path(name), find_consul(given.consul)
+        with running(binary, folder) as consul:
+            print(
+                f"(c) inventory of {given.nodes} nodes, Consul {consul_version(binary)}, {given.rounds} rounds in turn"
+            )
+            files = prepare(folder, consul, given.nodes)
+            for what in (("--list",), ("--host", "web-00001")):
+                times: dict[str, list[float]] = {kind: [] for kind in files}
+                for _round in range(given.rounds):
+                    for kind, file in files.items():
+                        times[kind].append(ansible_inventory(folder, file, *what)[0])
+                base = statistics.median(times["static JSON"])
+                for kind, seconds in times.items():
+                    median = statistics.median(seconds)
+                    spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
+                    print(
+                        f"{what[0]}: {kind:26} {median:5.1f} s ({spread})   {median / base:.2f} of static", flush=True
+                    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
