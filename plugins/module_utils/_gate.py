@@ -51,7 +51,7 @@ def budget_stop(outcomes: Sequence[Outcome], failure_budget: int) -> str:
     spent = budget_spent(outcomes)
     if spent <= failure_budget:
         return ""
-    hosts = ", ".join(f"{one.host} {one.outcome.replace('_', ' ')}" for one in outcomes if one.error or spent)
+    hosts = ", ".join(f"{one.host} {one.outcome.replace('_', ' ')}" for one in outcomes if budget_spent([one]))
     return f"the failure budget of {failure_budget} is spent ({hosts})"
 
 

@@ -32,13 +32,14 @@ class Failure:
 
 def failure_of(result: Mapping[str, Any], step: str = "") -> Failure:
     """What a failed result tells, whoever's task it was: ours, a command, a module, an item of a loop."""
-    item = next((one for one in result.get("results") or () if isinstance(one, Mapping) and one.get("failed")), result)
+    items = [one for one in result.get("results") or () if isinstance(one, Mapping)]
+    item = next((one for one in items if one.get("failed") or one.get("unreachable")), result)
     message = str(item.get("msg") or item.get("reason") or item.get("exception") or "it failed without a message")
     printed = [str(item.get(name) or "").strip() for name in ("stdout", "stderr")]
     if not any(printed):
         printed = [str(item.get(name) or "").strip() for name in ("module_stdout", "module_stderr")]
     return Failure(
-        what=f"{step}: {one_line(message)}" if step else one_line(message),
+        what=f"{step}: {sentence(message)}" if step else sentence(message),
         output="\n".join(part for part in printed if part),
         lost=bool(item.get("lost") or item.get("unreachable")),
         lock_lost=bool(item.get("lock_lost")),
@@ -46,8 +47,10 @@ def failure_of(result: Mapping[str, Any], step: str = "") -> Failure:
     )
 
 
-def one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
+def sentence(text: str) -> str:
+    """On one line and with its full stop, since more is said after it."""
+    line = re.sub(r"\s+", " ", text).strip()
+    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def judge(
