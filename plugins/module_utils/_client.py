@@ -54,6 +54,7 @@ TXN_LIMIT = 64
 """Operations Consul takes in one transaction."""
 _FINAL_5XX = (
     "invalid session",
+    "Missing node registration",
     "Permission denied",
     "ACL not found",
     "Invalid check",

@@ -95,6 +95,11 @@ class Deployment:
         return held and self.record.state == RUNNING
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether nobody has written yet what became of its hosts."""
+        return self.record.state == RUNNING or (self.record.state == INTERRUPTED and not self.record.summary)
+
+    @property
     def state(self) -> str:
         """The record's state, and interrupted where it says running without a living lock."""
         return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
@@ -286,7 +291,7 @@ def prune(client: Client, keys: Keys, session: str, keep: int = KEEP) -> list[st
 
 def find_dead(client: Client, keys: Keys) -> list[Deployment]:
     """The deployments that claim to run and that no living run holds the lock for, with their hosts."""
-    dead = [one.record.id for one in list_recent(client, keys) if one.record.state == RUNNING and not one.is_alive]
+    dead = [one.record.id for one in list_recent(client, keys) if one.is_unsettled and not one.is_alive]
     return [found for one in dead if (found := read(client, keys, one)) is not None]
 
 
@@ -331,8 +336,12 @@ def _concluded(
     results = [one.outcome for one in outcomes.values()]
     # Nobody saw a dead run end: the last host that ended tells how long it went on.
     last_seen = max((one.finished for one in outcomes.values() if one.finished), default=record.started)
-    ended = settled.become(
-        state or verdict(results), finished=last_seen if died else timestamp(), summary=summary_of(results)
+    changes: dict[str, Any] = {"finished": last_seen if died else timestamp(), "summary": summary_of(results)}
+    # The keeper of a dead run has said so already, and left the hosts to those who can read what became of them.
+    ended = (
+        replace(settled, **changes)
+        if record.state == INTERRUPTED
+        else settled.become(state or verdict(results), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, reason))
     return replace(found, record=ended, outcomes=outcomes, is_new=True)

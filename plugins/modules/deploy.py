@@ -115,8 +115,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._keys import checke
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
-KEEP_OUTPUT = 65536
-"""Bytes of a command's output that come back; its end says why it failed."""
+KEEP_OUTPUT = 16384
+"""Bytes of a command's output that come back; its end says why it failed.
+
+A result larger than a pipe holds (64 KiB) would keep the worker of a killed controller from ending, and keep
+its lock with it.
+"""
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,
