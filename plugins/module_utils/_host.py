@@ -22,7 +22,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    ConsulUnavailable,
+    HitlessError,
+    HostLost,
+)
 
 ON_HOST = "ansible_collections.hitless.consul.plugins.module_utils._on_host."
 _MARK = "<<hitless-answer:"
@@ -85,7 +90,7 @@ class Host:
             return json.loads(base64.b64decode(answer.split(">>", 1)[0].encode(), validate=True))  # type: ignore[no-any-return]
         except ValueError:
             said = (err or out).decode("utf-8", "replace").strip()[-400:]
-            if code == 255 and not out:  # ssh's own failures
+            if code == 255:  # ssh's own failures, whatever a login shell had printed by then
                 raise HostLost(f"{self.name} cannot be reached: {said}") from None
             raise HitlessError(
                 f"The Python on {self.name} gave no answer (exit code {code}): {said or 'nothing was printed'}.",
@@ -146,14 +151,31 @@ class HostTransport:
                 **self._tls,
             },
         )
+        if not answer["status"]:
+            raise self._no_answer(f"{method} {path}", answer)
         return callback(HostResponse(answer))
+
+    def _no_answer(self, asked: str, answer: dict[str, Any]) -> ConsulError:
+        where, why = f"the Consul agent at {self._base} on {self._host.name}", answer["error"]
+        if answer["tls"]:
+            return ConsulError(
+                f"TLS with {where} failed: {why}.",
+                asked=asked,
+                hint="Check hitless_consul_agent_url (http or https), and hitless_consul_agent_ca_path, "
+                "hitless_consul_agent_client_cert and hitless_consul_agent_client_key: paths on that host.",
+            )
+        return ConsulUnavailable(
+            f"No answer from {where} to {asked}: {why}.",
+            asked=asked,
+            status=-1 if "refused" in why else 0,
+            hint="Set hitless_consul_agent_url to the agent's address as that host sees it.",
+        )
 
 
 class HostResponse:
     """An answer that came through the host, in the shape of the library's own."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        # A refused connection has no HTTP status; 503 is what the client's retries are for.
-        self.code: int = answer["status"] or 503
+        self.code: int = answer["status"]
         self.headers: dict[str, str] = answer["headers"]
         self.body: str = answer["body"]

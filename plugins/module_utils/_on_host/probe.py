@@ -8,6 +8,7 @@ one request), stable_for (seconds it must go on answering well)
 answer: ok, status, body (start of the last answer), error, tries, seconds
 """
 
+import http.client
 import re
 import ssl
 import time
@@ -23,12 +24,20 @@ def ask(url, match, timeout):
         with opener.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(65536).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        return False, error.code, error.read(2048).decode("utf-8", "replace"), "it answered %d" % error.code
-    except (OSError, ValueError) as error:
-        return False, 0, "", str(error)
+        with error:
+            return False, error.code, said(error), "it answered %d" % error.code
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return False, 0, "", str(error) or type(error).__name__
     if match and not re.search(match, body):
         return False, status, body[:2048], "its answer does not match %r" % match
     return True, status, body[:2048], ""
+
+
+def said(error):
+    try:
+        return error.read(2048).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def main(request):
