@@ -14,25 +14,33 @@ seconds, error
 
 import errno
 import fcntl
-import getpass
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 import time
 
 
 def lock_file(name):
-    """Shared by all users that deploy here where possible; never follows a link somebody else laid."""
+    """One file for all users that deploy here; what somebody else laid in its place is refused, never written to."""
     folder = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
     path = os.path.join(folder, "hitless-%s.lock" % name)
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    plain = os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        return os.open(path, flags, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM):
-            raise
-        return os.open(os.path.join(folder, "hitless-%s-%s.lock" % (name, getpass.getuser())), flags, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | plain, 0o666)
+        os.fchmod(handle, 0o666)  # whatever the umask: the next user must find it locked
+    except FileExistsError:
+        # Without O_CREAT, which the kernel may refuse for another user's file in a sticky folder.
+        try:
+            handle = os.open(path, os.O_RDWR | plain)
+        except PermissionError:
+            handle = os.open(path, os.O_RDONLY | plain)  # enough to lock it
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no plain file", path)
+    return handle
 
 
 def acquire(handle, wait):
@@ -52,22 +60,42 @@ def acquire(handle, wait):
 
 
 def main(request):
-    answer = {"rc": None, "output": "", "timed_out": False, "waited_for": "", "seconds": 0.0, "error": ""}
+    answer = {
+        "rc": None,
+        "output": "",
+        "timed_out": False,
+        "waited": 0.0,
+        "waited_for": "",
+        "seconds": 0.0,
+        "error": "",
+    }
     try:
         os.setsid()  # an interrupt on the controller's terminal must not leave half a deployment
     except OSError:
         pass
-    handle = lock_file(request["lock"])
+    try:
+        handle = lock_file(request["lock"])
+    except OSError as error:
+        answer["error"] = "its lock file cannot be used: %s" % error
+        return answer
     try:
         got, answer["waited"], answer["waited_for"] = acquire(handle, request["wait"])
         if not got:
             answer["error"] = "another deployment command still runs on this host: %s" % answer["waited_for"]
             return answer
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, request["owner"].encode(), 0)
+        tell(handle, request["owner"])
         return run(request, answer)
     finally:
         os.close(handle)
+
+
+def tell(handle, owner):
+    """Who holds the lock, for the messages of those who wait."""
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, owner.encode(), 0)
+    except OSError:  # another user's file, opened for reading only
+        pass
 
 
 def run(request, answer):
@@ -107,9 +135,22 @@ def end(process):
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(timeout=5)
-            return
-        except subprocess.TimeoutExpired:
-            continue
         except OSError:
             return
+        if is_gone(process, 5):
+            return
+
+
+def is_gone(process, seconds):
+    """Whether nothing of the group is left; the shell in it often ends before what it waited for."""
+    until = time.time() + seconds
+    while time.time() < until:
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass
+        time.sleep(0.05)
+    return False
