@@ -185,10 +185,12 @@ keyed_groups:
 """
 
 import difflib
+import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ansible.errors import AnsibleParserError
@@ -246,8 +248,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 raise HitlessError(library_missing())
             connection = self._connection()
             selection = self._selection()
-            fleet = self._fleet(connection, selection, path, cache=cache)
-            self._populate(fleet, connection, selection)
+            with _without_garbage_collection():
+                fleet = self._fleet(connection, selection, path, cache=cache)
+                self._populate(fleet, connection, selection)
         except HitlessError as error:
             raise AnsibleParserError(str(error)) from None
 
@@ -338,11 +341,25 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for host, _address, _node in hosts:
             constructed.apply(host)
 
-    def _add_groups(self, groups: dict[str, Iterable[str]]) -> None:
+    def _add_groups(self, groups: dict[str, list[str]]) -> None:
         for group, members in groups.items():
             self.inventory.add_group(group)
             for host in members:
                 self.inventory.add_host(host, group)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Python looks for garbage after so many new objects. Here are a great many of them, and all are kept: looking
+    takes a fifth of the time and finds nothing."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _text(value: Any) -> str:

@@ -216,8 +216,8 @@ def aggregate(checks: Iterable[Mapping[str, Any]]) -> str:
     Maintenance is a critical check with a name of its own (agent/structs, ServiceMaintPrefix and NodeMaint). A dead
     machine is critical, though it may be in maintenance: nothing can be done on it.
     """
-    found = list(checks)
-    return worst((_status(check) for check in found), dead=_dead(found))
+    bad = [check for check in checks if check["Status"] != "passing"]
+    return worst((_status(check) for check in bad), dead=_dead(bad)) if bad else "passing"
 
 
 def worst(statuses: Iterable[str], *, dead: bool = False) -> str:
@@ -233,7 +233,7 @@ def _status(check: Mapping[str, Any]) -> str:
 
 
 def _dead(checks: Iterable[Mapping[str, Any]]) -> bool:
-    return any(check["CheckID"] == "serfHealth" and check["Status"] == "critical" for check in checks)
+    return any(check["Status"] == "critical" and check["CheckID"] == "serfHealth" for check in checks)
 
 
 # -- what of it becomes a host --------------------------------------------------------------------------------
@@ -295,10 +295,13 @@ def _candidates(node: Node, sources: Iterable[str]) -> list[str]:
 
 
 def _is_address(text: str) -> bool:
+    """A host's name or an IP address; the IPv4 ones look like names."""
+    if _HOST_NAME.fullmatch(text):
+        return True
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return _HOST_NAME.fullmatch(text) is not None
+        return False
     return True
 
 
