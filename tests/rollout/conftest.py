@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import Lab
 from tests.rollout import support
+from tests.rollout.drive import VARIABLES, Drive
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,10 @@ def ansible(collection: Path, tmp_path: Path) -> support.Ansible:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     return support.Ansible(collection, home, tmp_path / "logs")
+
+
+@pytest.fixture
+def drive(ansible: support.Ansible, fleet: Lab) -> Drive:
+    """The collection's playbooks on the lab of the file, which is as it began."""
+    fleet.write_inventory(VARIABLES)
+    return Drive(ansible, fleet)

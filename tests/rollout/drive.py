@@ -1,0 +1,177 @@
+"""Rollouts of the lab's service, and what Consul, the VMs and the load say about them afterwards."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lab import ConsulError, Lab, Report
+from lab.load import LoadGenerator
+from tests.rollout.support import Ansible, Result, Run
+
+DRAIN = 1.0
+# The checks of the lab run each second, and HAProxy follows Consul within 0.2 s.
+VARIABLES = {
+    "rollout_health_url": "http://{{ consul_address }}:8080/health",
+    "rollout_health_match": '"version": "{{ deploy_version }}"',
+    "rollout_drain_time": DRAIN,
+    "rollout_min_healthy_time": 1,
+    "rollout_healthy_deadline": 8,
+}
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Runs the collection's playbooks against a lab. Options come without their prefix: ``batch_size=2``."""
+
+    ansible: Ansible
+    lab: Lab
+
+    def arguments(self, version: str | None, *more: str, name: str, kind: str, **options: Any) -> list[str]:
+        values = {"rollout_service": "web", **{f"rollout_{key}": value for key, value in options.items()}}
+        if version is not None:
+            values["rollout_version"] = version
+        inventory = str(self.lab.directory / "inventory" / kind / "web.consul.yml")
+        return ["-i", inventory, f"hitless.consul.{name}", "-e", json.dumps(values), *more]
+
+    def run(
+        self, version: str | None, *more: str, name: str = "rollout", kind: str = "local", **options: Any
+    ) -> Result:
+        """One playbook to its end; ``more`` are further arguments of ansible-playbook."""
+        arguments = self.arguments(version, *more, name=name, kind=kind, **options)
+        return self.ansible.playbook(*arguments, env=self.lab.environment)
+
+    def start(self, version: str | None, *more: str, name: str = "rollout", kind: str = "local", **options: Any) -> Run:
+        """One playbook, under way."""
+        arguments = self.arguments(version, *more, name=name, kind=kind, **options)
+        return self.ansible.start(*arguments, env=self.lab.environment)
+
+    # -- what became of it ---------------------------------------------------------------------------------------
+
+    def running(self) -> list[str | None]:
+        """The version of the process on each VM."""
+        return [vm.running_version() for vm in self.lab.vms]
+
+    def recorded(self, key: str = "version") -> list[str | None]:
+        """The key ``version`` or ``previous`` of each node."""
+        return [self.lab.kv(f"nodes/{vm.name}/deployment/web/{key}") for vm in self.lab.vms]
+
+    def maintenance(self) -> dict[str, str]:
+        """The nodes in maintenance, and why."""
+        reasons = {vm.name: vm.maintenance_reason() for vm in self.lab.vms}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    def keys(self) -> list[str]:
+        """All keys there are."""
+        try:
+            return list(self.lab.consul_get("kv/?keys&consistent"))
+        except ConsulError as error:
+            if error.status != 404:
+                raise
+            return []
+
+    def holds_lock(self) -> bool:
+        """Whether a session holds the lock of the service."""
+        try:
+            return bool(self.lab.consul_get("kv/deploy/web/lock?consistent")[0].get("Session"))
+        except ConsulError as error:
+            if error.status != 404:
+                raise
+            return False
+
+    def record(self) -> dict[str, Any]:
+        """The record of the last deployment."""
+        newest = max(
+            key for key in self.keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
+        )
+        found: dict[str, Any] = json.loads(self.lab.kv(newest) or "{}")
+        return found
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
+        prefix = f"deploy/web/deployments/{self.record()['id']}/nodes/"
+        keys = [key for key in self.keys() if key.startswith(prefix)]
+        return {key.removeprefix(prefix): json.loads(self.lab.kv(key) or "{}") for key in keys}
+
+    def outcomes(self) -> dict[str, str]:
+        """Node -> outcome, in the last deployment."""
+        return {node: result["outcome"] for node, result in self.results().items()}
+
+    def deployed(self) -> list[str]:
+        """The VMs whose deployment command has run."""
+        return [vm.name for vm in self.lab.vms if vm.deploys()]
+
+    def is_settled(self) -> bool:
+        """Nobody is in maintenance and nothing is locked."""
+        return not self.maintenance() and not self.holds_lock()
+
+
+class Load:
+    """Load on the lab, with a steady second before and after; ``report`` is complete after the block."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._generator: LoadGenerator = lab.load(rate=100)
+
+    def __enter__(self) -> Load:
+        self._generator.start()
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        time.sleep(1)
+        self._generator.stop()
+
+    @property
+    def report(self) -> Report:
+        return self._generator.report()
+
+    def check_nothing_lost(self) -> None:
+        """Fail with the account where a request was lost, or hardly any was sent."""
+        assert self.report.total > 100, str(self.report)
+        assert not self.report.lost, str(self.report)
+
+
+class RotationWatch:
+    """From when to when the catalog surely showed each node in maintenance (epoch seconds): node -> [first, last].
+
+    Only the last of several maintenances of one node is kept.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.seen: dict[str, list[float]] = {}
+
+    def _watch(self) -> None:
+        out: set[str] = set()
+        while not self._end.wait(0.05):
+            asked = time.time()
+            found = {one["Node"]["Node"] for one in self._lab.services() if _in_maintenance(one)}
+            answered = time.time()
+            for node in found:
+                if node not in out:
+                    self.seen[node] = [answered, answered]
+                # It was still in maintenance when it was asked for.
+                self.seen[node][1] = max(asked, self.seen[node][0])
+            out = found
+
+    def __enter__(self) -> RotationWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def _in_maintenance(entry: dict[str, Any]) -> bool:
+    return any(check["CheckID"].startswith("_service_maintenance:") for check in entry["Checks"])
+
+
+def flat(text: str) -> str:
+    """Without the line breaks of a terminal's width."""
+    return " ".join(text.split())

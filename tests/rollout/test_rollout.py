@@ -1,0 +1,48 @@
+"""A new version on five VMs under load: no request is lost, and what is drained gets none."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from lab import Lab
+from tests.rollout.drive import DRAIN, Drive, Load, RotationWatch
+
+OLD, NEW = "1.0.0", "2.0.0"
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("local", 1), pytest.param("ssh", 2, marks=pytest.mark.oldest)])
+def test_new_version(drive: Drive, kind: str, batch: int) -> None:
+    lab = drive.lab
+    with Load(lab) as load, RotationWatch(lab) as watch:
+        result = drive.run(NEW, kind=kind, batch_size=batch)
+
+    assert result.rc == 0, result.output
+    assert not result.red
+    load.check_nothing_lost()
+    assert drive.running() == [NEW] * 5
+    assert drive.recorded() == [NEW] * 5
+    assert drive.recorded("previous") == [OLD] * 5
+    assert drive.record()["state"] == "successful"
+    assert drive.outcomes() == dict.fromkeys(("web1", "web2", "web3", "web4", "web5"), "ok")
+    assert drive.is_settled()
+    sizes = Counter(result["batch"] for result in drive.results().values())
+    assert max(sizes.values()) == batch
+
+    report = load.report
+    for vm in lab.vms:
+        first, last = watch.seen[vm.name]
+        own = report.of(vm.name)
+        assert last - first > DRAIN, "the watch saw too little to judge by"
+        assert not own.between(first + DRAIN, last).total, f"{vm.name} got requests while it was out of rotation"
+        assert own.by_version.keys() == {OLD, NEW}, "it served before and after"
+
+
+def test_without_draining_requests_are_lost(fleet: Lab) -> None:
+    """The control: the load would show a loss."""
+    with Load(fleet) as load:
+        vm = fleet.vms[0]
+        vm.stop_app()
+        vm.start_app("2.0.0-slow1")
+    assert load.report.lost
