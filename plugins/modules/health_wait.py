@@ -137,6 +137,7 @@ def perform(task: Task) -> dict:
     node = task.node if params["count"] is None else None
     stable_for = params["stable_for"]
     instances, first = health.read_instances(task.consul, params["service"], node, params["tags"])
+    instances = [one for one in instances if params["service_id"] in (None, one.service_id)]
     if params["fresh"]:
         stable_for = max(stable_for, health.freshness(instances, params["check_interval"]))
     wanted = health.Wanted(

@@ -70,7 +70,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reason:
-  description: The reason as it stands in Consul, owner first.
+  description:
+    - The reason as it stands in Consul, owner first, which is the first one that was given; as it stood where the
+      maintenance has ended, empty where there was none.
   returned: always
   type: str
   sample: ansible kernel update
@@ -107,7 +109,7 @@ ARGUMENT_SPEC = {
 def perform(task: Task) -> dict:
     params = task.params
     owner = params["owner"]
-    if not owner or " " in owner:
+    if owner.split() != [owner]:
         raise HitlessError(f"owner must be one word, not {owner!r}.")
     target = maintenance.Target(task.node, params["service"], params["service_id"])
     reason = f"{owner} {params['reason']}".strip()
@@ -123,7 +125,8 @@ def perform(task: Task) -> dict:
     return {
         "changed": change.changed,
         "node": target.node,
-        "reason": reason,
+        # As it stands, or stood: Consul keeps the first one.
+        "reason": next((found for found in (*change.after.values(), *change.before.values()) if found), ""),
         "instances": [name for name in change.after if name],
         "diff": {"before": {"maintenance": change.before}, "after": {"maintenance": change.after}},
     }

@@ -201,10 +201,9 @@ def carry_out(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Fa
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     turn.begin("failed", why)
     try:
-        if verdict == rescue.CLEARED and not failure.foreign:
+        if verdict == rescue.CLEARED:
             for target in turn.targets:
-                # Only this deployment's: what an earlier, dead one had taken out may be broken.
-                maintenance.disable(turn.cluster, turn.agent, target, lambda found: found == turn.reason)
+                clear(turn, target, failure)
         elif verdict == rescue.KEPT:
             for target in turn.targets:
                 maintenance.enable(turn.cluster, turn.agent, target, turn.reason, ours)
@@ -217,6 +216,16 @@ def carry_out(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Fa
     if verdict != rescue.ROLL_BACK:
         record(task, turn, verdict, why, failure)
     return verdict, why
+
+
+def clear(turn: Turn, target: maintenance.Target, failure: rescue.Failure) -> None:
+    """End this very deployment's maintenance: what an earlier, dead one had taken out may be broken."""
+    try:
+        maintenance.disable(turn.cluster, turn.agent, target, lambda found: found == turn.reason)
+    except HitlessError as error:
+        # Where somebody else's was in the way, it is still there; what had been taken out before it is ours to clear.
+        if not (failure.foreign and error.details.get("foreign")):
+            raise
 
 
 def record(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failure) -> None:

@@ -1,0 +1,129 @@
+"""Services on one real Consul agent, changed by hand, and the tasks of the collection asked of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from lab.fleet import wait_until
+from tests.integration.consul_agent import Server
+
+ENDS = ("1.8.7", None)
+"""The oldest Consul, and the newest that is there."""
+_numbers = itertools.count(1)
+_addresses = itertools.count(135)
+
+
+def started(consul: str | None) -> Iterator[Server]:
+    """One server for a fixture."""
+    server = Server(consul, next(_addresses))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+class Services:
+    """A service of one test alone, on the one node there is."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.name = f"web-{next(_numbers)}"
+        self.node = f"server{server.address.rpartition('.')[2]}"
+
+    def register(self, service_id: str = "", status: str = "passing", **more: Any) -> str:
+        """An instance with a check that a test sets; its ID."""
+        service_id = service_id or self.name
+        check = {"CheckID": f"check-{service_id}", "Name": "answers", "TTL": "1h", "Status": status}
+        self.server.put("agent/service/register", {"Name": self.name, "ID": service_id, "Check": check, **more})
+        self.shown(service_id)
+        return service_id
+
+    def shown(self, service_id: str) -> None:
+        """Return when the catalog shows the instance."""
+        wait_until("the catalog shows it", lambda: service_id in self.statuses())
+
+    def set(self, status: str, output: str = "", service_id: str = "") -> None:
+        body = {"Status": status, "Output": output}
+        self.server.put(f"agent/check/update/check-{service_id or self.name}", body)
+
+    def deregister(self, service_id: str = "") -> None:
+        self.server.put(f"agent/service/deregister/{service_id or self.name}")
+
+    def operator(self, reason: str, *, enable: bool = True, service_id: str = "") -> None:
+        """`consul maint` by hand, and seen in the catalog."""
+        service_id = service_id or self.name
+        query = urlencode({"enable": str(enable).lower(), "reason": reason})
+        self.server.put(f"agent/service/maintenance/{quote(service_id)}?{query}")
+        wait_until("the catalog shows it", lambda: (self.reasons()[service_id] is not None) == enable)
+
+    def entries(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self.server.get(f"health/service/{self.name}?consistent")
+        return entries
+
+    def statuses(self) -> dict[str, dict[str, str]]:
+        """Service ID -> check ID -> status."""
+        return {
+            one["Service"]["ID"]: {check["CheckID"]: check["Status"] for check in one["Checks"]}
+            for one in self.entries()
+        }
+
+    def reasons(self) -> dict[str, str | None]:
+        """Service ID -> reason of its maintenance as the catalog shows it."""
+        found: dict[str, str | None] = {}
+        for one in self.entries():
+            wanted = f"_service_maintenance:{one['Service']['ID']}"
+            notes = [check["Notes"] for check in one["Checks"] if check["CheckID"] == wanted]
+            found[one["Service"]["ID"]] = notes[0] if notes else None
+        return found
+
+    def node_reason(self) -> str | None:
+        checks = self.server.get(f"health/node/{self.node}?consistent")
+        return next((check["Notes"] for check in checks if check["CheckID"] == "_node_maintenance"), None)
+
+    def client(self) -> Client:
+        return Client(Connection(self.server.url))
+
+    def session(self, key: str) -> str:
+        """A session that holds the lock."""
+        client = self.client()
+        session: str = client.put("/v1/session/create", body=json.dumps({"LockDelay": "0s"})).data["ID"]
+        assert client.set_key(key, "{}", acquire=session)
+        return session
+
+    def task(self, module: ModuleType, *, check_mode: bool = False, host: Host | None = None, **params: Any) -> Task:
+        """The task as an action makes it: options checked and completed by the module's own specification."""
+        checked = ArgumentSpecValidator(module.ARGUMENT_SPEC, **getattr(module, "CONSTRAINTS", {})).validate(params)
+        assert not checked.error_messages
+        options = {"url": self.server.url, "agent_url": self.server.url, "node": params.get("node", self.node)}
+        return Task(dict(checked.validated_parameters), options, host or Host(None), check_mode)
+
+    def run(self, module: ModuleType, **params: Any) -> dict[str, Any]:
+        result: dict[str, Any] = module.perform(self.task(module, **params))
+        return result
+
+
+class Swallowing(Client):
+    """An agent whose changes get lost: it answers, and does nothing, for the first ``number`` PUTs."""
+
+    def __init__(self, url: str, number: int) -> None:
+        super().__init__(Connection(url))
+        self.left = number
+        self.swallowed = 0
+
+    def put(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            self.swallowed += 1
+            return self.get("/v1/status/leader")
+        return super().put(path, *args, **kwargs)
