@@ -64,7 +64,7 @@ class Drive:
         reasons = {vm.name: vm.maintenance_reason() for vm in self.lab.vms}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """All keys there are."""
         try:
             return list(self.lab.consul_get("kv/?keys&consistent"))
@@ -85,7 +85,7 @@ class Drive:
     def record(self) -> dict[str, Any]:
         """The record of the last deployment."""
         newest = max(
-            key for key in self.keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
+            key for key in self.all_keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
         )
         found: dict[str, Any] = json.loads(self.lab.kv(newest) or "{}")
         return found
@@ -93,7 +93,7 @@ class Drive:
     def results(self) -> dict[str, dict[str, Any]]:
         """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
         prefix = f"deploy/web/deployments/{self.record()['id']}/nodes/"
-        keys = [key for key in self.keys() if key.startswith(prefix)]
+        keys = [key for key in self.all_keys() if key.startswith(prefix)]
         return {key.removeprefix(prefix): json.loads(self.lab.kv(key) or "{}") for key in keys}
 
     def outcomes(self) -> dict[str, str]:
