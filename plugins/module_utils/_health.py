@@ -273,7 +273,7 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
             f"No instance of {wanted.service}{where} is registered"
             + (f" with ID {wanted.service_id}" if wanted.service_id else "")
             + (f" and tags {', '.join(wanted.tags)}" if wanted.tags else "")
-            + f" after {deadline:g} s (or the token may not read it: Consul answers both alike).",
+            + f" after {round(deadline, 1):g} s (or the token may not read it: Consul answers both alike).",
             details={"failing_checks": []},
         )
     only_checks = wanted.state == "checks_passing"
@@ -296,7 +296,7 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
     what = {"passing": "in rotation", "checks_passing": "healthy", "out_of_rotation": "out of rotation"}[wanted.state]
     needed = "" if wanted.node else f" on {wanted.count} instances"
     return DeadlineExceeded(
-        f"{wanted.service}{where} was not {what}{needed} within {deadline:g} s: {said}.",
+        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {said}.",
         details={
             "failing_checks": [
                 {

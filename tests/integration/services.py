@@ -101,12 +101,12 @@ class Services:
         assert client.set_key(key, "{}", acquire=session)
         return session
 
-    def task(self, module: ModuleType, *, check_mode: bool = False, host: Host | None = None, **params: Any) -> Task:
+    def task(self, module: ModuleType, *, check_mode: bool = False, on: Host | None = None, **params: Any) -> Task:
         """The task as an action makes it: options checked and completed by the module's own specification."""
         checked = ArgumentSpecValidator(module.ARGUMENT_SPEC, **getattr(module, "CONSTRAINTS", {})).validate(params)
         assert not checked.error_messages
         options = {"url": self.server.url, "agent_url": self.server.url, "node": params.get("node", self.node)}
-        return Task(dict(checked.validated_parameters), options, host or Host(None), check_mode)
+        return Task(dict(checked.validated_parameters), options, on or Host(None), check_mode)
 
     def run(self, module: ModuleType, **params: Any) -> dict[str, Any]:
         result: dict[str, Any] = module.perform(self.task(module, **params))

@@ -1,0 +1,149 @@
+"""Waiting for health on a real Consul, the oldest and the newest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
+from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances
+from ansible_collections.hitless.consul.plugins.modules import health_wait
+from lab.fleet import wait_until
+from tests.integration.consul_agent import Server
+from tests.integration.services import ENDS, Services, started
+from tests.unit.http_server import HttpServer, Reply
+
+pytestmark = pytest.mark.oldest
+
+
+@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
+def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
+    yield from started(request.param)
+
+
+@pytest.fixture
+def web(consul: Server) -> Services:
+    return Services(consul)
+
+
+def test_what_is_so_already(web: Services) -> None:
+    web.register()
+    result = web.run(health_wait, service=web.name, deadline=5)
+    assert result["instances"] == [{"node": web.node, "id": web.name, "status": "passing"}]
+    assert result["changed"] is False
+
+
+def test_it_waits_without_polling(web: Services) -> None:
+    web.register(status="critical")
+    task = web.task(health_wait, service=web.name, deadline=30)
+    threading.Timer(1.5, web.set, ["passing"]).start()
+    assert health_wait.perform(task)["instances"][0]["status"] == "passing"
+    # The first read, the one that blocked, and one more where something else of the service moved.
+    assert task.consul.requests <= 4
+
+
+def test_the_failing_check_is_named_with_its_output(web: Services) -> None:
+    web.register()
+    web.set("critical", "connection\nrefused")
+    wait_until("it is critical", lambda: "refused" in str(web.entries()))
+    with pytest.raises(
+        DeadlineExceeded, match=r"was not in rotation within 0.5 s: answers is critical .connection refu"
+    ):
+        web.run(health_wait, service=web.name, deadline=0.5)
+
+
+def test_nobody_there(web: Services) -> None:
+    with pytest.raises(DeadlineExceeded, match=f"No instance of {web.name} on {web.node} is registered after 0.2 s"):
+        web.run(health_wait, service=web.name, deadline=0.2)
+    assert web.run(health_wait, service=web.name, deadline=0.2, state="out_of_rotation")["instances"] == []
+
+
+def test_a_service_that_comes_while_it_waits(web: Services) -> None:
+    threading.Timer(0.5, web.register).start()
+    assert web.run(health_wait, service=web.name, deadline=20)["instances"][0]["id"] == web.name
+
+
+def test_states_in_maintenance(web: Services) -> None:
+    web.register()
+    with pytest.raises(DeadlineExceeded, match="still in rotation"):
+        web.run(health_wait, service=web.name, state="out_of_rotation", deadline=0.2)
+    web.operator("by hand")
+    assert web.run(health_wait, service=web.name, state="out_of_rotation", deadline=5)
+    told = web.run(health_wait, service=web.name, state="checks_passing", deadline=5)
+    assert told["instances"][0]["status"] == "maintenance"
+    with pytest.raises(DeadlineExceeded, match="Service Maintenance Mode is critical"):
+        web.run(health_wait, service=web.name, deadline=0.2)
+    web.set("critical")
+    wait_until("it is critical", lambda: web.statuses()[web.name][f"check-{web.name}"] == "critical")
+    with pytest.raises(DeadlineExceeded, match="answers is critical"):
+        web.run(health_wait, service=web.name, state="checks_passing", deadline=0.2)
+
+
+def test_warning(web: Services) -> None:
+    web.register(status="warning")
+    with pytest.raises(DeadlineExceeded, match="answers is warning"):
+        web.run(health_wait, service=web.name, deadline=0.2)
+    assert web.run(health_wait, service=web.name, deadline=5, accept_warning=True)
+    assert web.run(health_wait, service=web.name, deadline=5, state="out_of_rotation")
+
+
+def test_a_break_starts_the_stable_time_anew(web: Services) -> None:
+    web.register()
+    broken_at: list[float] = []
+
+    def breaks() -> None:
+        web.set("critical")
+        time.sleep(0.5)
+        web.set("passing")
+        broken_at.append(time.monotonic())
+
+    threading.Timer(0.5, breaks).start()
+    web.run(health_wait, service=web.name, stable_for=1.5, deadline=30)
+    assert time.monotonic() - broken_at[0] >= 1.4
+
+
+def test_several_instances_and_tags_and_a_number(web: Services) -> None:
+    one = web.register(f"{web.name}-1", Tags=["prod"])
+    web.register(f"{web.name}-2", status="critical", Tags=["staging"])
+    with pytest.raises(DeadlineExceeded):
+        web.run(health_wait, service=web.name, deadline=0.2)
+    assert web.run(health_wait, service=web.name, service_id=one, deadline=5)["instances"][0]["id"] == one
+    assert len(web.run(health_wait, service=web.name, tags=["prod"], deadline=5)["instances"]) == 1
+    assert web.run(health_wait, service=web.name, count=1, deadline=5)
+    with pytest.raises(DeadlineExceeded, match="on 2 instances"):
+        web.run(health_wait, service=web.name, count=2, deadline=0.2)
+    # Anywhere: the node of the task plays no part.
+    assert web.run(health_wait, service=web.name, count=1, deadline=5, node="elsewhere")
+
+
+def test_check_mode_tells_how_things_stand(web: Services) -> None:
+    web.register(f"{web.name}-1", status="critical")
+    web.register(f"{web.name}-2")
+    told = web.run(health_wait, service=web.name, check_mode=True, service_id=f"{web.name}-1")
+    assert told["instances"] == [{"node": web.node, "id": f"{web.name}-1", "status": "critical"}]
+
+
+def test_an_old_passing_does_not_count_as_fresh(web: Services) -> None:
+    """The trap: after a restart the check is still passing, until it runs anew."""
+    with HttpServer(Reply(200, "ok")) as app:
+        check = {"CheckID": f"check-{web.name}", "Name": "answers", "HTTP": app.url, "Interval": "2s", "Timeout": "1s"}
+        web.server.put("agent/service/register", {"Name": web.name, "Check": {**check, "Status": "passing"}})
+        web.shown(web.name)
+        wait_until("the check has run", lambda: bool(app.asked))
+        # A new process that does not answer; its check will only see that at its next run.
+        app._answer = lambda asked: Reply(500, "broken")
+        assert web.run(health_wait, service=web.name, deadline=5)["seconds"] < 1
+        with pytest.raises(DeadlineExceeded, match="answers is critical"):
+            web.run(health_wait, service=web.name, fresh=True, check_interval=3, deadline=1)
+
+
+def test_what_consul_tells_of_a_checks_interval(web: Services) -> None:
+    with HttpServer(Reply(200, "ok")) as app:
+        check = {"Name": "answers", "HTTP": app.url, "Interval": "90s", "Timeout": "5s", "Status": "passing"}
+        web.server.put("agent/service/register", {"Name": web.name, "Check": check})
+        web.shown(web.name)
+        (instance,) = parse_instances(web.entries())
+    assert instance.check_delay == (None if web.server.version < (1, 20) else 95)
