@@ -351,9 +351,7 @@ def test_a_host_that_is_lost_is_recorded_so(web: Services) -> None:
     web.register()
     out(web)
     session = web.session(Keys(web.name).lock)
-    task = web.task(
-        rescue, host=Host(unreachable), service=web.name, deployment=ID, session=session, failed={"msg": "x"}
-    )
+    task = web.task(rescue, on=Host(unreachable), service=web.name, deployment=ID, session=session, failed={"msg": "x"})
     told = rescue.perform(task)
     assert told["verdict"] == "lost"
     assert "cannot be reached" in told["error"]
