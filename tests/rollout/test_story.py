@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_broken_version_is_put_back(ansible: Ansible, lab: Lab) -> None:
     assert not report.lost, str(report)
     assert "3.0.0-broken" not in report.by_version
     assert running(lab) == {"1.0.0"}
-    assert [len(vm.deploys()) for vm in lab.vms[1:]] == [0, 0, 0] or "never reached" in result.output
+    assert "3 never reached (web2, web3, web4)" in result.output
     assert "web1" in result.red
     assert last_state(lab) == "failed"
     assert is_free(lab)
@@ -178,7 +179,8 @@ def test_check_mode_shows_the_plan_and_changes_nothing(ansible: Ansible, lab: La
     result = playbook(ansible, lab, *version("2.0.0"), "--check")
     assert result.rc == 0, result.output
     assert "web 1.0.0 -> 2.0.0 on 4 hosts" in result.stdout
-    assert not lab.consul_get("kv/?keys&separator=/") or running(lab) == {"1.0.0"}
+    assert lab.kv("deploy/web/lock") is None
+    assert running(lab) == {"1.0.0"}
     assert recorded(lab) == [None] * 4
 
 
@@ -196,13 +198,13 @@ def test_back_by_hand_and_nothing_to_do(ansible: Ansible, lab: Lab) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_is_taken_over(ansible: Ansible, lab: Lab, number: signal.Signals) -> None:
-    with lab.load(rate=100, seconds=200) as load:
-        with ansible.start(*arguments(lab, *version("4.0.0-deployslow4"), kind="ssh"), env=lab.environment) as run:
-            run.wait_for(": Deploy]")
-            time.sleep(1)
-            run.send(number)
-            run.process.wait(30)
-            again = playbook(ansible, lab, *version("4.0.0-deployslow4"), "-e", "rollout_lock_wait=60", kind="ssh")
+    first = arguments(lab, *version("4.0.0-deployslow4"), kind="ssh")
+    with lab.load(rate=100, seconds=200) as load, ansible.start(*first, env=lab.environment) as run:
+        run.wait_for(": Deploy]")
+        time.sleep(1)
+        run.send(number)
+        run.process.wait(30)
+        again = playbook(ansible, lab, *version("4.0.0-deployslow4"), "-e", "rollout_lock_wait=60", kind="ssh")
     assert again.rc == 0, again.output
     assert running(lab) == {"4.0.0-deployslow4"}
     assert not in_maintenance(lab)
@@ -210,7 +212,7 @@ def test_a_killed_run_is_taken_over(ansible: Ansible, lab: Lab, number: signal.S
     assert not load.report().lost, str(load.report())
     for vm in lab.vms:
         runs = sorted((one.start, one.end or 0) for one in vm.deploys())
-        assert all(before[1] <= after[0] for before, after in zip(runs, runs[1:], strict=False)), runs
+        assert all(before[1] <= after[0] for before, after in pairwise(runs)), runs
 
 
 def test_two_at_once_are_refused(ansible: Ansible, lab: Lab) -> None:
