@@ -3,10 +3,11 @@
 A Consul server gets so many nodes, each with one instance of one service, a check and two metadata keys. Then
 `ansible-inventory --list` and `--host` run with three inventories, in turn, several times in one run of this program:
 a static JSON file of the same hosts, variables and groups; `hitless.consul.catalog`; and the same plugin with
-expressions (compose, groups and two keyed_groups) that the static file does not have to evaluate. Wall time, the median
-of all rounds. Before anything is measured both inventories are compared, host by host and group by group.
+expressions (compose, groups and two keyed_groups) that the static file does not have to evaluate. Before anything is
+measured both inventories are compared, host by host and group by group.
 
-Requests are counted by Consul itself: its log has a line for each.
+Printed are medians of all rounds: wall time, in which Consul's own work is, and the command's processor time, which a
+busy machine changes less. Requests are counted by Consul itself: its log has a line for each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -130,8 +132,8 @@ def running(binary: Path, folder: Path) -> Iterator[Consul]:
         process.wait()
 
 
-def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[float, str]:
-    """Seconds and output of one run."""
+def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[tuple[float, float], str]:
+    """(wall time, processor time of the command) in seconds, and its output."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -140,12 +142,13 @@ def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[float,
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
     }
     command = [Path(sys.executable).parent / "ansible-inventory", "-i", file, *arguments]
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if done.returncode != 0:
         raise RuntimeError(f"{file.name} {' '.join(arguments)}: {done.stderr[-2000:]}")
-    return seconds, done.stdout
+    return (seconds, processor), done.stdout
 
 
 def plain(value: Any) -> Any:
@@ -194,6 +197,19 @@ def prepare(folder: Path, consul: Consul, nodes: int) -> dict[str, Path]:
     return {"static JSON": static, "catalog": catalog, "catalog, with expressions": expressions}
 
 
+def report(what: str, times: dict[str, list[tuple[float, float]]]) -> None:
+    """One line for each inventory: medians, and their ratios to the first."""
+    medians = {kind: [statistics.median(one) for one in zip(*found, strict=True)] for kind, found in times.items()}
+    base = next(iter(medians.values()))
+    for kind, (wall, processor) in medians.items():
+        seconds = [one for one, _processor in times[kind]]
+        print(
+            f"{what}: {kind:26} {wall:5.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), {wall / base[0]:.2f} of "
+            f"static; processor {processor:4.1f} s, {processor / base[1]:.2f} of static",
+            flush=True,
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=10_000)
@@ -208,17 +224,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             files = prepare(folder, consul, given.nodes)
             for what in (("--list",), ("--host", "web-00001")):
-                times: dict[str, list[float]] = {kind: [] for kind in files}
+                times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in files}
                 for _round in range(given.rounds):
                     for kind, file in files.items():
                         times[kind].append(ansible_inventory(folder, file, *what)[0])
-                base = statistics.median(times["static JSON"])
-                for kind, seconds in times.items():
-                    median = statistics.median(seconds)
-                    spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-                    print(
-                        f"{what[0]}: {kind:26} {median:5.1f} s ({spread})   {median / base:.2f} of static", flush=True
-                    )
+                report(what[0], times)
     return 0
 
 
