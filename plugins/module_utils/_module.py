@@ -36,4 +36,5 @@ def run_module(argument_spec: dict[str, Any], perform: Callable[[Task], dict[str
     failed = result.pop("failed", False)
     if failed:
         module.fail_json(**result)
-    module.exit_json(**result)
+    # Ansible takes an exit code but 0 for a failure, unless it is told otherwise.
+    module.exit_json(failed=False, **result)

@@ -58,6 +58,8 @@ class HitlessAction(ActionBase):
             result.update(failed=True, lost=True, msg=str(error), **error.details)
         except HitlessError as error:
             result.update(failed=True, msg=str(error), **error.details)
+        # Ansible takes an exit code but 0 for a failure, unless it is told otherwise; puppet's 2 is none.
+        result.setdefault("failed", False)
         if not self._task.diff:
             result.pop("diff", None)
         return result
