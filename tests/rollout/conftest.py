@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,11 @@ def collection() -> Path:
 
 
 @pytest.fixture
-def ansible(collection: Path, tmp_path: Path) -> support.Ansible:
+def ansible(collection: Path, tmp_path: Path) -> Iterator[support.Ansible]:
     """Ansible's commands as a user runs them: ``ansible.playbook("site.yml", "-e", "x=1").recap["host"]["ok"]``."""
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    return support.Ansible(collection, home, tmp_path / "logs")
+    # Short: ssh keeps the sockets of its connections in there, whose paths Unix limits to 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="home", ignore_cleanup_errors=True) as home:
+        yield support.Ansible(collection, Path(home), tmp_path / "logs")
 
 
 @pytest.fixture
