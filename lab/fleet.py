@@ -360,8 +360,11 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company."""
-        variables = {"CONSUL_HTTP_ADDR": self.url}
+        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company.
+
+        HITLESS_LAB, its directory, is for the lab.yml of the examples.
+        """
+        variables = {"CONSUL_HTTP_ADDR": self.url, "HITLESS_LAB": str(self.directory)}
         if self.settings.acl:
             variables["CONSUL_HTTP_TOKEN"] = self.management_token
         certificate = self.certificate
