@@ -94,6 +94,11 @@ stop:
   returned: always
   type: str
   sample: ""
+coordinator:
+  description: The host that decided.
+  returned: always
+  type: str
+  sample: web-batch-2-of-3
 lost:
   description: Hosts of earlier batches that were found lost.
   returned: always
@@ -138,17 +143,12 @@ CONSTRAINTS = unless_in_rollout("session", "batch", "nodes")
 def perform(task: Task) -> dict:
     if not task.params["leads"]:
         return {"changed": False}
-    if task.params["stopped"]:
-        return answer(task.params["stopped"])
     lost: list[str] = []
     try:
-        return answer(decide(task, lost), lost)
+        stop = task.params["stopped"] or decide(task, lost)
     except HitlessError as error:
-        return answer(str(error), lost)
-
-
-def answer(stop: str, lost: list[str] | None = None) -> dict:
-    return {"changed": False, "proceed": not stop, "stop": stop, "lost": lost or []}
+        stop = str(error)
+    return {"changed": False, "proceed": not stop, "stop": stop, "lost": lost, "coordinator": task.host.name}
 
 
 def decide(task: Task, lost: list[str]) -> str:
