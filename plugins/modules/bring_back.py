@@ -19,14 +19,6 @@ description:
 author:
   - Hitless contributors (@hitless)
 options:
-  service:
-    description: Service by name.
-    type: str
-    required: true
-  deployment:
-    description: Id of the deployment.
-    type: str
-    required: true
   session:
     description: Session of the deployment's lock. With it each change is refused once the lock is lost.
     type: str
@@ -115,6 +107,7 @@ options:
     description: The version that was to run, where another one does now.
     type: str
 extends_documentation_fragment:
+  - hitless.consul.in_rollout
   - hitless.consul.cluster
   - hitless.consul.agent
   - hitless.consul.keys
@@ -163,12 +156,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._deployment import 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, seconds_between, timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, record_version
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,
+    **IN_ROLLOUT_SPEC,
     "phase": {"type": "str", "choices": ["all", "prove", "return"], "default": "all"},
     "deployed": {"type": "bool", "default": True},
     "version": {"type": "str"},
@@ -188,6 +183,7 @@ ARGUMENT_SPEC = {
     "output": {"type": "str", "default": ""},
     "target_version": {"type": "str"},
 }
+CONSTRAINTS = unless_in_rollout()
 
 
 def perform(task: Task) -> dict:
@@ -254,7 +250,7 @@ def record(task: Task, turn: rotation.Turn) -> dict:
 
 
 def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
+    run_module(ARGUMENT_SPEC, perform, **CONSTRAINTS)
 
 
 if __name__ == "__main__":

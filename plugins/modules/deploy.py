@@ -18,10 +18,6 @@ description:
 author:
   - Hitless contributors (@hitless)
 options:
-  service:
-    description: Service by name; part of the lock file's name, as O(node) is.
-    type: str
-    required: true
   command:
     description: A command line for C(/bin/sh) on the host.
     type: str
@@ -30,17 +26,12 @@ options:
     description: Folder to run it in.
     type: str
   version:
-    description: The version to deploy, C(DEPLOY_VERSION) for the command.
+    description: The version to deploy, C(DEPLOY_VERSION) for the command. Required unless O(in_rollout=true).
     type: str
-    required: true
   previous_version:
     description: The version that ran before, C(DEPLOY_PREVIOUS_VERSION), empty where none is known.
     type: str
     default: ""
-  deployment:
-    description: Id of the deployment, C(DEPLOY_ID).
-    type: str
-    required: true
   reason:
     description: C(DEPLOY_REASON).
     type: str
@@ -63,6 +54,7 @@ options:
     description: Seconds to wait for an earlier command that still runs there; O(deadline) where not given.
     type: float
 extends_documentation_fragment:
+  - hitless.consul.in_rollout
   - hitless.consul.cluster
   - hitless.consul.agent
   - hitless.consul.attributes
@@ -113,6 +105,7 @@ waited_for:
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
+from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
 KEEP_OUTPUT = 16384
@@ -125,18 +118,18 @@ its lock with it.
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,
     **AGENT_SPEC,
-    "service": {"type": "str", "required": True},
+    **IN_ROLLOUT_SPEC,
     "command": {"type": "str", "required": True},
     "chdir": {"type": "str"},
-    "version": {"type": "str", "required": True},
+    "version": {"type": "str"},
     "previous_version": {"type": "str", "default": ""},
-    "deployment": {"type": "str", "required": True},
     "reason": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
     "environment": {"type": "dict", "default": {}},
     "success_codes": {"type": "list", "elements": "int", "default": [0]},
     "deadline": {"type": "float", "default": 1800},
     "wait": {"type": "float"},
 }
+CONSTRAINTS = unless_in_rollout("version")
 
 
 def perform(task: Task) -> dict:
@@ -196,7 +189,7 @@ def judged(params: dict, answer: dict) -> dict:
 
 
 def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
+    run_module(ARGUMENT_SPEC, perform, **CONSTRAINTS)
 
 
 if __name__ == "__main__":

@@ -18,27 +18,16 @@ description:
 author:
   - Hitless contributors (@hitless)
 options:
-  service:
-    description: Service by name.
-    type: str
-    required: true
-  deployment:
-    description: Id of the deployment.
-    type: str
-    required: true
   session:
-    description: Session of the deployment's lock.
+    description: Session of the deployment's lock. Required unless O(in_rollout=true).
     type: str
-    required: true
   batch:
-    description: Number of the batch, 1 for the first.
+    description: Number of the batch, 1 for the first. Required unless O(in_rollout=true).
     type: int
-    required: true
   nodes:
-    description: The batch's nodes.
+    description: The batch's nodes. Required unless O(in_rollout=true).
     type: list
     elements: str
-    required: true
   leads:
     description: Whether this host decides for its batch; the others of the batch just pass.
     type: bool
@@ -73,6 +62,7 @@ options:
     type: float
     default: 300
 extends_documentation_fragment:
+  - hitless.consul.in_rollout
   - hitless.consul.cluster
   - hitless.consul.keys
   - hitless.consul.attributes
@@ -104,6 +94,11 @@ stop:
   returned: always
   type: str
   sample: ""
+coordinator:
+  description: The host that decided.
+  returned: always
+  type: str
+  sample: web-batch-2-of-3
 lost:
   description: Hosts of earlier batches that were found lost.
   returned: always
@@ -123,16 +118,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Dead
 from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances, service_query, with_tags
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import LOST, parse_timestamp, planned_outcome
+from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,
     **KEYS_SPEC,
-    "service": {"type": "str", "required": True},
-    "deployment": {"type": "str", "required": True},
-    "session": {"type": "str", "required": True},
-    "batch": {"type": "int", "required": True},
-    "nodes": {"type": "list", "elements": "str", "required": True},
+    **IN_ROLLOUT_SPEC,
+    "session": {"type": "str"},
+    "batch": {"type": "int"},
+    "nodes": {"type": "list", "elements": "str"},
     "leads": {"type": "bool", "default": True},
     "stopped": {"type": "str", "default": ""},
     "tags": {"type": "list", "elements": "str", "default": []},
@@ -142,22 +137,18 @@ ARGUMENT_SPEC = {
     "progress_deadline": {"type": "float", "default": 3600},
     "healthy_deadline": {"type": "float", "default": 300},
 }
+CONSTRAINTS = unless_in_rollout("session", "batch", "nodes")
 
 
 def perform(task: Task) -> dict:
     if not task.params["leads"]:
         return {"changed": False}
-    if task.params["stopped"]:
-        return answer(task.params["stopped"])
     lost: list[str] = []
     try:
-        return answer(decide(task, lost), lost)
+        stop = task.params["stopped"] or decide(task, lost)
     except HitlessError as error:
-        return answer(str(error), lost)
-
-
-def answer(stop: str, lost: list[str] | None = None) -> dict:
-    return {"changed": False, "proceed": not stop, "stop": stop, "lost": lost or []}
+        stop = str(error)
+    return {"changed": False, "proceed": not stop, "stop": stop, "lost": lost, "coordinator": task.host.name}
 
 
 def decide(task: Task, lost: list[str]) -> str:
@@ -210,7 +201,7 @@ def wait_for_minimum(task: Task) -> str:
 
 
 def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
+    run_module(ARGUMENT_SPEC, perform, **CONSTRAINTS)
 
 
 if __name__ == "__main__":

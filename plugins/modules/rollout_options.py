@@ -55,6 +55,11 @@ options:
   returned: success
   type: dict
   sample: {service: web, version: 2.0.0, batch_size: 1, min_healthy: 50%}
+deploy_task_timeout:
+  description: Seconds after which a task that runs the deployment command is given up.
+  returned: success
+  type: int
+  sample: 3660
 hosts:
   description: The hosts of the rollout in the inventory's order.
   returned: success
@@ -98,7 +103,9 @@ def perform(task: Task) -> dict:
         raise HitlessError("rollout_options reads Ansible's own variables and runs as an action only.")
     read = read_options(sources, deploys=task.params["purpose"] == "rollout")
     name = new_deployment_id(read.options["version"] or read.options["direction"])
-    return {"changed": False, "id": name, **read.as_dict()}
+    # Twice, since a command waits for an earlier one that still runs on its host.
+    longest = int(float(read.options["deploy_timeout"]) * 2 + 60)
+    return {"changed": False, "id": name, "deploy_task_timeout": longest, **read.as_dict()}
 
 
 def main() -> None:

@@ -18,14 +18,6 @@ description:
 author:
   - Hitless contributors (@hitless)
 options:
-  service:
-    description: Service by name.
-    type: str
-    required: true
-  deployment:
-    description: Id of the deployment.
-    type: str
-    required: true
   session:
     description: Session of the deployment's lock. With it the step is refused once the lock is lost.
     type: str
@@ -46,12 +38,13 @@ options:
     description: Seconds to wait after the catalog shows the maintenance.
     type: float
     default: 10
-  reason:
+  attempt:
     description: What follows. V(rollback) says that a deployment has begun on the host already.
     type: str
     choices: [deploy, rollback]
     default: deploy
 extends_documentation_fragment:
+  - hitless.consul.in_rollout
   - hitless.consul.cluster
   - hitless.consul.agent
   - hitless.consul.keys
@@ -102,20 +95,23 @@ foreign:
 from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,
+    **IN_ROLLOUT_SPEC,
     "drain_time": {"type": "float", "default": 10},
-    "reason": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
 }
+CONSTRAINTS = unless_in_rollout()
 
 
 def perform(task: Task) -> dict:
     started = timestamp()
     params = task.params
-    rollback = params["reason"] == "rollback"
+    rollback = params["attempt"] == "rollback"
     done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
     return {
         "changed": done.changed,
@@ -128,7 +124,7 @@ def perform(task: Task) -> dict:
 
 
 def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
+    run_module(ARGUMENT_SPEC, perform, **CONSTRAINTS)
 
 
 if __name__ == "__main__":

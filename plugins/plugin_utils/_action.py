@@ -23,6 +23,7 @@ from ansible.utils.display import Display
 from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._step import step_options
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
     OPTIONS,
     VARIABLE_PREFIX,
@@ -65,6 +66,8 @@ class HitlessAction(ActionBase):
         return result
 
     def _make_task(self, variables: Mapping[str, Any]) -> Task:
+        if self._task.args.get("in_rollout") is True:
+            self._task.args = {**self._of_rollout(variables), **self._task.args}
         settings = self._settings(variables)
         params = self._validated()
         options = connection_options(params, settings, os.environ)
@@ -85,6 +88,11 @@ class HitlessAction(ActionBase):
         if checked.error_messages:
             raise HitlessError("; ".join(checked.error_messages))
         return dict(checked.validated_parameters)
+
+    def _of_rollout(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that the run gives to its steps, as far as this one has them. What is there is no template."""
+        found = step_options(variables["hostvars"].raw_get, str(variables["inventory_hostname"]), variables)
+        return {name: value for name, value in found.items() if name in self.module.ARGUMENT_SPEC}
 
     def _settings(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The variables ``hitless_consul_<option>`` of this host that the task can use, templated.
