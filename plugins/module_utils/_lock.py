@@ -14,15 +14,13 @@ its own, ``_keeper.py``, renews the session. Facts about Consul that this rests 
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -64,17 +62,19 @@ class Holder:
     :param holder: who, ``user@host`` or as AWX knows them.
     :param since: UTC, ``2026-11-23T14:22:33Z``.
     :param message: what for, in a few words.
+    :param origin: from where, ``host:folder`` or the address of AWX's job.
     """
 
     deployment: str
     holder: str
     since: str
     message: str = ""
+    origin: str = ""
 
     @classmethod
-    def now(cls, deployment: str, holder: str, message: str = "") -> Holder:
+    def now(cls, deployment: str, holder: str, message: str = "", origin: str = "") -> Holder:
         """A holder since this moment."""
-        return cls(deployment, holder, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", message)
+        return cls(deployment, holder, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", message, origin)
 
     @classmethod
     def parse(cls, text: str) -> Holder:
@@ -85,13 +85,14 @@ class Holder:
             data = {"message": text[:200]}
         if not isinstance(data, dict):
             data = {"message": text[:200]}
-        return cls(*(str(data.get(name) or "") for name in ("deployment", "holder", "since", "message")))
+        return cls(*(str(data.get(name) or "") for name in ("deployment", "holder", "since", "message", "origin")))
 
     def __str__(self) -> str:
         parts = [self.holder or "somebody unnamed"]
         if self.since:
             parts.append(f"since {self.since}")
-        about = [part for part in (self.message, self.deployment and f"deployment {self.deployment}") if part]
+        deployment = self.deployment and f"deployment {self.deployment}"
+        about = [part for part in (self.message, deployment, self.origin) if part]
         return " ".join(parts) + (f" ({', '.join(about)})" if about else "")
 
 
@@ -107,21 +108,6 @@ class Held:
     holder: Holder
     session: str
     alive: bool
-
-
-def default_holder(variables: Mapping[str, Any] | None = None) -> str:
-    """``user@host``; in a job of AWX, by the variables it sets, who started which job."""
-    given = variables or {}
-    for product in ("awx", "tower"):
-        job = given.get(f"{product}_job_id")
-        if job:
-            user = given.get(f"{product}_user_name") or given.get(f"{product}_schedule_name") or "AWX"
-            return f"{user} (AWX job {job})"
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry in passwd
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def acquire(

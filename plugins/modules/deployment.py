@@ -73,7 +73,9 @@ options:
     description: Who runs it (O(state=started)). Default is C(user@host), or what AWX says of its job.
     type: str
   origin:
-    description: From where (O(state=started)). Default is the controller's name and working directory.
+    description:
+      - From where (O(state=started)).
+      - Default is the controller's name and working directory, in a job of AWX the job's address.
     type: str
   reason:
     description: Why the run stopped before its end (O(state=finished)).
@@ -237,14 +239,11 @@ text:
   sample: "web: nothing to recover."
 """
 
-import os
-import socket
-
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, new_deployment_id
-from ansible_collections.hitless.consul.plugins.module_utils._lock import default_holder
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     CANCELLED,
@@ -302,8 +301,8 @@ def started(task: Task, keys: Keys) -> dict:
         version=version,
         direction=params["direction"],
         message=params["note"],
-        holder=params["holder"] or default_holder(task.variables),
-        origin=params["origin"] or f"{socket.gethostname()}:{os.getcwd()}",
+        holder=params["holder"] or who(task.variables),
+        origin=params["origin"] or whence(task.variables),
         started=timestamp(),
         batches=batches,
         hosts=hosts,

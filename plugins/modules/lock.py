@@ -110,6 +110,7 @@ holder:
     holder: anna@deploy1
     since: "2026-11-23T14:22:33Z"
     message: web 1.4.2
+    origin: deploy1:/srv/web
 waited:
   description: Seconds it took until the lock was free.
   returned: O(state=present)
@@ -122,6 +123,7 @@ from dataclasses import asdict, dataclass
 
 from ansible_collections.hitless.consul.plugins.module_utils import _lock as lock
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
@@ -184,7 +186,7 @@ def _present(task: Task, keys: Keys, run: Run | None) -> dict:
         if session:
             return {"changed": False, "session": session, "holder": asdict(held.holder), "waited": 0.0}
     holder = lock.Holder.now(
-        params["deployment"], params["holder"] or lock.default_holder(task.variables), params["note"]
+        params["deployment"], params["holder"] or who(task.variables), params["note"], whence(task.variables)
     )
     diff = {"before": asdict(held.holder) if held else {}, "after": asdict(holder)}
     result = {"changed": True, "session": "", "holder": asdict(holder), "waited": 0.0, "diff": diff}

@@ -12,10 +12,14 @@ import yaml
 from tests import link_tree
 from tests.rollout.support import install_collection
 
-NEEDED = {"LICENSE", "MANIFEST.json", "FILES.json", "README.md", "meta/runtime.yml", "requirements.txt"}
+NEEDED = {
+    *("LICENSE", "MANIFEST.json", "FILES.json", "README.md", "bindep.txt", "execution-environment.yml"),
+    *("meta/execution-environment.yml", "meta/runtime.yml", "requirements.txt"),
+}
 RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
 ALLOWED = {
-    *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.txt"),
+    *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+    *("bindep.txt", "execution-environment.yml", "requirements.txt"),
     *("changelogs", "docs", "examples", "extensions", *RUNTIME_FOLDERS),
 }
 

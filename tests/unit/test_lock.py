@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 from dataclasses import asdict
 
 import pytest
@@ -18,7 +15,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 ANNA = lock.Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2")
 
 
-@given(st.builds(lock.Holder, st.text(), st.text(), st.text(), st.text()))
+@given(st.builds(lock.Holder, st.text(), st.text(), st.text(), st.text(), st.text()))
 def test_a_holder_reads_back_as_written(holder: lock.Holder) -> None:
     assert lock.Holder.parse(json.dumps(asdict(holder))) == holder
 
@@ -35,6 +32,8 @@ def test_a_holder_is_told_in_words() -> None:
     told = "anna@deploy1 since 2026-11-23T14:22:33Z (web 1.4.2, deployment 20261123T142233Z-1.4.2-7f3a)"
     assert str(ANNA) == told
     assert str(lock.Holder("", "ben", "", "")) == "ben"
+    job = "https://awx.example.com/#/jobs/playbook/42"
+    assert str(lock.Holder("", "ben (AWX job 42)", "", "web 2", job)) == f"ben (AWX job 42) (web 2, {job})"
 
 
 def test_the_refusal_says_what_to_do() -> None:
@@ -44,26 +43,3 @@ def test_the_refusal_says_what_to_do() -> None:
     assert "also after 30 s" in str(error)
     assert "rollout_lock_wait" in str(error)
     assert error.details == {"holder": asdict(ANNA)}
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"awx_job_id": 42, "awx_user_name": "anna"}, "anna (AWX job 42)"),
-        ({"tower_job_id": "42", "tower_user_name": "anna"}, "anna (AWX job 42)"),
-        ({"awx_job_id": 42, "awx_schedule_name": "nightly"}, "nightly (AWX job 42)"),
-        ({"awx_job_id": 42}, "AWX (AWX job 42)"),
-        ({"awx_user_name": "anna"}, f"{getpass.getuser()}@{socket.gethostname()}"),
-    ],
-)
-def test_who_is_told_by_default(variables: dict[str, object], expected: str) -> None:
-    assert lock.default_holder(variables) == expected
-
-
-def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nameless() -> str:
-        raise KeyError("getpwuid(): uid not found")
-
-    monkeypatch.setattr(getpass, "getuser", nameless)
-
-    assert lock.default_holder() == f"uid {os.getuid()}@{socket.gethostname()}"

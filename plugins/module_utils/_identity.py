@@ -1,0 +1,50 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who runs this, and from where, as the lock and the record tell others (a private helper of this collection).
+
+AWX (and Automation Platform, whose variables begin with ``tower`` as well) gives each job the extra variables
+``awx_job_id``, ``awx_user_name`` and so on, and its own address in the environment as ``AWX_HOST``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+_PRODUCTS = ("awx", "tower")
+
+
+def who(variables: Mapping[str, Any] | None = None) -> str:
+    """``user@host``; in a job of AWX, by the variables it sets, who started which job."""
+    job, said = _job(variables or {})
+    if job:
+        return f"{said.get('user_name') or said.get('schedule_name') or 'AWX'} (AWX job {job})"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without an entry in passwd
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def whence(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ) -> str:
+    """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications."""
+    job, said = _job(variables or {})
+    if not job:
+        return f"{socket.gethostname()}:{os.getcwd()}"
+    if environment.get("AWX_HOST"):
+        return f"{environment['AWX_HOST'].rstrip('/')}/#/jobs/playbook/{job}"
+    return f"AWX job template {said['job_template_name']}" if said.get("job_template_name") else "AWX"
+
+
+def _job(variables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The number of the job, empty outside of AWX, and what else is said of it."""
+    for product in _PRODUCTS:
+        if variables.get(f"{product}_job_id"):
+            prefix = f"{product}_"
+            said = {name.removeprefix(prefix): value for name, value in variables.items() if name.startswith(prefix)}
+            return str(said["job_id"]), said
+    return "", {}

@@ -1,0 +1,111 @@
+"""The project to copy, in jobs as AWX runs them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import Lab
+from lab.nodes import wait_until
+from tests.rollout.awx import ADDRESS, IS_ROOT, Awx, JobResult
+from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.support import Ansible
+
+SLOW = "2.0.0-deployslow4"
+SURVEY = {"rollout_service": "web", "rollout_batch_size": "2", "rollout_message": ""}
+"""Answers come as text, and those left out as empty text."""
+
+
+@pytest.fixture
+def awx(ansible: Ansible, fleet: Lab) -> Iterator[Awx]:
+    # Not below pytest's own folder, which no other user may enter.
+    with tempfile.TemporaryDirectory(prefix="awx") as folder:
+        awx = Awx(ansible, fleet, Path(folder))
+        awx.variables["rollout_min_healthy"] = "50%"
+        awx.sync()
+        yield awx
+
+
+def check_readable(result: JobResult) -> None:
+    """Nothing but text and colours in what the job's view shows."""
+    for event in result.events:
+        text = event["stdout"].replace("\x1b[", "")
+        assert not {character for character in text if ord(character) < 32} - set("\r\n\t"), event["stdout"]
+
+
+@pytest.mark.oldest
+def test_jobs(awx: Awx, drive: Drive) -> None:
+    with Load(drive.lab) as load:
+        done = awx.job("rollout", {**SURVEY, "rollout_version": "2.0.0", "rollout_message": "see {{ ticket }} 17"})
+        assert done.status == "successful", done.stdout
+        record = drive.record()
+        failed = awx.job("rollout", {**SURVEY, "rollout_version": "3.0.0-broken"}, user="ben")
+    load.check_nothing_lost()
+    assert drive.running() == ["2.0.0"] * 5
+    assert (record["holder"], record["origin"]) == ("anna (AWX job 41)", f"{ADDRESS}/#/jobs/playbook/41")
+    assert record["message"] == "see {{ ticket }} 17"
+    assert [len(batch) for batch in record["plan"]["batches"]] == [2, 2, 1]
+    handed_on = done.artifacts["hitless_deployment"]
+    assert handed_on["id"] == record["id"]
+    assert handed_on["result"] == "successful"
+    assert handed_on["hosts"] == {f"web{number}": "ok" for number in range(1, 6)}
+    assert handed_on["table"] in done.stdout.replace("\r", "")
+    assert handed_on["verdict"] == record["description"]
+    check_readable(done)
+
+    assert (failed.status, failed.failed_hosts >= {"web1", "web2"}) == ("failed", True)
+    assert failed.artifacts["hitless_deployment"]["result"] == "failed"
+    assert failed.artifacts["hitless_deployment"]["hosts"]["web1"] == "rolled_back"
+    check_readable(failed)
+    before = drive.record()
+    again = awx.job("rollout", {**SURVEY, "rollout_version": "3.0.0-broken"}, limit="web1,web2")
+    assert again.status == "failed"
+    assert "relaunch on all hosts, not on the failed ones" in flat(again.stdout), again.stdout
+    assert drive.record() == before
+    assert drive.is_settled()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
+def test_cancelled_with_its_container(awx: Awx, drive: Drive) -> None:
+    """The keeper of the lock dies, too; so the lock ends with its TTL, and the next job finishes the work."""
+    awx.variables["rollout_hosts"] = "web1:web2:web3"
+    with Load(drive.lab) as load:
+        with awx.launch("rollout", {**SURVEY, "rollout_version": SLOW}, container=True) as job:
+            wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), 90)
+            job.destroy()
+            assert job.wait().status == "gone"
+        assert drive.holds_lock(), "nobody is left to release it"
+        refused = awx.job("rollout", {**SURVEY, "rollout_version": SLOW})
+        assert refused.status == "failed"
+        assert "anna (AWX job 41) since" in flat(refused.stdout)
+        assert f"{ADDRESS}/#/jobs/playbook/41" in flat(refused.stdout), refused.stdout
+        done = awx.job("rollout", {**SURVEY, "rollout_version": SLOW, "rollout_lock_wait": "60"})
+    assert done.status == "successful", done.stdout
+    load.check_nothing_lost()
+    assert drive.running() == [SLOW] * 3 + ["1.0.0"] * 2
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_cancelled_by_the_runner(awx: Awx, drive: Drive) -> None:
+    """The keeper outlives the process group that is killed: it frees the lock at once, and recover tidies up."""
+    with Load(drive.lab) as load:
+        with awx.launch("rollout", {**SURVEY, "rollout_version": SLOW}, container=False) as job:
+            wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), 90)
+            job.cancel()
+            assert job.wait().status == "canceled"
+        wait_until("the lock is free", lambda: not drive.holds_lock(), 10)
+        assert drive.record()["state"] == "interrupted"
+        assert drive.maintenance().keys() == {"web1", "web2"}
+        variables = {"rollout_check_interval": 2}
+        recovered = awx.job("recover", {"rollout_service": "web"}, variables=variables)
+        assert recovered.status == "successful", recovered.stdout
+        assert not drive.maintenance()
+        done = awx.job("rollout", {**SURVEY, "rollout_version": SLOW})
+    assert done.status == "successful", done.stdout
+    load.check_nothing_lost()
+    assert drive.running() == [SLOW] * 5
+    assert drive.is_settled()
