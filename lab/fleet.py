@@ -31,6 +31,7 @@ from . import deploy, inventory
 from .agents import Authority, Certificate, ConsulError, Http, LabError, quote
 from .balancer import METHODS, SLOTS, Balancer
 from .binaries import BinaryError, consul_version, find_consul, find_consul_template, find_tool
+from .deploy_agent import policy as deploy_agent_policy
 from .load import LoadGenerator
 from .network import take_network
 from .nodes import APP_PORT, SSH_PORT, VM, LoadBalancerNode, Node, Server, wait_until
@@ -58,6 +59,7 @@ class Settings:
     deregister_after: str | None
     version_meta: bool
     tags: list[str]
+    agent: str
     consul: str
     consul_version: str
     inventory_variables: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +76,9 @@ class Lab:
     balancer: how the load balancer follows Consul, haproxy-dns, haproxy-template or nginx-template.
     directory: where its state goes (made, and removed at the end; None: a new one under /tmp). lifetime: seconds after
     which it ends by itself. check_interval, check_timeout, deregister_after: of the service's HTTP check.
-    version_meta: the service's meta tells the first version. tags: of the service. inventory_variables: for every VM,
+    version_meta: the service's meta tells the first version. tags: of the service.
+    agent: "" for none, or how the deploy agent of each VM watches: "watch" (itself) or "consul" (by `consul watch`).
+    inventory_variables: for every VM,
     beside what is needed. keep: leave the directory for a look.
     detached: it outlives this process (until stop() or the lifetime). state_file: removed when the lab ends.
     """
@@ -99,6 +103,7 @@ class Lab:
         deregister_after: str | None = None,
         version_meta: bool = True,
         tags: Sequence[str] = (),
+        agent: str = "",
         inventory_variables: Mapping[str, Any] | None = None,
         keep: bool = False,
         detached: bool = False,
@@ -134,6 +139,7 @@ class Lab:
                 deregister_after=deregister_after,
                 version_meta=version_meta,
                 tags=list(tags),
+                agent=agent,
                 inventory_variables=dict(inventory_variables or {}),
                 consul="",
                 consul_version="0.0.0",
@@ -250,6 +256,8 @@ class Lab:
             vm.start_app(self.settings.version)
             if self.settings.ssh:
                 vm.start_sshd(wait=False)
+            if self.settings.agent:
+                vm.deploy_agent.start()
         self.write_inventory()
         self._save()
         for node in [*self.servers, *nodes]:
@@ -392,8 +400,11 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company."""
-        variables = {"CONSUL_HTTP_ADDR": self.url}
+        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company.
+
+        HITLESS_LAB, its directory, is for the lab.yml of the examples.
+        """
+        variables = {"CONSUL_HTTP_ADDR": self.url, "HITLESS_LAB": str(self.directory)}
         if self.settings.acl:
             variables["CONSUL_HTTP_TOKEN"] = self.management_token
         certificate = self.certificate
@@ -479,7 +490,13 @@ class Lab:
         reads = 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
         self.settings.tokens["dns"] = self.create_token(reads, "dns")
         for vm in self.vms:
-            self._node_token(vm.name, service=True)
+            self._vm_tokens(vm.name)
+
+    def _vm_tokens(self, name: str) -> None:
+        self._node_token(name, service=True)
+        if self.settings.agent:
+            rules = deploy_agent_policy(name, self.settings.service)
+            self.settings.tokens[f"deploy-{name}"] = self.create_token(rules, f"deploy-{name}")
 
     def _node_token(self, name: str, service: bool = False) -> str:
         rules = f'node "{name}" {{ policy = "write" }} agent "{name}" {{ policy = "write" }}'
@@ -501,7 +518,7 @@ class Lab:
             raise LabError(f"the lab has {SLOTS} VMs already, as many as the load balancer has slots")
         vm = VM(self, max((vm.number for vm in self.vms), default=0) + 1)
         if self.settings.acl:
-            self._node_token(vm.name, service=True)
+            self._vm_tokens(vm.name)
         vm.configure()
         if register:
             self._render([vm])
@@ -509,6 +526,8 @@ class Lab:
         vm.start_app(version or self.settings.version)
         if self.settings.ssh:
             vm.start_sshd(wait=False)
+        if self.settings.agent:
+            vm.deploy_agent.start()
         self.vms.append(vm)
         self.settings.vms = [one.number for one in self.vms]
         vm.wait_agent()
@@ -528,6 +547,8 @@ class Lab:
         vm.agent.call("PUT", "agent/leave", timeout=20)
         wait_until(f"{name} has left", lambda: not self.unit_runs(f"{name}.consul"), 20)
         vm.stop_app()
+        if self.settings.agent:
+            vm.deploy_agent.stop()
         if self.settings.ssh:
             vm.stop_sshd()
         self.vms.remove(vm)
@@ -576,15 +597,19 @@ class Lab:
     def write_inventory(self, variables: Mapping[str, Any] | None = None) -> Path:
         """Write all inventories (again) and return their folder; `variables` replace the lab's inventory_variables.
 
-        static-local.yml and static-ssh.yml: hosts web1… in the group `web` (the service's name). local/web.consul.yml
-        and ssh/web.consul.yml: sources of hitless.consul.catalog with the connection in a group_vars/all.yml.
+        static-local.yml, static-ssh.yml, static-agent.yml: hosts web1… in the group `web` (the service's name).
+        local/web.consul.yml, ssh/…, agent/…: sources of hitless.consul.catalog with the connection in a
+        group_vars/all.yml.
         """
         folder = self.directory / "inventory"
         if variables is not None:
             self.settings.inventory_variables = dict(variables)
         common = {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy", **self.settings.inventory_variables}
         source = {"plugin": "hitless.consul.catalog", "url": self.url, "services": [self.settings.service]}
-        for kind in ("local", "ssh") if self.settings.ssh else ("local",):
+        also = (("ssh", self.settings.ssh), ("agent", bool(self.settings.agent)))
+        for kind in ("local", *(kind for kind, there in also if there)):
+            if kind == "agent":
+                common = {"rollout_mode": "agent", **self.settings.inventory_variables}
             hosts = {
                 vm.name: self._host(vm.name, vm.name, vm.address, vm.agent_url, kind, vm.directory) for vm in self.vms
             }
@@ -610,7 +635,10 @@ class Lab:
     ) -> dict[str, Any]:
         """Variables of one host; `node` only where the inventory does not say it itself."""
         ssh = self.directory / "ssh"
-        if kind == "ssh":
+        if kind == "agent":
+            # Whoever tries to log in all the same is refused.
+            connection = inventory.ssh_connection(address, 1, _user(), ssh / "key", ssh / "config")
+        elif kind == "ssh":
             connection = inventory.ssh_connection(address, SSH_PORT, _user(), ssh / "key", ssh / "config")
         else:
             connection = inventory.local_connection()

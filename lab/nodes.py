@@ -34,6 +34,7 @@ from .agents import (
     quote,
 )
 from .binaries import find_tool
+from .deploy_agent import DeployAgent
 from .supervisor import SOCKET_NAME
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class VM(Node):
         self.deploys_log = self.directory / "deploys.log"
         self.ssh_port = SSH_PORT
         self._unit = f"{self.name}.app"
+        self.deploy_agent = DeployAgent(self)
 
     def service_definition(self) -> dict[str, Any]:
         """The service as the role consul_service is told of it."""
@@ -256,6 +258,8 @@ class VM(Node):
         text = (HERE / "deploy.py").read_text(encoding="utf-8")
         script.write_text(f"#!{sys.executable} -I\n{text}", encoding="utf-8")
         script.chmod(0o755)
+        if self.lab.settings.agent:
+            self.deploy_agent.configure()
         if self.lab.settings.ssh:
             self._configure_sshd()
 

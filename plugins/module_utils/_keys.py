@@ -11,7 +11,10 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
     nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
-    nodes/<node>/deployment/<service>/status         JSON {deployment, state, at, message}
+    nodes/<node>/deployment/<service>/new            JSON, a request to the machine's own agent, see _request.py
+    nodes/<node>/deployment/<service>/status         JSON {deployment, state, at, message, request, steps}
+    nodes/<node>/log/<service>/<id>/<n>              text, what a deployment printed there, by the machine's own agent
+    deploy/<service>/deployments/<id>/log/<host>/<n> text, what happened to a host, by the callback deployment_log
 """
 
 from __future__ import annotations
@@ -123,3 +126,14 @@ class Keys:
 
     def status(self, node: str) -> str:
         return f"{self.node(node)}status"
+
+    def new(self, node: str) -> str:
+        return f"{self.node(node)}new"
+
+    def agent_log(self, node: str, deployment: str) -> str:
+        """Below a prefix of the node's own, so that its token can be kept to that."""
+        prefix = f"{self.nodes}/{checked_name(node, 'node')}/log/{self.service}/"
+        return f"{prefix}{checked_name(deployment, 'deployment')}/"
+
+    def run_log(self, deployment: str, host: str) -> str:
+        return f"{self.deployment(deployment)}log/{checked_name(host, 'host')}/"

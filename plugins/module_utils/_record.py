@@ -57,6 +57,7 @@ SETTINGS = (
     "maintenance",
     "min_healthy",
     "min_healthy_time",
+    "mode",
     "progress_deadline",
     "rollback",
     "skip_current",
@@ -115,6 +116,7 @@ class Outcome:
     :param from_version: what ran before; ``to_version``: what was to run.
     :param seconds: its turn took.
     :param output: the end of what the deployment printed.
+    :param steps: {state, at} of each step of its turn, in their order.
     """
 
     host: str
@@ -128,6 +130,7 @@ class Outcome:
     seconds: float | None = None
     error: str = ""
     output: str = ""
+    steps: tuple[Mapping[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in its key and in results; error and output are bounded."""
@@ -145,6 +148,7 @@ class Outcome:
             "seconds": None if self.seconds is None else round(self.seconds, 2),
             "error": self.error[:ERROR_LIMIT],
             "output": self.output[-OUTPUT_LIMIT:],
+            "steps": [{"state": str(step.get("state")), "at": str(step.get("at"))} for step in self.steps],
         }
 
     def to_json(self) -> str:
@@ -168,6 +172,7 @@ class Outcome:
             seconds=data.get("seconds"),
             error=str(data.get("error") or ""),
             output=str(data.get("output") or ""),
+            steps=_steps_of(data.get("steps")),
         )
 
 
@@ -406,6 +411,10 @@ def within_budget(outcomes: Sequence[str], failure_budget: int) -> bool:
     """Whether a failed deployment reached every host and spent no more than its failure budget."""
     spent = sum(outcome in SPENDING for outcome in outcomes)
     return PENDING not in outcomes and 0 < spent <= failure_budget
+
+
+def _steps_of(data: object) -> tuple[Mapping[str, str], ...]:
+    return tuple(step for step in data if isinstance(step, dict)) if isinstance(data, list) else ()
 
 
 def _dump(data: Mapping[str, Any]) -> str:

@@ -39,9 +39,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_values imp
 PREFIX = "rollout_"
 RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
 """What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
-LATER = ("mode", "waves_by", "waves", "bake_time", "pause_after", "probe", "analysis", "drain_observe")
+LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis", "drain_observe")
 """Options of later versions."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
+NEEDS_CONNECTION = (
+    "deploy_tasks",
+    "deploy_role",
+    "deploy_success_codes",
+    "become",
+    "gather_facts",
+    "prepare_tasks",
+    "smoke_tasks",
+)
+"""Options that only the mode push can follow."""
 UNSET = (None, "")
 """Values that stand for "not set": a survey of AWX sends empty text for an answer that was left out."""
 
@@ -81,6 +91,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("service", ServiceName(), help="the service to roll over, by its name in Consul", shown="required"),
     Option("version", Version(), help="the version to go to; not needed by the playbook `rollback`", shown="required"),
     Option("hosts", HostsPattern(), help="the hosts, in the inventory's order", shown="`service_<rollout_service>`"),
+    Option(
+        "mode",
+        Choice(("push", "agent")),
+        "push",
+        "deploy over the hosts' connections, or ask the deploy agent of each machine (no SSH), see agent-mode.md",
+    ),
     Option("tags", Names(), [], "only instances with all of these service tags (prod and staging under one name)"),
     Option("deploy_command", Text("command line"), help="deployment: a command line, run on the host", per_host=True),
     Option("deploy_tasks", TasksFile(), help="or a tasks file"),
@@ -153,6 +169,19 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("strict", Flag(), False, "hosts that were left out make the exit code non-zero"),
     Option("lock_wait", _SECONDS, 0, "to wait for another deployment of the service to end"),
+    Option(
+        "pickup_deadline",
+        _SOME_SECONDS,
+        60,
+        "agent mode: a machine has to take its request, and may be out of Consul's sight",
+    ),
+    Option(
+        "show_log",
+        Choice(("always", "failed", "never")),
+        "failed",
+        "what the deployment prints on the machines: shown as it comes, where it failed, or not at all",
+    ),
+    Option("agent_event", Flag(), False, "agent mode: also fire a Consul event, a hint that nothing depends on"),
     Option("keep_deployments", Number(1), 20, "deployments whose records are kept"),
     Option("message", Text(), "", "why, shown with the lock and the deployment", shown="-"),
     Option("direction", Choice(("deploy", "rollback")), "deploy", "set by the playbooks, not by you"),
@@ -262,9 +291,11 @@ class RolloutOptions:
         }
 
 
-def read_options(sources: Sources) -> RolloutOptions:
+def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     """All options of a rollout, or a refusal; nothing has been changed then.
 
+    :param deploys: whether a version is going to be deployed; a recovery needs neither one nor a way to deploy it, and
+        looks for no hooks.
     :raises HitlessError: one clear sentence.
     """
     refuse_partial_run(sources.command_line)
@@ -274,12 +305,17 @@ def read_options(sources: Sources) -> RolloutOptions:
     reader.check_names(hosts)
     _refuse_ignored_files(sources.places)
     options = {option.name: reader.read(option) for option in OPTIONS if not option.per_host}
+    if not deploys:
+        return RolloutOptions(options, hosts, [], [], [])
     _refuse_contradictions(options)
-    way = reader.deploy_way(options)
+    way = "request" if options["mode"] == "agent" else reader.deploy_way(options)
+    if options["mode"] == "agent":
+        reader.refuse_connections(options)
+    reader.check_health_match()
     hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
     options |= {hook.option: hook.target for hook in hooks}
     back = ["prove", "smoke", "return"] if options["smoke_tasks"] else ["bring_back"]
-    rollback_steps = ["take_out", way, *back]
+    rollback_steps = ["take_out", way, *back] if options["mode"] == "push" else ["request"]
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
     return RolloutOptions(options, hosts, hooks, steps, rollback_steps)
@@ -437,11 +473,34 @@ class _Reader:
                 f"rollout_deploy_command is set for {with_command[0]}, and not for {', '.join(missing[:5])}.",
                 hint="Set it for every host.",
             )
+        return ways[0]
+
+    def refuse_connections(self, options: Mapping[str, Any]) -> None:
+        """Agent mode logs in nowhere: what would need that is refused, and never left out silently."""
+        with_command = self._hosts_with("deploy_command")
+        if with_command:
+            raise HitlessError(
+                f"rollout_deploy_command is set for {with_command[0]}, and in agent mode a machine's own configuration "
+                "says what its deployment is.",
+                hint="Set deploy_agent_services of the role deploy_agent there, and empty the option for this mode: "
+                "-e rollout_deploy_command=",
+            )
+        needs_connection = [
+            name for name in NEEDS_CONNECTION if options[name] not in UNSET and options[name] != BY_NAME[name].default
+        ]
+        if needs_connection:
+            named = " and ".join(PREFIX + name for name in needs_connection)
+            raise HitlessError(
+                f"{named} cannot be used with rollout_mode agent, which logs in on no host.",
+                hint="Let the deployment command of the machine do it, or remove the option.",
+            )
+
+    def check_health_match(self) -> None:
+        """A match needs an address to ask."""
         asked = set(self._hosts_with("health_url"))
         unasked = [host for host in self._hosts_with("health_match") if host not in asked]
         if unasked:
             raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
-        return ways[0]
 
     def _hosts_with(self, name: str) -> list[str]:
         """Hosts for which an option is set that is read there, later."""

@@ -15,6 +15,14 @@ description:
   - It never fails for a host that cannot be reached; the result says so, and the plan decides.
 author:
   - Hitless contributors (@hitless)
+options:
+  mode:
+    description:
+      - V(agent) connects to nothing, since the machine's own deploy agent does the work; the plan finds by Consul's own
+        health of the node whether it is there.
+    type: str
+    choices: [push, agent]
+    default: push
 extends_documentation_fragment:
   - hitless.consul.cluster
   - hitless.consul.agent
@@ -49,13 +57,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task, agent_node
 
-ARGUMENT_SPEC = {**CLUSTER_SPEC, **AGENT_SPEC}
+ARGUMENT_SPEC = {
+    **CLUSTER_SPEC,
+    **AGENT_SPEC,
+    "mode": {"type": "str", "choices": ["push", "agent"], "default": "push"},
+}
 RETRY_FOR = 3.0
 """Seconds an agent that does not answer is tried: nothing has begun that would need patience."""
 
 
 def perform(task: Task) -> dict:
     expected = str(task.params["node"] or task.node_hint or "")
+    if task.params["mode"] == "agent":
+        return answer(task, expected)
     try:
         task.agent.retry_for = RETRY_FOR
         told = agent_node(task.agent)

@@ -73,6 +73,11 @@ options:
     description: The version a rollback goes to; empty where none is known.
     type: str
     default: ""
+  mode:
+    description: With V(agent) the machine's own deploy agent has seen to its maintenance already.
+    type: str
+    choices: [push, agent]
+    default: push
   error:
     description: Why the deployment failed, where it is the rollback that failed now.
     type: str
@@ -167,6 +172,7 @@ ARGUMENT_SPEC = {
     "from_version": {"type": "str", "default": ""},
     "to_version": {"type": "str", "default": ""},
     "rollback_to": {"type": "str", "default": ""},
+    "mode": {"type": "str", "choices": ["push", "agent"], "default": "push"},
     "error": {"type": "str", "default": ""},
     "host": {"type": "str"},
     "batch": {"type": "int"},
@@ -201,7 +207,9 @@ def carry_out(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Fa
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     turn.begin("failed", why)
     try:
-        if verdict == rescue.CLEARED:
+        if task.params["mode"] == "agent":
+            pass
+        elif verdict == rescue.CLEARED:
             for target in turn.targets:
                 clear(turn, target, failure)
         elif verdict == rescue.KEPT:
