@@ -270,9 +270,7 @@ class Lab:
 
     def _render(self, vms: Sequence[VM], balancer: bool = False) -> None:
         """Write what the roles write: the VMs' services, and the load balancer."""
-        requests: list[dict[str, Any]] = [
-            {"role": "consul_service", "variables": vm.role_variables()} for vm in vms
-        ]
+        requests: list[dict[str, Any]] = [{"role": "consul_service", "variables": vm.role_variables()} for vm in vms]
         if balancer:
             variables, files = self.balancer.role_variables(), self.balancer.files()
             requests.append({"role": "consul_load_balancer", "variables": variables, "files": files})
@@ -282,7 +280,13 @@ class Lab:
         environment = {**os.environ, "ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(self.directory / "ansible")}
         command = [sys.executable, str(HERE / "render.py")]
         done = subprocess.run(
-            command, env=environment, input=json.dumps(requests), capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=environment,
+            input=json.dumps(requests),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if done.returncode != 0:
             raise LabError(f"the roles' templates could not be rendered:\n{done.stderr}")

@@ -4,10 +4,10 @@
 
 """Renders the templates of the collection's roles as the roles would, in one process and without tasks.
 
-A lab starts in seconds; the roles themselves would take ten of them (each file is some module runs). So a lab's files
-are what the roles' own templates, defaults and checks make of the lab's variables; tests/rollout/test_machines.py runs the
-roles on a lab and finds nothing to change. Reads JSON on standard input: a list of {"role", "variables", "files": {template:
-[path, mode]}}, and for consul_service {"services", "folder", ...}.
+A lab starts in seconds; the roles would take ten (each file is some module runs). So a lab's files are what the
+roles' own templates, defaults and checks make of the lab's variables; tests/rollout/test_machines.py runs the roles on
+a lab, and they find nothing to change. Reads a list of requests as JSON: {"role", "variables"}, and for the load balancer
+"files", template -> [path, mode].
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def seconds(duration: object, what: str) -> float:
     """
     text = str(duration)
     if not _DURATION.fullmatch(text):
-        raise HitlessError(f'{what} is {duration!r}, which is no duration as Consul writes it, such as "10s" or "1h30m".')
+        raise HitlessError(
+            f'{what} is {duration!r}, which is no duration as Consul writes it, such as "10s" or "1h30m".'
+        )
     parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 

@@ -12,9 +12,10 @@
     balancer.py slots                 whether HAProxy that follows DNS has a slot for each instance; exit code 1 if not
     balancer.py status                whether it serves exactly what Consul calls healthy; exit code 1 if not
 
-An instance that leaves or returns is told to HAProxy by its runtime API. A new one, or any other change of the file, takes
-a reload, by HAProxy's master process, which hands its listeners over. nginx reloads each time. What does not pass the
-program's own check is never put in place: the last good file stays, and consul-template tries again.
+An instance that leaves or returns is told to HAProxy by its runtime API. A new one, or any other change of the file,
+takes a reload, by HAProxy's master process, which hands its listeners over. nginx reloads each time.
+What does not pass the program's own check is never put in place: the last good file stays, and consul-template tries
+again.
 
 Its settings are in balancer.json beside it. Needs Python 3.6 or newer and nothing else.
 """
@@ -32,6 +33,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOLD = 3.0  # seconds for which a service without any instance is not believed: Consul says so around a change of leader
+SLOTS = "consul_load_balancer_slots"
 RENDERED_WITHIN = 30.0  # seconds for consul-template to ask Consul
 RELOADED_WITHIN = 10.0  # seconds until the new process has to answer
 SECTION = re.compile(r"^\s*(?:backend|upstream)\s+(\S+)|^(?:frontend|listen|global|defaults|resolvers)\b|^\s*\}")
@@ -130,7 +132,7 @@ def check(settings, text):
     try:
         if settings["kind"] == "haproxy":
             files = [part for one in [*settings["before"], candidate] for part in ("-f", one)]
-            command = [settings["program"], "-c", "-q"] + files
+            command = [settings["program"], "-c", *files]
         else:
             command = [settings["program"], "-t", "-q", "-c", candidate]
             if settings["before"]:
@@ -140,7 +142,9 @@ def check(settings, text):
         )
         if done.returncode != 0:
             said = done.stdout.replace(candidate, settings["config"]).strip()
-            raise Refused("{} refuses the new configuration, the last good one stays:\n{}".format(settings["kind"], said))
+            raise Refused(
+                "{} refuses the new configuration, the last good one stays:\n{}".format(settings["kind"], said)
+            )
     finally:
         os.unlink(candidate)
         if os.path.exists(candidate + ".main"):
@@ -154,8 +158,11 @@ def nginx_whole(settings, candidate):
     pattern = r"include\s+[^;]*?{}\s*;".format(re.escape(os.path.basename(settings["config"])))
     changed, times = re.subn(pattern, "include {};".format(candidate), text)
     if not times:
-        raise Refused("{} does not include {}: add `include {};` to its http block".format(
-            main, settings["config"], settings["config"]))
+        raise Refused(
+            "{} does not include {}: add `include {};` to its http block".format(
+                main, settings["config"], settings["config"]
+            )
+        )
     with open(candidate + ".main", "w") as file:
         file.write(changed)
     # Relative includes are relative to the folder of the configuration.
@@ -169,7 +176,10 @@ def apply(settings, path):
     wanted, installed = read(path), read(settings["config"])
     emptied = [name for name, found in servers(installed).items() if found and not servers(wanted).get(name, True)]
     if emptied:
-        print("balancer: no instance of {} is healthy; asking again in {:g} s".format(", ".join(emptied), HOLD), flush=True)
+        print(
+            "balancer: no instance of {} is healthy; asking again in {:g} s".format(", ".join(emptied), HOLD),
+            flush=True,
+        )
         time.sleep(HOLD)
         wanted = rendered(settings, settings["template"])
     check(settings, wanted)
@@ -257,10 +267,8 @@ def no_slot(settings):
         slots = int(service.get("slots", settings["slots"]))
         count = len(instances(settings, service, passing=False))
         if count > slots:
-            problems.append(
-                "{} has {} instances and HAProxy {} slots for it, so that {} would get no traffic: raise "
-                "consul_load_balancer_slots".format(service["name"], count, slots, count - slots)
-            )
+            sentence = "{} has {} instances and HAProxy {} slots for it, so that {} would get no traffic: raise {}"
+            problems.append(sentence.format(service["name"], count, slots, count - slots, SLOTS))
     return problems
 
 
@@ -269,7 +277,10 @@ def not_served(settings):
     problems = []
     for service in settings["services"]:
         wanted, has = instances(settings, service, passing=True), served(settings, service["name"])
-        for what, which in (("healthy, and no traffic goes to", wanted - has), ("traffic goes to, and not healthy", has - wanted)):
+        for what, which in (
+            ("healthy, and no traffic goes to", wanted - has),
+            ("traffic goes to, and not healthy", has - wanted),
+        ):
             if which:
                 problems.append("{}: {}: {}".format(service["name"], what, ", ".join(sorted(which))))
     return problems

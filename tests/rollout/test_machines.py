@@ -1,0 +1,126 @@
+"""The roles that set machines up, on a running lab under load: a VM joins and leaves, wrong input changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import VM, Lab, wait_until
+from tests.fleet import CONSUL
+from tests.rollout.drive import Load
+from tests.rollout.support import CHECKOUT, Ansible, Result
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(vms=2, ssh=False, consul=CONSUL) as running:
+        yield running
+
+
+class Machines:
+    """Runs the roles on machines of a lab."""
+
+    def __init__(self, ansible: Ansible, lab: Lab) -> None:
+        self.lab = lab
+        self._ansible = ansible
+
+    def set_up(self, limit: str, *more: str, **variables: Any) -> Result:
+        inventory = self.lab.directory / "inventory" / "machines.yml"
+        playbook = CHECKOUT / "lab" / "machines.yml"
+        arguments = ["-i", inventory, playbook, "--limit", limit, "-e", json.dumps(variables), "--diff", *more]
+        return self._ansible.playbook(*arguments, env={**self.lab.environment, "ANSIBLE_PIPELINING": "1"})
+
+
+@pytest.fixture
+def machines(ansible: Ansible, fleet: Lab) -> Machines:
+    return Machines(ansible, fleet)
+
+
+def definition(vm: VM) -> Path:
+    return vm.directory / "consul.d" / "service-web.json"
+
+
+def test_the_lab_is_what_the_roles_make_of_it(machines: Machines) -> None:
+    """Also where an instance is in maintenance just then, which stays as it is."""
+    vm = machines.lab.vms[0]
+    vm.operator_maintenance("disk")
+    wait_until("the catalog shows it", lambda: vm.maintenance_reason() == "disk")
+    result = machines.set_up("all")
+    assert result.rc == 0, result.output
+    assert {host: counts["changed"] for host, counts in result.recap.items()} == {"lb": 0, "web1": 0, "web2": 0}
+    assert vm.maintenance_reason() == "disk"
+
+
+def test_a_sixth_machine_joins_under_load_and_leaves(machines: Machines) -> None:
+    """No task runs on the load balancer."""
+    lab = machines.lab
+    with Load(lab) as load:
+        vm = lab.add_vm("2.0.0", wait=False, register=False)
+        try:
+            joined = machines.set_up(vm.name)
+            assert joined.rc == 0, joined.output
+            assert [entry["Node"]["Node"] for entry in lab.services()] == ["web1", "web2", "web3"]
+            wait_until("it serves", lambda: "2.0.0" in load.report.by_version)
+            gone = [{**vm.service_definition(), "state": "absent"}]
+            left = machines.set_up(vm.name, consul_service_services=gone)
+            assert left.rc == 0, left.output
+            assert not definition(vm).exists()
+            assert f"{vm.address}:8080" not in lab.balancer.servers_up()
+            # The role has waited, so that whoever called it may go on at once.
+            vm.stop_app()
+        finally:
+            lab.remove_vm(vm.name)
+    load.check_nothing_lost()
+    again = lab.services()
+    assert [entry["Node"]["Node"] for entry in again] == ["web1", "web2"]
+
+
+def test_a_change_is_shown_first_and_made_then_without_a_restart(machines: Machines) -> None:
+    vm = machines.lab.vms[0]
+    before = definition(vm).read_text(encoding="utf-8")
+    pid = machines.lab.units()[f"{vm.name}.consul"]["pid"]
+    vm.operator_maintenance("disk")
+    changed = [{**vm.service_definition(), "tags": ["blue"], "weights": {"passing": 5, "warning": 1}}]
+    told = machines.set_up(vm.name, "--check", consul_service_services=changed)
+    assert told.rc == 0, told.output
+    assert '"blue"' in told.stdout
+    assert definition(vm).read_text(encoding="utf-8") == before
+    try:
+        done = machines.set_up(vm.name, consul_service_services=changed)
+        assert done.rc == 0, done.output
+        entry = next(entry for entry in machines.lab.services() if entry["Node"]["Node"] == vm.name)
+        assert (entry["Service"]["Tags"], entry["Service"]["Weights"]["Passing"]) == (["blue"], 5)
+        assert vm.maintenance_reason() == "disk"
+        assert machines.lab.units()[f"{vm.name}.consul"]["pid"] == pid
+    finally:
+        definition(vm).write_text(before, encoding="utf-8")
+        vm.reload_agent()
+
+
+def test_what_is_wrong_is_refused_before_the_agent_or_the_load_balancer_sees_it(machines: Machines) -> None:
+    lab, vm = machines.lab, machines.lab.vms[0]
+    before = definition(vm).read_text(encoding="utf-8")
+    right = vm.service_definition()
+    for wrong, text in (
+        ({**right, "prot": 80}, "invalid config key service.prot"),
+        ({**right, "version": 1.1}, "must be text"),
+    ):
+        refused = machines.set_up(vm.name, consul_service_services=[wrong])
+        assert refused.rc != 0
+        assert text in refused.output
+        assert definition(vm).read_text(encoding="utf-8") == before
+    config = lab.balancer.config.read_text(encoding="utf-8")
+    for options, text in (
+        ({"consul_load_balancer_slots": 1}, "web has 2 instances and HAProxy 1 slots for it"),
+        ({"consul_load_balancer_extra_frontend": ["bnid *:80"]}, "unknown keyword 'bnid'"),
+    ):
+        refused = machines.set_up("lb", **options)
+        assert refused.rc != 0
+        assert text in refused.output
+        assert lab.balancer.config.read_text(encoding="utf-8") == config
+    mended = machines.set_up("lb")
+    assert mended.rc == 0, mended.output

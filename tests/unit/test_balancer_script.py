@@ -1,0 +1,113 @@
+"""What balancer.py reads out of configurations, and what it tells HAProxy. Pure."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
+
+HAPROXY = """
+frontend clients
+    default_backend web
+backend web
+    balance roundrobin
+    server web1:web 10.0.0.1:8080 weight 1 check
+    server web2:web [fd00::2]:8080 weight 1 check
+backend api
+"""
+NGINX = """
+http {
+    upstream web {
+        server 10.0.0.1:8080 weight=1;
+        keepalive 32;
+    }
+    upstream api {
+        server 127.0.0.1:9 down;
+    }
+    server {
+        listen *:80;
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("balancer", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_servers_of_each_backend(script: ModuleType) -> None:
+    assert script.servers(HAPROXY) == {
+        "web": {"web1:web": "10.0.0.1:8080 weight 1 check", "web2:web": "[fd00::2]:8080 weight 1 check"},
+        "api": {},
+    }
+    assert script.servers(NGINX) == {"web": {"10.0.0.1:8080": "weight=1;"}, "api": {}}
+
+
+class Runtime:
+    """What HAProxy is told, and its answer."""
+
+    def __init__(self, answer: str = "") -> None:
+        self.told: list[str] = []
+        self._answer = answer
+
+    def ask(self, _path: str, command: str) -> str:
+        self.told.append(command)
+        return self._answer
+
+
+def state(address: str = "10.0.0.1", port: str = "8080", admin: int = 0) -> dict[str, str]:
+    return {"srv_addr": address, "srv_port": port, "srv_admin_state": str(admin)}
+
+
+ONE = {"web": {"web1": "10.0.0.1:8080 weight 1 check"}}
+
+
+def by_runtime(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, wanted: Any, before: Any, running: Any, answer: str = ""
+) -> tuple[bool, list[str]]:
+    runtime = Runtime(answer)
+    monkeypatch.setattr(script, "ask", runtime.ask)
+    return script.by_runtime({"socket": ""}, wanted, before, running), runtime.told
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "told"),
+    [
+        (ONE, {"web": {"web1": state()}}, []),
+        ({"web": {}}, {"web": {"web1": state()}}, ["set server web/web1 state maint"]),
+        ({"web": {}}, {"web": {"web1": state(admin=1)}}, []),
+        (
+            ONE,
+            {"web": {"web1": state(admin=1)}},
+            ["set server web/web1 weight 1", "set server web/web1 state ready"],
+        ),
+        (ONE, {"web": {"web1": state(address="10.0.0.9")}}, ["set server web/web1 addr 10.0.0.1 port 8080"]),
+    ],
+)
+def test_known_servers_leave_and_return_by_the_runtime_api(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, wanted: Any, running: Any, told: list[str]
+) -> None:
+    assert by_runtime(script, monkeypatch, wanted, ONE, running) == (True, told)
+
+
+def test_a_new_server_and_other_options_take_a_reload(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert by_runtime(script, monkeypatch, ONE, {}, {"web": {}}) == (False, [])
+    before = {"web": {"web1": "10.0.0.1:8080 weight 1 check inter 5s"}}
+    assert by_runtime(script, monkeypatch, ONE, before, {"web": {"web1": state()}}) == (False, [])
+
+
+def test_what_haproxy_does_not_do_takes_a_reload(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = {"web": {"web1": state()}}
+    done, _told = by_runtime(script, monkeypatch, {"web": {}}, ONE, running, answer="No such server.")
+    assert not done
