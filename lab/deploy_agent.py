@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .nodes import VM
 
-PROGRAM = Path(__file__).resolve().parent.parent / "roles" / "deploy_agent" / "files" / "hitless_deploy.py"
+PROGRAM = Path(__file__).resolve().parent.parent / "roles" / "deploy_agent" / "files" / "hitless_deploy"
 
 
 def policy(node: str, service: str) -> str:
@@ -105,7 +105,7 @@ class DeployAgent:
 
     def processes(self, *modes: str) -> list[int]:
         """The pids of its processes that were started in one of the modes."""
-        wanted = [[b"hitless_deploy.py", mode.encode(), str(self.config).encode()] for mode in modes]
+        wanted = [[b"hitless_deploy", mode.encode(), str(self.config).encode()] for mode in modes]
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():
