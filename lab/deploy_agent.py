@@ -92,9 +92,9 @@ class DeployAgent:
         self.stop()
         for pid in self.processes("command"):
             _kill(pid)
-        with contextlib.suppress(OSError, ValueError):
-            left = json.loads(next(self.state.glob("*/process.json")).read_text(encoding="utf-8"))
-            os.killpg(left["pid"], signal.SIGKILL)
+        for file in self.state.glob("*/process.json"):
+            with contextlib.suppress(OSError, ValueError):
+                os.killpg(json.loads(file.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
 
     def reset(self) -> None:
         """As on a new machine, and running."""
