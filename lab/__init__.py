@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .agents import ConsulError, LabError
-from .balancer import HAProxy
+from .balancer import Balancer
 from .binaries import BinaryError, find_consul
 from .fleet import Lab
 from .load import LoadGenerator, Report, Row
@@ -15,10 +15,10 @@ from .nodes import VM, Deploy, Node, Server, wait_until
 
 __all__ = [
     "VM",
+    "Balancer",
     "BinaryError",
     "ConsulError",
     "Deploy",
-    "HAProxy",
     "Lab",
     "LabError",
     "LoadGenerator",

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from .agents import ConsulError, LabError
-from .binaries import BinaryError, build_consul, fetch_consul
+from .balancer import METHODS
+from .binaries import BinaryError, build_consul, fetch_consul, fetch_consul_template
 from .demo import main as demo
 from .fleet import Lab
 from .nodes import APP_PORT, VM
@@ -68,6 +69,7 @@ def up(options: argparse.Namespace) -> None:
         acl=options.acl,
         tls=options.tls,
         haproxy_retries=not options.no_retries,
+        balancer=options.balancer,
         lifetime=options.hours * 3600,
         detached=True,
         state_file=state_file(),
@@ -87,14 +89,14 @@ def show(lab: Lab) -> None:
     """Addresses, and what runs where."""
     print(f"Lab in {lab.directory}, Consul {lab.settings.consul_version}")
     print(f"  Consul         {lab.url}")
-    print(f"  load balancer  {lab.frontend}  (statistics: {lab.haproxy.stats_url})")
+    print(f"  load balancer  {lab.frontend}  (statistics: {lab.balancer.stats_url})")
     print(f"  inventories    {lab.directory}/inventory")
     try:
         entries = {entry["Node"]["Node"]: entry for entry in lab.services()}
     except ConsulError as error:
         print(f"  Consul does not answer: {error}")
         entries = {}
-    traffic = lab.haproxy.servers_up()
+    traffic = lab.balancer.servers_up()
     for vm in lab.vms:
         checks = entries.get(vm.name, {"Checks": []})["Checks"]
         failing = [f"{check['CheckID']} {check['Status']}" for check in checks if check["Status"] != "passing"]
@@ -129,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--acl", action="store_true", help="default-deny ACLs")
     one.add_argument("--tls", action="store_true", help="HTTPS with client certificates")
     one.add_argument("--no-retries", action="store_true", help="the load balancer tries nothing again, so losses show")
+    one.add_argument("--balancer", choices=METHODS, default=METHODS[0], help="how the load balancer follows Consul")
     one.add_argument("--hours", type=float, default=8, help="it ends by itself after that")
     commands.add_parser("demo", help="a rollout under load, and one that has to put itself back, in a lab of its own")
     commands.add_parser("status", help="what runs where")
@@ -145,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("reason", nargs="?", help="none: ends it")
     one = commands.add_parser("fetch", help="put Consul into the cache; builds it with Go where it must")
     one.add_argument("--consul", help="the version")
+    one.add_argument("--consul-template", action="store_true", help="fetch consul-template instead")
     one.add_argument("--build", action="store_true", help="build at once, try no download")
     return top
 
@@ -171,6 +175,9 @@ def run(options: argparse.Namespace) -> int:
     elif options.command == "maintenance":
         current().vm(options.vm).operator_maintenance(options.reason or "", enable=options.reason is not None)
     elif options.command == "fetch":
+        if options.consul_template:
+            print(fetch_consul_template())
+            return 0
         build = options.build and options.consul
         print(build_consul(options.consul) if build else fetch_consul(options.consul, build=True))
     else:

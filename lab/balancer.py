@@ -2,97 +2,143 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The load balancer of a lab: HAProxy, which follows Consul by DNS."""
+"""The load balancer of a lab, as the role consul_load_balancer makes it, in its foreground mode."""
 
 from __future__ import annotations
 
 import signal
 import socket
-import string
 import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .agents import DNS_PORT, LabError
-from .binaries import find_tool
+from .binaries import find_consul_template, find_tool
 
 if TYPE_CHECKING:
     from .fleet import Lab
 
-TEMPLATE = Path(__file__).with_name("haproxy.cfg.template")
 FRONTEND_PORT = 8000
 STATS_PORT = 8404
 SLOTS = 50
+METHODS = ("haproxy-dns", "haproxy-template", "nginx-template")
 
 
-class HAProxy:
-    """The load balancer, as in haproxy.cfg.template."""
+class Balancer:
+    """HAProxy or nginx, and consul-template where it follows by that."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.config = lab.directory / "haproxy.cfg"
-        self.log = lab.directory / "haproxy.log"
+        self.method = lab.settings.balancer
+        self.kind, _, self._follows = self.method.partition("-")
+        self.folder = lab.load_balancer.directory
+        self.log = self.folder / f"{self.kind}.log"
         self.url = f"http://{lab.controller.address}:{FRONTEND_PORT}"
         self.stats_url = f"http://{lab.controller.address}:{STATS_PORT}/"
+        self.config = self.folder / ("haproxy.cfg" if self.kind == "haproxy" else "nginx.conf")
 
-    def configure(self) -> None:
-        """Write the configuration file."""
-        if self.lab.settings.haproxy_retries:
-            retries = (
-                "    # A request that no instance has seen goes to another one. Only GET is sent again after that.\n"
-                "    option redispatch 1\n    retries 3\n    retry-on conn-failure empty-response\n"
-                "    http-request disable-l7-retry if ! METH_GET"
-            )
+    @property
+    def by_template(self) -> bool:
+        """Whether consul-template runs beside it."""
+        return self._follows == "template"
+
+    def role_variables(self) -> dict[str, Any]:
+        """What the role is told."""
+        lab = self.lab
+        variables: dict[str, Any] = {
+            "method": self.method,
+            "services": [{"name": lab.settings.service}],
+            "bind": [f"{lab.controller.address}:{FRONTEND_PORT}"],
+            "stats": f"{lab.controller.address}:{STATS_PORT}",
+            "slots": SLOTS,
+            "retries": lab.settings.haproxy_retries,
+            "dns": f"{lab.load_balancer.address}:{DNS_PORT}",
+            "consul_url": lab.load_balancer.agent_url,
+            "token": lab.settings.tokens.get("dns", ""),
+            "run": "foreground",
+            "directory": str(self.folder),
+            "program": str(find_tool(self.kind, self.kind)),
+            "python": sys.executable,
+        }
+        if self.by_template:
+            variables["consul_template"] = str(find_consul_template())
+        if self.kind == "nginx":
+            # nginx's workers would drop to nobody, who cannot enter a lab's folder.
+            variables["extra_global"] = ["user root;"] if Path("/proc/self").stat().st_uid == 0 else []
+        certificate = lab.node_certificate(lab.load_balancer)
+        if certificate is not None:
+            names = (certificate.ca, certificate.certificate, certificate.key)
+            variables |= dict(zip(("ca_path", "client_cert", "client_key"), map(str, names), strict=True))
+        return {f"consul_load_balancer_{name}": value for name, value in variables.items()}
+
+    def files(self) -> dict[str, tuple[str, str]]:
+        """Template of the role -> path and mode, as its tasks have them."""
+        folder = self.folder
+        found = {"balancer.json.j2": (folder / "balancer.json", "600"), "run.j2": (folder / "run", "755")}
+        template = f"{self.config.name}.j2"
+        if self.by_template:
+            found[template] = (folder / f"{self.config.name}.ctmpl", "640")
+            found["follow.j2"] = (folder / "follow", "755")
+            found |= {f"{name}.j2": (folder / name, "600") for name in ("consul.hcl", "follow.hcl")}
         else:
-            retries = "    # Nothing is tried again, so that a missing drain shows. Not for production.\n    retries 0"
-        template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
-        text = template.substitute(
-            directory=self.lab.directory,
-            dns=f"{self.lab.load_balancer.address}:{DNS_PORT}",
-            service=self.lab.settings.service,
-            frontend=f"{self.lab.controller.address}:{FRONTEND_PORT}",
-            stats=f"{self.lab.controller.address}:{STATS_PORT}",
-            slots=SLOTS,
-            retries=retries,
-        )
-        self.config.write_text(text, encoding="utf-8")
+            found[template] = (self.config, "640")
+        return {name: (str(path), mode) for name, (path, mode) in found.items()}
 
     def start(self) -> None:
-        """Start it (in master-worker mode, so that it can reload)."""
-        program = str(find_tool("haproxy", "haproxy"))
-        command = [program, "-c", "-f", str(self.config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode != 0:
-            raise LabError(f"HAProxy refuses {self.config}:\n{done.stderr}")
-        # Only a reload may begin with what was known before: what a stopped one knew may be wrong by now.
-        (self.lab.directory / "haproxy.state").unlink(missing_ok=True)
-        self.lab.start_unit("haproxy", [program, "-W", "-f", str(self.config)], self.log)
+        """Start it, and what keeps it current."""
+        if self.by_template:
+            self.start_following()
+        self.lab.start_unit("balancer", [str(self.folder / "run")], self.log)
+
+    def start_following(self) -> None:
+        """Start consul-template."""
+        self.lab.start_unit("consul-template", [str(self.folder / "follow")], self.folder / "consul-template.log")
+
+    def kill_following(self) -> None:
+        """kill -9 of consul-template."""
+        self.lab.stop_unit("consul-template", signal.SIGKILL)
 
     def stop(self) -> None:
         """Stop it at once."""
-        self.lab.stop_unit("haproxy", signal.SIGTERM)
+        self.lab.stop_unit("balancer", signal.SIGTERM)
+
+    def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the role's balancer.py as a person would."""
+        command = [sys.executable, "-IS", str(self.folder / "balancer.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def reload(self) -> None:
-        """Read the configuration file again; the new process starts with the servers that the old one knew."""
-        (self.lab.directory / "haproxy.state").write_text(self.command("show servers state"), encoding="utf-8")
-        self.lab.ask({"op": "signal", "unit": "haproxy", "signal": int(signal.SIGUSR2)})
+        """Read the configuration again, losing nothing."""
+        done = self.script("reload")
+        if done.returncode != 0:
+            raise LabError(f"the load balancer did not reload: {done.stderr}")
 
     def command(self, text: str) -> str:
         """The answer of HAProxy's runtime API ("show stat", …)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(5)
-            connection.connect(str(self.lab.directory / "haproxy.sock"))
+            connection.connect(str(self.folder / "haproxy.sock"))
             connection.sendall(text.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def servers_up(self) -> list[str]:
         """Addresses (with port) of the instances that get traffic now."""
         try:
-            lines = self.command("show stat").splitlines()
+            return self._haproxy_servers() if self.kind == "haproxy" else self._nginx_servers()
         except OSError:
             return []
+
+    def _haproxy_servers(self) -> list[str]:
+        lines = self.command("show stat").splitlines()
         names = lines[0].lstrip("# ").split(",")
         rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
         service = self.lab.settings.service
         servers = [row for row in rows if row["pxname"] == service and row["svname"] not in ("FRONTEND", "BACKEND")]
         return sorted(row["addr"] for row in servers if row["status"].startswith("UP"))
+
+    def _nginx_servers(self) -> list[str]:
+        if not self.lab.unit_runs("balancer"):
+            return []
+        words = [line.split() for line in self.config.read_text(encoding="utf-8").splitlines()]
+        return sorted(line[1] for line in words if line[:1] == ["server"] and len(line) > 2 and line[-1] != "down;")

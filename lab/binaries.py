@@ -34,6 +34,8 @@ DEBIAN = "1.8.7"
 DEBIAN_SOURCE = "deb [signed-by={keyring}] http://deb.debian.org/debian bullseye main\n"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CONNECT_SECONDS = 4
+TEMPLATE_RELEASE = "0.41.1"
+TEMPLATE_URL = f"https://releases.hashicorp.com/consul-template/{TEMPLATE_RELEASE}"
 
 # Without the excludes the module does not resolve: two tags of go-msgpack v1.1 are ambiguous with its v2 path.
 GO_MODULE = """\
@@ -137,16 +139,21 @@ def _from_release() -> Path:
     if expected is None:
         raise BinaryError(f"no checksum is pinned for a Consul release on {arch}")
     url = RELEASE_URL.format(version=RELEASE, arch=arch)
-    try:
-        with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer:
-            content = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise BinaryError(f"{url}: {getattr(error, 'reason', error)}") from error
+    content = _download(url)
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise BinaryError(f"{url} has checksum {actual}, not the pinned {expected}: not used")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(io.BytesIO(content)) as archive:
         return _install(RELEASE, Path(archive.extract("consul", folder)))
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer:
+            content: bytes = answer.read()
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise BinaryError(f"{url}: {getattr(error, 'reason', error)}") from error
+    return content
 
 
 def _from_debian() -> Path:
@@ -200,6 +207,63 @@ def _run(command: list[str], folder: Path, seconds: int) -> None:
     if done.returncode != 0:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
         raise BinaryError(f"{' '.join(command[:1])} failed ({done.returncode}): {last[0]}")
+
+
+def find_consul_template() -> Path:
+    """consul-template: $CONSUL_TEMPLATE_BIN, PATH, Go's folder, the cache; else fetched, else BinaryError."""
+    cached = cache() / "consul-template" / TEMPLATE_RELEASE / "consul-template"
+    named = os.environ.get("CONSUL_TEMPLATE_BIN") or shutil.which("consul-template")
+    for candidate in ([Path(named)] if named else []) + [Path.home() / "go" / "bin" / "consul-template", cached]:
+        if candidate.exists():
+            return candidate
+    raise BinaryError(
+        "consul-template is not here: put it on PATH, set CONSUL_TEMPLATE_BIN, or run "
+        "`python -m lab fetch --consul-template`"
+    )
+
+
+def fetch_consul_template() -> Path:
+    """Put consul-template into the cache: its release, checked against the release's own list of checksums, else by Go.
+
+    Raises BinaryError with all that was tried.
+    """
+    target = cache() / "consul-template" / TEMPLATE_RELEASE / "consul-template"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tried = []
+    for way in (_template_from_release, _template_by_go):
+        with tempfile.TemporaryDirectory(dir=target.parent) as name:
+            try:
+                found = way(Path(name))
+            except (BinaryError, OSError, subprocess.SubprocessError) as error:
+                tried.append(str(error))
+                continue
+            found.chmod(0o755)
+            found.rename(target)
+            return target
+    raise BinaryError(f"consul-template {TEMPLATE_RELEASE} could not be had: {'; '.join(tried)}")
+
+
+def _template_from_release(folder: Path) -> Path:
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    name = f"consul-template_{TEMPLATE_RELEASE}"
+    sums = _download(f"{TEMPLATE_URL}/{name}_SHA256SUMS").decode()
+    content = _download(f"{TEMPLATE_URL}/{name}_linux_{arch}.zip")
+    if f"{hashlib.sha256(content).hexdigest()}  {name}_linux_{arch}.zip" not in sums.splitlines():
+        raise BinaryError(f"{name}_linux_{arch}.zip is not what its SHA256SUMS say: not used")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return Path(archive.extract("consul-template", folder))
+
+
+def _template_by_go(folder: Path) -> Path:
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        raise BinaryError("Go is not installed")
+    command = [go, "install", f"github.com/hashicorp/consul-template@v{TEMPLATE_RELEASE}"]
+    environment = {**os.environ, "GOBIN": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise BinaryError(f"go install failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return folder / "consul-template"
 
 
 def find_tool(name: str, package: str) -> Path:

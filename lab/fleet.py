@@ -29,8 +29,8 @@ from typing import Any
 
 from . import deploy, inventory
 from .agents import Authority, Certificate, ConsulError, Http, LabError, quote
-from .balancer import SLOTS, HAProxy
-from .binaries import BinaryError, consul_version, find_consul, find_tool
+from .balancer import METHODS, SLOTS, Balancer
+from .binaries import BinaryError, consul_version, find_consul, find_consul_template, find_tool
 from .deploy_agent import policy as deploy_agent_policy
 from .load import LoadGenerator
 from .network import take_network
@@ -53,6 +53,7 @@ class Settings:
     acl: bool
     tls: bool
     haproxy_retries: bool
+    balancer: str
     check_interval: str
     check_timeout: str
     deregister_after: str | None
@@ -72,6 +73,7 @@ class Lab:
     vms, servers: how many (servers 1 to 3). service, version: what runs first. consul: None (any), a version, a path.
     ssh: an sshd on each VM. acl: default-deny with a token per agent. tls: HTTPS with client certificates.
     haproxy_retries: retries and redispatch, as a production load balancer would (they hide losses: off for counting).
+    balancer: how the load balancer follows Consul, haproxy-dns, haproxy-template or nginx-template.
     directory: where its state goes (made, and removed at the end; None: a new one under /tmp). lifetime: seconds after
     which it ends by itself. check_interval, check_timeout, deregister_after: of the service's HTTP check.
     version_meta: the service's meta tells the first version. tags: of the service.
@@ -93,6 +95,7 @@ class Lab:
         acl: bool = False,
         tls: bool = False,
         haproxy_retries: bool = False,
+        balancer: str = "haproxy-dns",
         directory: str | Path | None = None,
         lifetime: float = 1800,
         check_interval: str = "1s",
@@ -110,6 +113,8 @@ class Lab:
             raise LabError(f"vms is {vms}: a lab has 1 to {SLOTS}")
         if not 1 <= servers <= 3:
             raise LabError(f"servers is {servers}: a lab has 1 to 3")
+        if balancer not in METHODS:
+            raise LabError(f"balancer is {balancer}: it is one of {', '.join(METHODS)}")
         self._wanted_consul = consul
         self._lifetime = lifetime
         self._keep = keep or bool(os.environ.get("HITLESS_LAB_KEEP"))
@@ -128,6 +133,7 @@ class Lab:
                 acl=acl,
                 tls=tls,
                 haproxy_retries=haproxy_retries,
+                balancer=balancer,
                 check_interval=check_interval,
                 check_timeout=check_timeout,
                 deregister_after=deregister_after,
@@ -150,9 +156,9 @@ class Lab:
         self.load_balancer = LoadBalancerNode(self, "lb", f"{network}.4")
         self.controller = Node(self, "controller", f"{network}.5")
         self.vms = [VM(self, number) for number in settings.vms]
-        self.haproxy = HAProxy(self)
+        self.balancer = Balancer(self)
         self.url = self.controller.agent_url
-        self.frontend = self.haproxy.url
+        self.frontend = self.balancer.url
 
     @classmethod
     def attach(cls, directory: str | Path) -> Lab:
@@ -173,7 +179,9 @@ class Lab:
         """Start everything; returns when all instances are passing and the load balancer serves them all."""
         try:
             consul = find_consul(self._wanted_consul)
-            find_tool("haproxy", "haproxy")
+            find_tool(self.balancer.kind, self.balancer.kind)
+            if self.balancer.by_template:
+                find_consul_template()
             if self.settings.ssh:
                 find_tool("sshd", "openssh-server")
                 find_tool("ssh-keygen", "openssh-client")
@@ -240,9 +248,10 @@ class Lab:
         nodes: list[Node] = [self.load_balancer, self.controller, *self.vms]
         for node in nodes:
             node.configure()
+        self._render([*self.vms], balancer=True)
+        for node in nodes:
             node.start_agent(wait=False)
-        self.haproxy.configure()
-        self.haproxy.start()
+        self.balancer.start()
         for vm in self.vms:
             vm.start_app(self.settings.version)
             if self.settings.ssh:
@@ -259,12 +268,31 @@ class Lab:
                 vm.wait_sshd()
         self.wait_passing()
 
+    def _render(self, vms: Sequence[VM], balancer: bool = False) -> None:
+        """Write what the roles write: the VMs' services, and the load balancer."""
+        requests: list[dict[str, Any]] = [
+            {"role": "consul_service", "variables": vm.role_variables()} for vm in vms
+        ]
+        if balancer:
+            variables, files = self.balancer.role_variables(), self.balancer.files()
+            requests.append({"role": "consul_load_balancer", "variables": variables, "files": files})
+        # What the user keeps in an ansible.cfg is not the lab's.
+        config = self.directory / "ansible.cfg"
+        config.write_text("[defaults]\n", encoding="utf-8")
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(self.directory / "ansible")}
+        command = [sys.executable, str(HERE / "render.py")]
+        done = subprocess.run(
+            command, env=environment, input=json.dumps(requests), capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode != 0:
+            raise LabError(f"the roles' templates could not be rendered:\n{done.stderr}")
+
     def wait_passing(self, count: int | None = None) -> None:
         """Return when `count` instances (all) get traffic and are passing, by a check of the process that runs now."""
         wanted = len(self.vms) if count is None else count
         wait_until(f"{wanted} instances are passing", lambda: len(self._passing()) == wanted)
-        log = self.haproxy.log
-        wait_until(f"{wanted} instances get traffic", lambda: len(self.haproxy.servers_up()) == wanted, log=log)
+        log = self.balancer.log
+        wait_until(f"{wanted} instances get traffic", lambda: len(self.balancer.servers_up()) == wanted, log=log)
 
     def _passing(self) -> list[VM]:
         """The VMs whose running application has been checked and found passing."""
@@ -368,8 +396,11 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company."""
-        variables = {"CONSUL_HTTP_ADDR": self.url}
+        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company.
+
+        HITLESS_LAB, its directory, is for the lab.yml of the examples.
+        """
+        variables = {"CONSUL_HTTP_ADDR": self.url, "HITLESS_LAB": str(self.directory)}
         if self.settings.acl:
             variables["CONSUL_HTTP_TOKEN"] = self.management_token
         certificate = self.certificate
@@ -474,14 +505,19 @@ class Lab:
 
     # -- growth ----------------------------------------------------------------------------------------------------
 
-    def add_vm(self, version: str | None = None, wait: bool = True) -> VM:
-        """One more VM, running `version` (the lab's first); with `wait` return when it is passing and gets traffic."""
+    def add_vm(self, version: str | None = None, wait: bool = True, register: bool = True) -> VM:
+        """One more VM, running `version` (the lab's first); with `wait` return when it is passing and gets traffic.
+
+        Without `register` (nor `wait`) its services are still to be registered, by the role.
+        """
         if len(self.vms) >= SLOTS:
             raise LabError(f"the lab has {SLOTS} VMs already, as many as the load balancer has slots")
         vm = VM(self, max((vm.number for vm in self.vms), default=0) + 1)
         if self.settings.acl:
             self._vm_tokens(vm.name)
         vm.configure()
+        if register:
+            self._render([vm])
         vm.start_agent(wait=False)
         vm.start_app(version or self.settings.version)
         if self.settings.ssh:
@@ -498,7 +534,7 @@ class Lab:
         self._save()
         if wait:
             wait_until(f"{vm.name} is passing", lambda: vm in self._passing())
-            wait_until(f"{vm.name} gets traffic", lambda: f"{vm.address}:{APP_PORT}" in self.haproxy.servers_up())
+            wait_until(f"{vm.name} gets traffic", lambda: f"{vm.address}:{APP_PORT}" in self.balancer.servers_up())
         return vm
 
     def remove_vm(self, name: str) -> None:
@@ -583,6 +619,11 @@ class Lab:
             inventory.write(
                 folder / kind / "group_vars" / "all.yml", {**host, **common}, f"Reached by {kind} connections."
             )
+        machines = {vm.name: vm.role_variables() for vm in self.vms}
+        machines["lb"] = self.balancer.role_variables()
+        urls = {node.name: {"hitless_consul_agent_url": node.agent_url} for node in (*self.vms, self.load_balancer)}
+        hosts = {name: {**inventory.local_connection(), **urls[name], **found} for name, found in machines.items()}
+        inventory.write(folder / "machines.yml", {"all": {"hosts": hosts}}, "For the roles that set machines up.")
         return folder
 
     def _host(

@@ -188,7 +188,7 @@ class VM(Node):
         self.deploy_agent = DeployAgent(self)
 
     def service_definition(self) -> dict[str, Any]:
-        """The service as the agent's configuration has it (lower case keys)."""
+        """The service as the role consul_service is told of it."""
         settings = self.lab.settings
         check: dict[str, Any] = {
             "name": f"{settings.service} answers",
@@ -207,16 +207,25 @@ class VM(Node):
             "checks": [check],
         }
         if settings.version_meta:
-            service["meta"] = {"version": settings.version}
-        if self.token:
-            service["token"] = self.token
+            service["version"] = settings.version
         return service
+
+    def role_variables(self) -> dict[str, Any]:
+        """What the role consul_service is told."""
+        variables: dict[str, Any] = {
+            "services": [self.service_definition()],
+            "token": self.token,
+            "config_dir": str(self.directory / "consul.d"),
+            "owner": "",
+            "group": "",
+            "consul": self.lab.settings.consul,
+            "drain_time": 1,
+        }
+        return {f"consul_service_{name}": value for name, value in variables.items()}
 
     def configure(self) -> None:
         super().configure()
         service = self.service_definition()
-        definition = json.dumps({"service": service}, indent=2)
-        (self.directory / "consul.d" / "service.json").write_text(definition, encoding="utf-8")
         certificate = self._certificate()
         check = service["checks"][0]
         registration = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -23,6 +24,11 @@ from tests import link_tree  # noqa: E402 - needs the path above
 # first has no file, and Ansible's plugin loaders then fail with it.
 sys.path.insert(0, str(link_tree.make()))
 init_plugin_loader()
+
+
+# How fast examples come is a matter of the machine, and of what else it does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,9 @@ Ansible loads an action's file once, in the main process, before it forks the wo
 forked later inherit what the file holds. So the pipe made here ends when the main process and the last of its workers
 are gone, however they ended. Programs that they execute, ssh for instance, do not inherit it (Python's pipes are not
 inheritable), so that a connection kept open for later does not hold the lock.
+
+The keeper gets the read end of the workers' results as well, and empties that pipe once the main process is dead: a
+worker whose result is larger than the pipe could never end otherwise.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
+
+from ansible.utils.display import Display
 
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.modules import lock as module
@@ -30,4 +35,11 @@ class ActionModule(HitlessAction):
 
     def _make_task(self, variables: Mapping[str, Any]) -> Task:
         task = super()._make_task(variables)
-        return module.LockTask(**{field.name: getattr(task, field.name) for field in fields(task)}, run=_RUN)
+        run = replace(_RUN, results=_results())
+        return module.LockTask(**{field.name: getattr(task, field.name) for field in fields(task)}, run=run)
+
+
+def _results() -> int | None:
+    """The read end of the pipe that workers write their results into; a worker's display uses the same."""
+    reader = getattr(getattr(Display(), "_final_q", None), "_reader", None)
+    return reader.fileno() if reader is not None else None

@@ -274,7 +274,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             name: self._templated(self.get_option(name)) if name in _TEMPLATED else self.get_option(name)
             for name in CLUSTER_SPEC
         }
-        extra = {name: self._templated(value) for name, value in self._vars.items() if name.startswith(VARIABLE_PREFIX)}
+        # Those of a host's own agent may name variables of hosts, of which there are none yet.
+        given = {f"{VARIABLE_PREFIX}{name}" for name in CLUSTER_SPEC} & self._vars.keys()
+        extra = {name: self._templated(self._vars[name]) for name in given}
         return cluster_connection(connection_options(options, extra, os.environ))
 
     def _selection(self) -> Selection:

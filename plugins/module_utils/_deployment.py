@@ -48,6 +48,7 @@ __all__ = [
     "Deployment",
     "Outcome",
     "Record",
+    "UnderWay",
     "batch_op",
     "budget_spent",
     "conclude",
@@ -61,6 +62,7 @@ __all__ = [
     "prune",
     "read",
     "read_records",
+    "read_under_way",
     "require",
     "start",
     "status_op",
@@ -123,6 +125,14 @@ class Deployment:
             "batch": self.batch,
             "hosts": {host: outcome.as_dict() for host, outcome in self.outcomes.items()},
         }
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """What a deployment is doing: ``description`` of its record, host -> step that it is at."""
+
+    description: str = ""
+    steps: Mapping[str, str] = field(default_factory=dict)
 
 
 def lock_dict(held: Held | None) -> dict[str, Any] | None:
@@ -198,6 +208,21 @@ def require(client: Client, keys: Keys, deployment: str) -> Deployment:
             f"{keys.record(deployment)})."
         )
     return found
+
+
+def read_under_way(client: Client, keys: Keys, deployment: str) -> UnderWay:
+    """What a deployment that holds the lock is doing; nothing where there is no such deployment."""
+    found = read(client, keys, deployment) if deployment else None
+    if found is None:
+        return UnderWay()
+    waiting = {host.node: name for name, host in found.record.hosts.items() if name not in found.outcomes}
+    there = read_versions(client, keys, waiting)
+    steps = {
+        waiting[node]: f"{one.status['state']} since {one.status['at']}"
+        for node, one in there.items()
+        if one.status and one.status.get("deployment") == deployment
+    }
+    return UnderWay(found.record.description, steps)
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeps the lock of a running deployment (a private program of this collection; ``_lock.py`` starts it).
 
-It runs beside the run, in a session of its own, imports nothing but the standard library, and holds one thing of the
-run: the read end of a pipe. The write end is held by the main process and all workers forked from it; when the last of
-them is gone, also by kill -9, the pipe ends. So it outlives a worker that still deploys after its main process died.
+It runs beside the run, in a session of its own, imports nothing but the standard library, and holds two things of the
+run: the read ends of two pipes. The write end of the first is held by the main process and all workers forked from it;
+when the last of them is gone, also by kill -9, the pipe ends. So it outlives a worker that still deploys after its main
+process died. Into the second the workers write their results. Once the main process is dead nobody else takes them, and
+a worker with a result larger than a pipe's buffer (64 KiB) would never end: the keeper takes them and throws them away.
 
 While the run lives, the session is renewed each third of its TTL, but not while the main process is stopped (its gate
 could not be passed), and no longer when hosts have stopped finishing for the progress deadline. When the run has ended
@@ -35,8 +37,8 @@ FINISH_FOR = 60.0
 PROGRESS_EVERY = 60.0
 """Seconds between two looks at the outcomes, at most."""
 ORPHANS_FOR = 3600.0
-"""Seconds that workers may go on after their main process died. One whose result is larger than a pipe's buffer
-(64 KiB) never ends: nobody takes it, and the worker itself holds the other end."""
+"""Seconds that workers may go on after their main process died."""
+ORPHANED = "Its controller has died; what it had begun on a host goes on, and its lock is kept until that has ended."
 DESCRIPTION = "The run ended without finishing: its controller was killed, or stopped by an error or a person."
 
 
@@ -64,6 +66,7 @@ class Config:
     progress_deadline: float
     controller: int
     pipe: int
+    results: int | None = None
 
 
 class Consul:
@@ -134,6 +137,14 @@ class Consul:
 
     def mark_interrupted(self) -> None:
         """A record that says "running" says "interrupted", if the lock is still ours in the same transaction."""
+        finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.change_record({"state": "interrupted", "finished": finished, "description": DESCRIPTION})
+
+    def mark_orphaned(self) -> None:
+        """A record that says "running" says that its controller is dead, for those who wait for the lock."""
+        self.change_record({"description": ORPHANED})
+
+    def change_record(self, changes: dict[str, str]) -> None:
         pair = self.key(self._config.record) if self._config.record else None
         if pair is None:
             return
@@ -143,26 +154,20 @@ class Consul:
             return
         if not isinstance(record, dict) or record.get("state") != "running":
             return
-        record["state"] = "interrupted"
-        record["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        record["description"] = DESCRIPTION
-        operations = [
-            {"Verb": "check-session", "Key": self._config.lock, "Session": self._config.session},
-            {
-                "Verb": "cas",
-                "Key": self._config.record,
-                "Value": b64encode(json.dumps(record).encode()).decode(),
-                "Index": pair["ModifyIndex"],
-            },
-        ]
-        status, _answer = self.request("PUT", "txn", body=json.dumps([{"KV": operation} for operation in operations]))
-        if status == 409:  # the lock or the record is not what it was: look again
-            raise NoAnswer(str(status))
+        value = b64encode(json.dumps({**record, **changes}).encode()).decode()
+        if not self.fenced(Verb="cas", Key=self._config.record, Value=value, Index=pair["ModifyIndex"]):
+            raise NoAnswer("the lock or the record is not what it was: look again")
 
     def release(self) -> None:
-        """Release before destroy: the other order would start the lock's delay."""
-        self.request("PUT", f"kv/{self._config.lock}", {"release": self._config.session})
+        """The lock's key goes before its session: the other order would start the lock's delay."""
+        self.fenced(Verb="delete", Key=self._config.lock)
         self.request("PUT", f"session/destroy/{self._config.session}")
+
+    def fenced(self, **operation: object) -> bool:
+        """One change of a key if the lock is still ours, in the same transaction; false where Consul refused it."""
+        fence = {"Verb": "check-session", "Key": self._config.lock, "Session": self._config.session}
+        status, _answer = self.request("PUT", "txn", body=json.dumps([{"KV": fence}, {"KV": operation}]))
+        return status != 409
 
 
 def _tls(config: Config) -> ssl.SSLContext:
@@ -203,6 +208,14 @@ def process_state(pid: int) -> tuple[str, str]:
     return state[:1], started.strip()
 
 
+def death_of(pid: int) -> int:
+    """A descriptor that is readable once the process has ended, -1 where there is none such (macOS, Python 3.8)."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
 class Keeper:
     """The life of one keeper."""
 
@@ -210,6 +223,8 @@ class Keeper:
         self.config = config
         self.consul = consul
         self._wake = wake  # readable when SIGTERM came
+        self._death = death_of(config.controller)
+        self._watched = [config.pipe, wake, *([] if self._death < 0 else [self._death])]
         self._controller_started = process_state(config.controller)[1]
         self._orphaned: float | None = None
         self._newest = -1
@@ -237,8 +252,28 @@ class Keeper:
                 pause = delay = min(delay * 2 or 0.25, every)
 
     def _ended(self, within: float) -> bool:
-        readable = select.select([self.config.pipe, self._wake], [], [], within)[0]
-        return bool(readable)
+        """Wait that many seconds; true as soon as the run has ended."""
+        until = time.monotonic() + within
+        while True:
+            readable = select.select(self._watched, [], [], max(0.0, until - time.monotonic()))[0]
+            if self.config.pipe in readable or self._wake in readable:
+                return True
+            if not readable:
+                return False
+            if self._death in readable:
+                self._watched.remove(self._death)
+                return False
+            if not os.read(readable[0], 65536):
+                self._watched.remove(readable[0])
+
+    def orphan(self) -> float:
+        """The main process has just been found dead, and perhaps not its workers -> when that was."""
+        self._orphaned = since = time.monotonic()
+        if self.config.results is not None:
+            self._watched.append(self.config.results)
+        if self.consul.holds_lock():
+            self.consul.mark_orphaned()
+        return since
 
     def stopped(self) -> bool:
         """Whether the main process is stopped (SIGSTOP, Ctrl-Z): it could hold the lock for ever and do nothing."""
@@ -248,11 +283,10 @@ class Keeper:
     def orphaned_too_long(self) -> bool:
         """Whether the main process has been dead for so long that its workers cannot be deploying any more."""
         state, started = process_state(self.config.controller)
-        if state and started == self._controller_started:
+        if state not in ("", "Z") and started == self._controller_started:
             return False
-        if self._orphaned is None:
-            self._orphaned = time.monotonic()
-        return time.monotonic() - self._orphaned >= ORPHANS_FOR
+        since = self.orphan() if self._orphaned is None else self._orphaned
+        return time.monotonic() - since >= ORPHANS_FOR
 
     def stalled(self) -> bool:
         """Whether no host finished for the progress deadline; a deadline of 0 is none."""

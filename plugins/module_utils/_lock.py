@@ -28,12 +28,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection, KVPair, kv_text
+from ansible_collections.hitless.consul.plugins.module_utils._client import (
+    Client,
+    Connection,
+    KVPair,
+    kv_check_session,
+    kv_delete,
+    kv_text,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     ConsulUnavailable,
     DeadlineExceeded,
     HitlessError,
+    LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 
@@ -159,13 +167,16 @@ def acquire(
 def release(client: Client, keys: Keys, session: str) -> bool:
     """Give the lock back and end the session; true where it was ours. Never touches another's.
 
-    Released before its session is destroyed, since destroying a session that holds a lock starts its lock delay.
+    The key goes with it, so that a run that was refused leaves nothing. Before its session, since destroying a session
+    that holds a lock starts its lock delay.
     """
     pair = client.key(keys.lock, consistent=True)
     ours = pair is not None and pair.session == session
     if ours:
-        # Repeatable: Consul releases only what this session holds, so a second request finds nothing to do.
-        client.put(f"/v1/kv/{keys.lock}", [("release", session), *_datacenter(client)])
+        try:
+            client.txn([kv_check_session(keys.lock, session), kv_delete(keys.lock)])
+        except LockLost:
+            pass  # the answer to a first request was lost, or the lock was, just now: either way it is not ours
     _destroy_session(client, session)
     return ours
 
@@ -204,6 +215,7 @@ def start_keeper(
     *,
     pipe: int,
     controller: int,
+    results: int | None = None,
     ttl: int = TTL,
     progress_deadline: float = 0,
 ) -> None:
@@ -211,6 +223,7 @@ def start_keeper(
 
     :param pipe: read end of a pipe whose write end all processes of the run hold, and nobody else: its end is theirs.
     :param controller: process id of the run's main process; while that is stopped, nothing is renewed.
+    :param results: read end of the pipe of the workers' results, which is emptied once the main process is dead.
     :param progress_deadline: seconds without a new outcome of a host after which it gives up; 0 for never.
     :raises HitlessError: it did not start.
     """
@@ -231,6 +244,7 @@ def start_keeper(
         "progress_deadline": progress_deadline,
         "controller": controller,
         "pipe": pipe,
+        "results": results,
     }
     try:
         # Names for those who look at a process list; everything else, the token above all, by standard input.
@@ -241,7 +255,7 @@ def start_keeper(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             close_fds=True,
-            pass_fds=(pipe,),
+            pass_fds=(pipe,) if results is None else (pipe, results),
             cwd="/",
             env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
             start_new_session=True,

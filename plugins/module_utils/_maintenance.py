@@ -111,6 +111,14 @@ class Target:
             return next((one.reason(node_wide=True) for one in self._instances(data)), None)
         return next((check["Notes"] for check in data or () if check["CheckID"] == NODE_MAINTENANCE), None)
 
+    def read(self, cluster: Client) -> Answer:
+        """What the catalog says of it now."""
+        return cluster.get(*self.query(cluster.connection.datacenter))
+
+    def is_out(self, data: Any) -> bool:
+        """Whether any of it is in maintenance, whoever has set that."""
+        return any(reason is not None for reason in [*self.reasons(data).values(), self.node_reason(data)])
+
     def require(self, data: Any) -> None:
         if self.service is not None:
             require_registered(self._instances(data), self.service, self.node)
@@ -150,14 +158,15 @@ def enable(
     *,
     within: float = SHOWN_WITHIN,
     check_mode: bool = False,
+    first: Answer | None = None,
 ) -> Change:
     """Put the target into maintenance; returns when the catalog shows it for each of its instances.
 
     :param ours: whether a reason found there is one that may be taken as ours.
+    :param first: what the catalog said just now, see :meth:`Target.read`.
     :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or it was not shown in time.
     """
-    path, params = target.query(cluster.connection.datacenter)
-    answer = cluster.get(path, params)
+    answer = first or target.read(cluster)
     target.require(answer.data)
     before = target.reasons(answer.data)
     _refuse_foreign(target, before, target.node_reason(answer.data), ours)
@@ -184,8 +193,7 @@ def disable(
 
     :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or it was not gone in time.
     """
-    path, params = target.query(cluster.connection.datacenter)
-    answer = first or cluster.get(path, params)
+    answer = first or target.read(cluster)
     target.require(answer.data)
     before = target.reasons(answer.data)
     _refuse_foreign(target, before, None, ours)

@@ -65,6 +65,7 @@ class HostState:
     unreachable: str | None = None
     blocked: str | None = None
     datacenter: str | None = None
+    sure: bool = True
 
     @property
     def is_healthy(self) -> bool:
@@ -270,6 +271,7 @@ def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
         and not one.maintenance
         and one.target is not None
         and one.version == one.target
+        and one.sure
     ):
         return CURRENT, f"already healthy on {one.target}"
     if one.unreachable:

@@ -20,8 +20,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import NODE
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import parse_reason
-from ansible_collections.hitless.consul.plugins.module_utils._record import HOST_FAILED
-from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, read_versions
+from ansible_collections.hitless.consul.plugins.module_utils._record import HOST_FAILED, LOST
+from ansible_collections.hitless.consul.plugins.module_utils._versions import (
+    CLEARED,
+    DRAINING,
+    NodeVersion,
+    read_versions,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Left:
     :param deployment: that set it, ``reason`` as it stands.
     :param outcome: of the host in that deployment, None where it has none.
     :param step: the last one recorded there by that deployment, None where there is none.
-    :param advice: ``bring_back`` (prove it healthy, then end the maintenance) or ``leave`` (it is known to be broken).
+    :param from_version: what ran there before, ``to_version`` what was to run; None where the record does not tell.
+    :param advice: ``clear`` (end the maintenance: nothing was deployed), ``bring_back`` (prove it healthy, then end the
+        maintenance) or ``leave`` (it is known to be broken).
     """
 
     host: str
@@ -44,6 +51,8 @@ class Left:
     reason: str
     outcome: str | None
     step: str | None
+    from_version: str | None
+    to_version: str | None
     advice: str
     why: str
 
@@ -87,11 +96,13 @@ def find_remains(client: Client, keys: Keys) -> Remains:
     return Remains(lock, dead, sorted(left, key=lambda one: (one.node, one.service_id)))
 
 
-def advice(outcome: str | None) -> tuple[str, str]:
+def advice(outcome: str | None, step: str | None) -> tuple[str, str]:
     """What to do with a host that is still in our maintenance, and why."""
     if outcome == HOST_FAILED:
         return "leave", "its deployment failed and so did the rollback: deploy a version that works"
-    if outcome is None:
+    if step in (DRAINING, CLEARED):
+        return "clear", "its turn was cut off before anything was deployed"
+    if outcome in (None, LOST):
         return "bring_back", "its turn was cut off: which version it runs is not known"
     return "bring_back", f"it ended as {outcome}, and the maintenance stayed"
 
@@ -116,7 +127,7 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
     status = there.status or {}
     step = status.get("state") if status.get("deployment") == deployment else None
     outcome = ended.outcome if ended else None
-    what, why = advice(outcome)
+    what, why = advice(outcome, step)
     return Left(
         host=planned.host if planned else node,
         node=node,
@@ -126,6 +137,8 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
         reason=check["Notes"],
         outcome=outcome,
         step=step,
+        from_version=planned.from_version if planned else None,
+        to_version=planned.to_version if planned else None,
         advice=what,
         why=why,
     )

@@ -234,6 +234,20 @@ def story(state: str, record: Record, outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join(lines)
 
 
+def held(service: str, holder: str, description: str, steps: Mapping[str, str]) -> str:
+    """Why there is nothing to recover yet: somebody holds the lock, and what they are doing.
+
+    :param description: of the record, where its keeper has seen its controller die.
+    :param steps: host -> the step it is at.
+    """
+    doing = ", ".join(f"{host} {step}" for host, step in steps.items())
+    return plain(
+        f"A run of {service} is alive, nothing of it is touched: its lock is held by {holder}. {description} "
+        + (f"Now: {doing}. " if doing else "")
+        + "rollout_lock_wait waits for it."
+    )
+
+
 def remains(service: str, dead: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
     """What dead runs left behind.
 

@@ -291,9 +291,11 @@ class RolloutOptions:
         }
 
 
-def read_options(sources: Sources) -> RolloutOptions:
+def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     """All options of a rollout, or a refusal; nothing has been changed then.
 
+    :param deploys: whether a version is going to be deployed; a recovery needs neither one nor a way to deploy it, and
+        looks for no hooks.
     :raises HitlessError: one clear sentence.
     """
     refuse_partial_run(sources.command_line)
@@ -303,6 +305,8 @@ def read_options(sources: Sources) -> RolloutOptions:
     reader.check_names(hosts)
     _refuse_ignored_files(sources.places)
     options = {option.name: reader.read(option) for option in OPTIONS if not option.per_host}
+    if not deploys:
+        return RolloutOptions(options, hosts, [], [], [])
     _refuse_contradictions(options)
     way = "request" if options["mode"] == "agent" else reader.deploy_way(options)
     if options["mode"] == "agent":

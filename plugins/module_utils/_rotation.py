@@ -28,6 +28,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._versions import CLEARED, DEPLOYING, DRAINING, RETURNING
+
+_SAID = 1000
+"""Characters of a health URL's answer that are shown."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +97,27 @@ class TakenOut:
     drained: float
 
 
-def take_out(turn: Turn, drain_time: float, *, check_mode: bool = False) -> TakenOut:
+def take_out(turn: Turn, drain_time: float, *, rollback: bool = False, check_mode: bool = False) -> TakenOut:
     """Maintenance on, seen in the catalog, and the drain time waited out from then.
 
     A maintenance that an earlier, dead deployment of the service has set is taken over as it is: Consul keeps the first
     reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
+    The host's status says draining only while nothing can have been deployed there, so that a later run may trust it.
+
+    :param rollback: a deployment has begun there already.
     :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``).
     """
     started = time.monotonic()
+    targets = turn.targets
+    found = [target.read(turn.cluster) for target in targets]
     if not check_mode:
-        turn.begin("draining")
+        out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
+        turn.begin(DEPLOYING if rollback or out_already else DRAINING)
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     changes = [
-        maintenance.enable(turn.cluster, turn.agent, target, turn.reason, ours, check_mode=check_mode)
-        for target in turn.targets
+        maintenance.enable(turn.cluster, turn.agent, target, turn.reason, ours, check_mode=check_mode, first=answer)
+        for target, answer in zip(targets, found, strict=True)
     ]
     shown_at = max(change.shown_at for change in changes)
     changed = any(change.changed for change in changes)
@@ -115,6 +125,9 @@ def take_out(turn: Turn, drain_time: float, *, check_mode: bool = False) -> Take
     before = {reason for change in changes for reason in change.before.values()}
     wait = 0.0 if check_mode or before == {turn.reason} else drain_time
     time.sleep(max(0.0, shown_at + wait - time.monotonic()))
+    if not check_mode:
+        # The drain was long enough to lose the lock in; nothing is deployed without it.
+        turn.begin(DEPLOYING)
     return TakenOut(changed, [name for change in changes for name in change.after], shown_at - started, wait)
 
 
@@ -136,8 +149,16 @@ class Proof:
     accept_warning: bool = False
 
 
-def prove(turn: Turn, host: Host, proof: Proof) -> float:
-    """The new process answers, its own checks pass and stay so, while the host gets no traffic -> seconds it took.
+@dataclass(frozen=True)
+class Proven:
+    """How it was proven: ``answer`` is the start of what the health URL said, empty without one."""
+
+    seconds: float
+    answer: str = ""
+
+
+def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
+    """The new process answers, its own checks pass and stay so, while the host gets no traffic.
 
     The deployment may have dropped the maintenance (an application that registers itself): it is put back, whenever
     that happens. Without a health URL a passing check proves the new process only once it must have run anew.
@@ -155,9 +176,9 @@ def prove(turn: Turn, host: Host, proof: Proof) -> float:
 
     answer: Answer | None = turn.cluster.get(path, params)
     keep_out(answer.data if answer else None)
-    stable_for = proof.stable_for
+    stable_for, said = proof.stable_for, ""
     if proof.health_url:
-        ask_application(host, proof)
+        said = ask_application(host, proof)
         answer = None
     else:
         instances = with_tags(parse_instances(answer.data if answer else None), turn.tags)
@@ -173,11 +194,11 @@ def prove(turn: Turn, host: Host, proof: Proof) -> float:
     )
     left = max(0.0, proof.deadline - (time.monotonic() - started))
     wait_for_health(turn.cluster, wanted, left, first=answer, also=keep_out)
-    return time.monotonic() - started
+    return Proven(time.monotonic() - started, said)
 
 
-def ask_application(host: Host, proof: Proof) -> None:
-    """All tries inside one call on the host; raises :class:`HitlessError` with the application's last answer."""
+def ask_application(host: Host, proof: Proof) -> str:
+    """All tries inside one call on the host -> the start of what it answered; raises :class:`HitlessError`."""
     answer = host.call(
         "probe",
         {
@@ -192,13 +213,17 @@ def ask_application(host: Host, proof: Proof) -> None:
     if not answer["ok"]:
         raise HitlessError(
             f"The new process did not answer at {proof.health_url} within {proof.deadline:g} s: {answer['error']}.",
-            details={"health_url": proof.health_url, "last_answer": answer["body"][:1000]},
+            details={"health_url": proof.health_url, "last_answer": answer["body"][:_SAID]},
         )
+    return str(answer["body"][:_SAID])
 
 
-def put_back(turn: Turn, proof: Proof) -> bool:
-    """Maintenance off, seen in the catalog, and passing in rotation -> whether anything changed."""
-    turn.begin("returning")
+def put_back(turn: Turn, proof: Proof, *, deployed: bool = True) -> bool:
+    """Maintenance off, seen in the catalog, and passing in rotation -> whether anything changed.
+
+    :param deployed: whether a deployment may have changed the host; else its status says that nothing has.
+    """
+    turn.begin(RETURNING if deployed else CLEARED)
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     changes = [maintenance.disable(turn.cluster, turn.agent, target, ours) for target in turn.targets]
     wanted = Wanted(service=turn.keys.service, node=turn.node, tags=turn.tags, accept_warning=proof.accept_warning)

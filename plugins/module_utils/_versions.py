@@ -28,6 +28,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
 
+DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
+"""Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
+untouched. At the end of a turn its outcome stands there."""
+_UNSURE = (DEPLOYING, RETURNING, "failed", "lost")
+
 FORGET = ""
 """As ``previous``: delete what is recorded, so that a rollback asks where to go."""
 
@@ -47,6 +52,11 @@ class NodeVersion:
     previous: str | None = None
     status: dict[str, Any] | None = None
     index: int = 0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether what is recorded runs there: since then no deployment was cut off or failed on the node."""
+        return (self.status or {}).get("state") not in _UNSURE
 
 
 def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str, NodeVersion]:
@@ -134,8 +144,8 @@ def record_version(
 def forget_version(
     client: Client, keys: Keys, node: str, *, session: str | None = None, expect: NodeVersion | None = None
 ) -> None:
-    """Delete version and previous of a node that no longer runs the service; arguments as :func:`record_version`."""
-    operations = [kv_delete(keys.version(node)), kv_delete(keys.previous(node))]
+    """Delete what is recorded of a node that no longer runs the service; arguments as :func:`record_version`."""
+    operations = [kv_delete(key) for key in (keys.version(node), keys.previous(node), keys.status(node))]
     if session:
         operations.insert(0, kv_check_session(keys.lock, session))
     if expect is not None and expect.index:

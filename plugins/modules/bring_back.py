@@ -47,6 +47,12 @@ options:
     type: str
     choices: [all, prove, return]
     default: all
+  deployed:
+    description:
+      - Whether a deployment may have changed the host. Where it was drained only, V(false) leaves the proof out, since
+        the same process runs there as before.
+    type: bool
+    default: true
   version:
     description: The version that runs there now; recorded at the end where given.
     type: str
@@ -134,6 +140,11 @@ proven_after:
   returned: success, unless O(phase=return)
   type: float
   sample: 11.3
+health_answer:
+  description: The start of what O(health_url) answered; empty without one.
+  returned: success, unless O(phase=return)
+  type: str
+  sample: '{"status": "ok", "version": "1.4.2"}'
 unrecorded:
   description: Why the version could not be recorded, although the host is in rotation.
   returned: where that happened
@@ -159,6 +170,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._versions import FO
 ARGUMENT_SPEC = {
     **TURN_SPEC,
     "phase": {"type": "str", "choices": ["all", "prove", "return"], "default": "all"},
+    "deployed": {"type": "bool", "default": True},
     "version": {"type": "str"},
     "previous": {"type": "str"},
     "forget_previous": {"type": "bool", "default": False},
@@ -192,10 +204,11 @@ def perform(task: Task) -> dict:
     if task.check_mode:
         return {"changed": True, "diff": {"before": {"maintenance": True}, "after": {"maintenance": False}}}
     result: dict = {"changed": False}
-    if params["phase"] in ("all", "prove"):
-        result["proven_after"] = round(rotation.prove(turn, task.host, proof), 3)
+    if params["phase"] in ("all", "prove") and params["deployed"]:
+        proven = rotation.prove(turn, task.host, proof)
+        result.update(proven_after=round(proven.seconds, 3), health_answer=proven.answer)
     if params["phase"] in ("all", "return"):
-        result["changed"] = rotation.put_back(turn, proof)
+        result["changed"] = rotation.put_back(turn, proof, deployed=params["deployed"])
         result["diff"] = {"before": {"maintenance": result["changed"]}, "after": {"maintenance": False}}
         if params["version"]:
             result.update(record(task, turn))

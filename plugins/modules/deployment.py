@@ -206,8 +206,9 @@ dead:
 maintenance:
   description:
     - What is still in the maintenance of a dead deployment of the service.
-    - C(service_id) is empty for a whole node; C(outcome) and C(step) are null where none is recorded; C(advice) is
-      V(bring_back), or V(leave) where the host is known to be broken.
+    - C(service_id) is empty for a whole node; C(outcome), C(step) and the versions are null where none is recorded;
+      C(advice) is V(clear) where nothing was deployed, V(bring_back) where the host has to prove itself, V(leave) where
+      it is known to be broken.
   returned: recovered
   type: list
   elements: dict
@@ -219,7 +220,9 @@ maintenance:
       deployment: 20261123T142233Z-1.4.2-7f3a
       reason: deploy:20261123T142233Z-1.4.2-7f3a web
       outcome: null
-      step: draining
+      step: deploying
+      from_version: 1.4.1
+      to_version: 1.4.2
       advice: bring_back
       why: "its turn was cut off: which version it runs is not known"
 lock:
@@ -364,7 +367,8 @@ def recovered(task: Task, keys: Keys) -> dict:
     remains = find_remains(task.consul, keys)
     result = {"changed": bool(remains.dead), "interrupted": [], **remains.as_dict()}
     if remains.lock is not None and remains.lock.alive and remains.lock.session != params["session"]:
-        text = f"A run of {keys.service} is alive, nothing of it is touched: its lock is held by {remains.lock.holder}."
+        under_way = deployments.read_under_way(task.consul, keys, remains.lock.holder.deployment)
+        text = report.held(keys.service, str(remains.lock.holder), under_way.description, under_way.steps)
         if not task.check_mode:
             raise HitlessError(text, details={"lock": result["lock"]})
         result["changed"] = False

@@ -149,11 +149,13 @@ class Run:
     :param name: a word no other run has.
     :param pipe: read end of the pipe that ends with the run.
     :param controller: process id of its main process.
+    :param results: read end of the pipe into which its workers write their results.
     """
 
     name: str
     pipe: int
     controller: int
+    results: int | None = None
 
 
 @dataclass
@@ -227,6 +229,7 @@ def _take(task: Task, keys: Keys, holder: lock.Holder, run: Run | None) -> dict:
                 holder,
                 session,
                 pipe=run.pipe,
+                results=run.results,
                 controller=run.controller,
                 ttl=params["ttl"],
                 progress_deadline=params["progress_deadline"],

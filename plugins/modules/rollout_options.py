@@ -19,7 +19,14 @@ description:
   - The collection's own playbooks start with it. C(docs/options.md) has the table of options.
 author:
   - Hitless contributors (@hitless)
-options: {}
+options:
+  purpose:
+    description:
+      - What the options are for. A V(recovery) deploys nothing, so that it needs neither a version nor a way to deploy
+        one.
+    type: str
+    choices: [rollout, recovery]
+    default: rollout
 extends_documentation_fragment:
   - hitless.consul.attributes
   - hitless.consul.attributes.info
@@ -82,14 +89,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._module import run_
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import read_options
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 
-ARGUMENT_SPEC = {}
+ARGUMENT_SPEC = {"purpose": {"type": "str", "choices": ["rollout", "recovery"], "default": "rollout"}}
 
 
 def perform(task: Task) -> dict:
     sources = task.variables.get("sources")
     if sources is None:
         raise HitlessError("rollout_options reads Ansible's own variables and runs as an action only.")
-    read = read_options(sources)
+    read = read_options(sources, deploys=task.params["purpose"] == "rollout")
     name = new_deployment_id(read.options["version"] or read.options["direction"])
     return {"changed": False, "id": name, **read.as_dict()}
 

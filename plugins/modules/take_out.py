@@ -46,6 +46,11 @@ options:
     description: Seconds to wait after the catalog shows the maintenance.
     type: float
     default: 10
+  reason:
+    description: What follows. V(rollback) says that a deployment has begun on the host already.
+    type: str
+    choices: [deploy, rollback]
+    default: deploy
 extends_documentation_fragment:
   - hitless.consul.cluster
   - hitless.consul.agent
@@ -100,18 +105,24 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import time
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 
-ARGUMENT_SPEC = {**TURN_SPEC, "drain_time": {"type": "float", "default": 10}}
+ARGUMENT_SPEC = {
+    **TURN_SPEC,
+    "drain_time": {"type": "float", "default": 10},
+    "reason": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+}
 
 
 def perform(task: Task) -> dict:
     started = timestamp()
-    done = rotation.take_out(turn_of(task), task.params["drain_time"], check_mode=task.check_mode)
+    params = task.params
+    rollback = params["reason"] == "rollback"
+    done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
     return {
         "changed": done.changed,
         "instances": done.instances,
         "shown_after": round(done.shown_after, 3),
         "started": started,
-        "deployment": task.params["deployment"],
+        "deployment": params["deployment"],
         "diff": {"before": {"maintenance": not done.changed}, "after": {"maintenance": True}},
     }
 

@@ -102,6 +102,7 @@ previous:
 from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils import _versions as versions
+from ansible_collections.hitless.consul.plugins.module_utils._client import kv_delete
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
@@ -140,13 +141,22 @@ def perform(task: Task) -> dict:
             previous = versions.previous_after(before, version)
         kept = before.previous if previous in (None, version) else previous
         after = replace(before, version=version, previous=kept or None)
+    # Told by hand it is sure, whatever a deployment left.
+    after = replace(after, status=before.status if before.is_sure else None)
     changed = after != before
     if changed and not task.check_mode:
         if wanted is None:
             versions.forget_version(task.consul, keys, task.node, session=params["session"], expect=expect)
         else:
             versions.record_version(
-                task.consul, keys, task.node, version, previous=previous, session=params["session"], expect=expect
+                task.consul,
+                keys,
+                task.node,
+                version,
+                previous=previous,
+                session=params["session"],
+                expect=expect,
+                extra_ops=() if before.is_sure else [kv_delete(keys.status(task.node))],
             )
     return {
         "changed": changed,

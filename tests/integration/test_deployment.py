@@ -251,10 +251,15 @@ def test_recover_names_what_a_dead_run_left_and_clears_its_record(web: Service) 
             "reason": f"deploy:d1 {web.keys.service}",
             "outcome": None,
             "step": "draining",
-            "advice": "bring_back",
-            "why": "its turn was cut off: which version it runs is not known",
+            "from_version": None,
+            "to_version": None,
+            "advice": "clear",
+            "why": "its turn was cut off before anything was deployed",
         }
     ]
+    web.client.txn([deployments.status_op(web.keys, node, "d1", "deploying")])
+    told = web.run("recovered", check_mode=True)
+    assert [(one["step"], one["advice"]) for one in told["maintenance"]] == [("deploying", "bring_back")]
     assert "its run died" in told["text"]
 
     held = web.lock("recover")

@@ -19,7 +19,7 @@ from tests import link_tree
 
 
 def traffic_without(lab: Lab, address: str) -> bool:
-    return address not in {server.rpartition(":")[0] for server in lab.haproxy.servers_up()}
+    return address not in {server.rpartition(":")[0] for server in lab.balancer.servers_up()}
 
 
 @pytest.mark.oldest
@@ -67,19 +67,19 @@ def test_maintenance_takes_an_instance_out_and_nothing_is_lost(fleet: Lab) -> No
 
 
 def test_load_counts_what_is_refused(fleet: Lab) -> None:
-    fleet.haproxy.stop()
+    fleet.balancer.stop()
     try:
         with fleet.load(rate=50) as load:
             wait_until("some were sent", lambda: load.report().total >= 5, 10)
         assert load.report().by_outcome == {"refused": load.report().total}
     finally:
-        fleet.haproxy.start()
+        fleet.balancer.start()
 
 
 def test_reload_of_the_load_balancer_loses_nothing(fleet: Lab) -> None:
     with fleet.load(rate=200) as load:
         before = load.report().total
-        fleet.haproxy.reload()
+        fleet.balancer.reload()
         wait_until("the load went on", lambda: load.report().total > before + 200, 20)
     assert load.report().lost == []
 
@@ -139,7 +139,7 @@ def test_versions_that_are_broken_warning_or_turn_bad(fleet: Lab) -> None:
 def test_a_slow_version_listens_later_and_consul_still_says_passing(fleet: Lab) -> None:
     vm = fleet.vms[0]
     # A long interval, so that the old "passing" stands while nobody listens: the trap.
-    definition = vm.directory / "consul.d" / "service.json"
+    definition = vm.directory / "consul.d" / "service-web.json"
     original = definition.read_text(encoding="utf-8")
     definition.write_text(original.replace('"interval": "1s"', '"interval": "60s"'), encoding="utf-8")
     try:
@@ -271,7 +271,7 @@ def test_an_agent_killed_leaves_the_rotation_and_comes_back(fleet: Lab) -> None:
 def test_a_vm_comes_and_goes(fleet: Lab) -> None:
     vm = fleet.add_vm("1.0.0")
     assert vm.name == "web6"
-    assert f"{vm.address}:8080" in fleet.haproxy.servers_up()
+    assert f"{vm.address}:8080" in fleet.balancer.servers_up()
     assert "web6" in (fleet.directory / "inventory" / "static-ssh.yml").read_text(encoding="utf-8")
     fleet.remove_vm("web6")
     fleet.wait_passing()

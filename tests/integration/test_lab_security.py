@@ -49,6 +49,7 @@ def test_without_a_client_certificate_there_is_no_connection(closed: Lab) -> Non
         Http(closed.url, closed.management_token).call("GET", "status/leader")
     assert failure.value.status == 0
     assert set(closed.environment) == {
+        "HITLESS_LAB",
         "CONSUL_HTTP_ADDR",
         "CONSUL_HTTP_TOKEN",
         "CONSUL_HTTP_SSL",

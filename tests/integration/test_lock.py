@@ -533,10 +533,10 @@ def test_the_keeper_holds_nothing_of_the_run(start: Start, consul: Server) -> No
 
     assert {files.pop(number) for number in (0, 1, 2)} == {os.devnull}
     # Its own may be a connection to Consul that it is just renewing the session on.
-    assert all(target.startswith(("pipe:", "socket:")) for target in files.values()), files
+    assert all(target.startswith(("pipe:", "socket:", "anon_inode:[pidfd]")) for target in files.values()), files
     mains = {os.readlink(link) for link in Path(f"/proc/{run.main.pid}/fd").iterdir()}
     shared = set(files.values()) & mains
-    assert len(shared) == 1, "the pipe of the run, and no other"
+    assert len(shared) == 1, "the pipe of the run; this one has none of results"
     assert shared.pop().startswith("pipe:")
     assert os.readlink(process / "cwd") == "/"
     fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -655,8 +655,8 @@ def play(consul: Server, keys: Keys, ansible: Ansible) -> Callable[..., Run]:
 Play = Callable[..., Run]
 
 DEPLOY = """\
-    - name: Deploy for a while
-      ansible.builtin.shell: echo $$ > deploying; until [ -e finish ]; do sleep 0.1; done
+    - name: Deploy for a while, and print more than a pipe holds
+      ansible.builtin.shell: echo $$ > deploying; until [ -e finish ]; do sleep 0.1; done; seq 100000
 """
 
 
@@ -673,13 +673,17 @@ def test_a_killed_run_keeps_the_lock_while_its_worker_deploys(
         assert held.holder.deployment == ANNA.deployment
         (keeper,) = processes(str(keeper_of(ansible)), keys.service)
         files = [os.readlink(link) for link in Path(f"/proc/{keeper}/fd").iterdir()]
-        assert not [name for name in files if not name.startswith(("pipe:", os.devnull))]
+        assert not [name for name in files if not name.startswith(("pipe:", "anon_inode:[pidfd]", os.devnull))]
 
         run.send(signal.SIGKILL)
         run.process.wait()
         pause = threading.Event()
         pause.wait(3)
         assert lock.read_lock(client, keys) == held, "its worker still deploys"
+        (entry,) = consul.get(f"kv/{keys.record(ANNA.deployment)}")
+        told = json.loads(base64.b64decode(entry["Value"]))
+        assert told["state"] == "running"
+        assert "Its controller has died" in told["description"]
 
         (ansible.home / "finish").touch()
         wait_until("the keeper ends", lambda: not alive(keeper))

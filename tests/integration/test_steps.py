@@ -16,6 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rotation import Turn
 from ansible_collections.hitless.consul.plugins.modules import bring_back, reach, rescue, take_out
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server
@@ -162,11 +163,34 @@ def test_a_held_lock_lets_each_step_through_and_status_is_told(web: Services) ->
     out(web, session=session)
     status = client.key(keys.status(web.node))
     assert status is not None
-    assert '"draining"' in status.value
+    assert '"deploying"' in status.value, "from here on the host may be half deployed"
     back(web, session=session, version="2", previous="1", host="web1", batch=1)
     outcome = client.key(keys.outcome(ID, web.node))
     assert outcome is not None
     assert '"ok"' in outcome.value
+
+
+@pytest.mark.parametrize(
+    ("before", "more", "told"),
+    [
+        (None, {}, ["draining", "deploying"]),
+        (ID, {}, ["deploying", "deploying"]),
+        ("20261122T142233Z-1.4.1-7f3a", {}, ["deploying", "deploying"]),
+        (None, {"reason": "rollback"}, ["deploying", "deploying"]),
+    ],
+    ids=["fresh", "out already", "taken over", "rollback that lost its maintenance"],
+)
+def test_draining_is_told_only_while_nothing_can_have_been_deployed(
+    web: Services, monkeypatch: pytest.MonkeyPatch, before: str | None, more: dict[str, str], told: list[str]
+) -> None:
+    """A later run brings back what was only drained without any proof."""
+    web.register()
+    if before:
+        web.operator(ours(web, before))
+    seen: list[str] = []
+    monkeypatch.setattr(Turn, "begin", lambda turn, state, message="": seen.append(state))
+    out(web, **more)
+    assert seen == told
 
 
 # -- back ---------------------------------------------------------------------------------------------------------
@@ -247,6 +271,21 @@ def test_a_new_process_that_never_answers(web: Services) -> None:
         back(web, health_url=url, healthy_deadline=0.3)
     assert error.value.details["health_url"] == url
     assert web.reasons() == {web.name: ours(web)}
+
+
+def test_what_was_only_drained_comes_back_as_it_is(web: Services) -> None:
+    web.register()
+    keys, client = Keys(web.name), web.client()
+    session = web.session(keys.lock)
+    out(web, session=session)
+    # There is nothing to prove: no health URL is asked, no check has to run anew.
+    told = back(web, session=session, deployed=False, health_url="http://127.0.0.1:9/", healthy_deadline=5)
+    assert told["changed"]
+    assert "proven_after" not in told
+    assert web.reasons() == {web.name: None}
+    status = client.key(keys.status(web.node))
+    assert status is not None
+    assert '"cleared"' in status.value
 
 
 def test_in_two_halves(web: Services) -> None:

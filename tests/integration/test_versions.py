@@ -94,6 +94,18 @@ def test_absent_deletes_both_and_is_idempotent(consul: Server, client: Client, k
     assert recorded(client, keys) == (None, None)
 
 
+@pytest.mark.parametrize("more", [{"version": "1"}, {"state": "absent"}])
+def test_told_by_hand_it_is_sure_whatever_a_deployment_left(
+    consul: Server, client: Client, keys: Keys, more: dict[str, str]
+) -> None:
+    version.perform(task(consul, keys, version="1"))
+    client.txn([kv_set(keys.status("n1"), json.dumps({"deployment": "d1", "state": "deploying"}))])
+    assert not versions.read_version(client, keys, "n1").is_sure
+    assert version.perform(task(consul, keys, **more))["changed"]
+    assert versions.read_version(client, keys, "n1").is_sure
+    assert not version.perform(task(consul, keys, **more))["changed"]
+
+
 @pytest.mark.parametrize(("there", "expect"), [("1", "0"), ("1", ""), (None, "1")])
 def test_expecting_another_version_fails_and_says_what_is_there(
     consul: Server, client: Client, keys: Keys, there: str | None, expect: str

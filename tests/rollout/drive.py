@@ -73,6 +73,10 @@ class Drive:
                 raise
             return []
 
+    def status(self, node: str) -> str:
+        """The step that a node is at, as its key says; empty where it says nothing."""
+        return str(json.loads(self.lab.kv(f"nodes/{node}/deployment/web/status") or "{}").get("state", ""))
+
     def holds_lock(self) -> bool:
         """Whether a session holds the lock of the service."""
         try:
@@ -83,22 +87,24 @@ class Drive:
             return False
 
     def record(self) -> dict[str, Any]:
-        """The record of the last deployment."""
-        newest = max(
+        """The record of the last deployment, empty where there is none."""
+        records = [
             key for key in self.all_keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
-        )
-        found: dict[str, Any] = json.loads(self.lab.kv(newest) or "{}")
+        ]
+        found: dict[str, Any] = json.loads(self.lab.kv(max(records)) or "{}") if records else {}
         return found
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
-        prefix = f"deploy/web/deployments/{self.record()['id']}/nodes/"
+        prefix = f"deploy/web/deployments/{self.record().get('id')}/nodes/"
         keys = [key for key in self.all_keys() if key.startswith(prefix)]
         return {key.removeprefix(prefix): json.loads(self.lab.kv(key) or "{}") for key in keys}
 
     def outcomes(self) -> dict[str, str]:
-        """Node -> outcome, in the last deployment."""
-        return {node: result["outcome"] for node, result in self.results().items()}
+        """Node -> outcome, in the last deployment: its own, or what the end of the deployment noted for it."""
+        planned = self.record().get("plan", {"hosts": {}})["hosts"]
+        noted = {host: plan["outcome"] for host, plan in planned.items() if "outcome" in plan}
+        return {**noted, **{node: result["outcome"] for node, result in self.results().items()}}
 
     def deployed(self) -> list[str]:
         """The VMs whose deployment command has run."""

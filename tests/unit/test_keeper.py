@@ -40,6 +40,9 @@ class Answers:
     def holds_lock(self) -> bool:
         return True
 
+    def mark_orphaned(self) -> None:
+        self.finished.append("orphaned")
+
     def mark_interrupted(self) -> None:
         self.finished.append("marked")
 
@@ -48,12 +51,13 @@ class Answers:
 
 
 def make(answers: Answers, pipe: int, **settings: Any) -> keeper.Keeper:
-    values = {
+    values: dict[str, Any] = {
         **dict.fromkeys(keeper.Config.__annotations__, ""),
         "ttl": 0.3,
         "progress_deadline": 0,
         "controller": os.getpid(),
         "pipe": pipe,
+        "results": None,
         **settings,
     }
     wake, _ = os.pipe()
@@ -95,7 +99,26 @@ def test_workers_that_hang_do_not_keep_the_lock_for_ever(
     make(answers, pipe[0], controller=dead.pid).run()
 
     assert 0 < len(answers.renewals) < 50
-    assert answers.finished == []
+    assert answers.finished == ["orphaned"]
+
+
+def test_what_workers_hand_over_after_its_death_is_thrown_away(pipe: tuple[int, int]) -> None:
+    """More than a pipe holds: whoever writes it would hang."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    results, into = os.pipe()
+    # The run ends when this worker has got rid of its result.
+    worker = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.write({into}, bytes(300000))"], pass_fds=(into, pipe[1])
+    )
+    os.close(into)
+    os.close(pipe[1])
+    answers = Answers([True] * 100, os.open(os.devnull, os.O_RDONLY))
+
+    make(answers, pipe[0], controller=dead.pid, results=results).run()
+
+    assert worker.wait(10) == 0
+    assert answers.finished == ["orphaned", "marked", "released"]
 
 
 def test_a_living_main_process_is_no_reason_to_give_up(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -266,6 +268,11 @@ def test_a_host_on_the_version_that_is_not_healthy_is_changed() -> None:
     assert plan.warnings == ["No rollback possible on 1 host: web2: the version is the one that runs there."]
 
 
+def test_a_host_whose_last_deployment_was_cut_off_is_changed_whatever_is_recorded() -> None:
+    plan = planned([a_host(1, version="2.0.0", sure=False), a_host(2, version="2.0.0")])
+    assert {name: host.state for name, host in plan.hosts.items()} == {"web1": "to_change", "web2": "current"}
+
+
 def test_all_hosts_are_changed_where_current_ones_are_not_skipped() -> None:
     plan = planned([a_host(1, version="2.0.0"), a_host(2, version="2.0.0")], skip_current=False)
     assert plan.batches == [["web1"], ["web2"]]
@@ -378,7 +385,7 @@ def entry(node: str, *checks: dict[str, object], meta: dict[str, str] | None = N
     }
 
 
-def one_state(*checks: dict[str, object], meta: dict[str, str] | None = None, **recorded: str) -> HostState:
+def one_state(*checks: dict[str, object], meta: dict[str, str] | None = None, **recorded: Any) -> HostState:
     fleet = Fleet(
         "web", parse_instances([entry("node1", *checks, meta=meta)]), {"node1": NodeVersion("node1", **recorded)}
     )
@@ -396,6 +403,30 @@ def test_the_recorded_version_beats_the_one_of_the_meta() -> None:
     state = one_state(meta={"version": "0.1"})
     assert (state.version, state.version_source) == ("0.1", "meta")
     assert one_state().version is None
+
+
+def test_a_deployment_that_was_cut_off_is_told_by_the_status() -> None:
+    assert one_state(version="2.0.0", status={"state": "ok"}).sure
+    assert not one_state(version="2.0.0", status={"state": "deploying"}).sure
+
+
+@pytest.mark.parametrize(
+    ("state", "sure"),
+    [
+        (None, True),
+        ("draining", True),
+        ("cleared", True),
+        ("ok", True),
+        ("rolled_back", True),
+        ("left_out", True),
+        ("deploying", False),
+        ("returning", False),
+        ("failed", False),
+        ("lost", False),
+    ],
+)
+def test_what_is_recorded_is_sure_unless_a_deployment_was_cut_off_since(state: str | None, sure: bool) -> None:
+    assert NodeVersion("web1", "1.0.0", status={"state": state} if state else None).is_sure is sure
 
 
 def test_a_failing_check_of_the_node_blocks_it() -> None:

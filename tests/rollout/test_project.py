@@ -1,0 +1,76 @@
+"""The project to copy, as it stands, from the folder that a user gets with the collection."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lab import Lab
+from tests.rollout.awx import EXAMPLES
+from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.support import Ansible, Result
+
+
+class Project:
+    """A copy of examples/project, with the lab instead of machines."""
+
+    def __init__(self, ansible: Ansible, lab: Lab, folder: Path) -> None:
+        self.ansible, self.lab, self.folder = ansible, lab, folder
+        shutil.copytree(ansible.collections / EXAMPLES / "project", folder)
+
+    def __call__(self, name: str, *more: str) -> Result:
+        return self.ansible.playbook(f"{name}.yml", "-e", "@lab.yml", *more, cwd=self.folder, env=self.lab.environment)
+
+
+@pytest.fixture
+def project(ansible: Ansible, fleet: Lab, tmp_path: Path) -> Project:
+    return Project(ansible, fleet, tmp_path / "project")
+
+
+@pytest.mark.oldest
+def test_it_runs_against_the_lab_unchanged(project: Project, drive: Drive) -> None:
+    told = project("rollout", "-e", "rollout_version=2.0.0", "--check")
+    assert told.rc == 0, told.output
+    assert "web 1.0.0 -> 2.0.0 on 5 hosts" in told.stdout
+    assert drive.all_keys() == []
+    with Load(drive.lab) as load:
+        done = project("rollout", "-e", "rollout_version=2.0.0")
+    assert done.rc == 0, done.output
+    load.check_nothing_lost()
+    assert drive.running() == ["2.0.0"] * 5
+    assert [drive.results()[f"web{number}"]["batch"] for number in range(1, 6)] == [1, 2, 3, 4, 5]
+    assert drive.is_settled()
+    status = project("status")
+    assert "5 changed" in status.stdout, status.output
+    recover = project("recover", "--check")
+    assert "nothing to recover" in recover.stdout, recover.output
+
+
+@pytest.mark.slow
+def test_what_fails_is_put_back_and_what_worked_can_be(project: Project, drive: Drive) -> None:
+    with Load(drive.lab) as load:
+        assert project("rollout", "-e", "rollout_version=2.0.0", "-e", "rollout_hosts=web1:web2").rc == 0
+        assert project("rollout", "-e", "rollout_version=3.0.0-broken").rc != 0
+        assert drive.running() == ["2.0.0", "2.0.0", "1.0.0", "1.0.0", "1.0.0"]
+        back = project("rollback", "-e", "rollout_hosts=web1:web2")
+        assert back.rc == 0, back.output
+    load.check_nothing_lost()
+    assert load.report.by_version.keys() == {"1.0.0", "2.0.0"}
+    assert drive.running() == ["1.0.0"] * 5
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_the_smoke_test_is_the_project_s(project: Project, drive: Drive) -> None:
+    """A hook beside the playbook is found although the playbook that runs it is the collection's."""
+    smoke = project.folder / "hooks" / "smoke.yml"
+    text = smoke.read_text(encoding="utf-8")
+    smoke.write_text(text.replace("{{ web_address }}", "{{ consul_address }}:9"), encoding="utf-8")
+    failed = project(
+        "rollout", "-e", "rollout_version=2.0.0", "-e", "rollout_rollback=none", "-e", "rollout_hosts=web1"
+    )
+    assert failed.rc != 0
+    assert "The front page is there" in flat(failed.output), failed.output
+    assert drive.maintenance().keys() == {"web1"}
