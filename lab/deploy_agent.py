@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .nodes import VM
 
-PROGRAM = Path(__file__).resolve().parent.parent / "roles" / "deploy_agent" / "files" / "hitless_deploy.py"
+PROGRAM = Path(__file__).resolve().parent.parent / "roles" / "deploy_agent" / "files" / "hitless_deploy"
 
 
 def policy(node: str, service: str) -> str:
@@ -92,9 +92,9 @@ class DeployAgent:
         self.stop()
         for pid in self.processes("command"):
             _kill(pid)
-        with contextlib.suppress(OSError, ValueError):
-            left = json.loads(next(self.state.glob("*/process.json")).read_text(encoding="utf-8"))
-            os.killpg(left["pid"], signal.SIGKILL)
+        for file in self.state.glob("*/process.json"):
+            with contextlib.suppress(OSError, ValueError):
+                os.killpg(json.loads(file.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
 
     def reset(self) -> None:
         """As on a new machine, and running."""
@@ -105,7 +105,7 @@ class DeployAgent:
 
     def processes(self, *modes: str) -> list[int]:
         """The pids of its processes that were started in one of the modes."""
-        wanted = [[b"hitless_deploy.py", mode.encode(), str(self.config).encode()] for mode in modes]
+        wanted = [[b"hitless_deploy", mode.encode(), str(self.config).encode()] for mode in modes]
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -272,34 +273,43 @@ class _Follower:
 class LogFollower:
     """What a machine prints, as it comes: each key of its log is read once, by blocking reads.
 
-    :param show: called with whole pieces of text.
+    :param show: called with whole pieces of text, by one thread at a time.
     """
 
     def __init__(self, client: Client, keys: Keys, node: str, deployment: str, show: Callable[[str], None]) -> None:
         self._client = client
         self._prefix = keys.agent_log(node, deployment)
         self._show = show
+        self._taking = threading.Lock()
         names = client.key_names(self._prefix)
         self._number = max((int(name.rpartition("/")[2]) for name in names if name[-6:].isdigit()), default=0)
-        self._index = 0
 
-    def step(self, wait: float) -> bool:
-        """The next piece, if it comes within ``wait`` seconds."""
-        key = f"/v1/kv/{self._prefix}{self._number + 1:06d}"
-        answer: Answer = self._client.get(key, _datacenter(self._client), wait=wait, index=self._index)
-        if not answer.data:
-            self._index = max(answer.index, 1) if wait else 0
-            return False
-        self._number += 1
-        self._index = 0
-        self._show(kv_text(answer.data[0]))
-        return True
+    def follow(self, ended: threading.Event) -> None:
+        """Piece by piece until ``ended``; a read that is under way then shows nothing any more."""
+        index = 0
+        while not ended.is_set():
+            wanted = self._number + 1
+            answer = self._read(self._client, wanted, index)
+            with self._taking:
+                if ended.is_set():
+                    return
+                self._take(answer, wanted)
+            index = 0 if answer.data else max(answer.index, 1)
 
-    def rest(self) -> None:
-        """What is there and has not been read."""
-        self._index = 0
-        while self.step(0):
-            pass
+    def rest(self, client: Client) -> None:
+        """What is there and has not been shown; another client than that of :meth:`follow` reads it."""
+        with self._taking:
+            while self._take(self._read(client, self._number + 1, 0), self._number + 1):
+                pass
+
+    def _read(self, client: Client, number: int, index: int) -> Answer:
+        return client.get(f"/v1/kv/{self._prefix}{number:06d}", _datacenter(client), wait=60.0, index=index)
+
+    def _take(self, answer: Answer, number: int) -> bool:
+        if answer.data:
+            self._number = number
+            self._show(kv_text(answer.data[0]))
+        return bool(answer.data)
 
 
 def read_agent_log(client: Client, keys: Keys, node: str, deployment: str) -> str:

@@ -128,6 +128,11 @@ options:
   began:
     description: When the host's turn began, for the record, where that was before this request.
     type: str
+  earlier_steps:
+    description: The steps of the deployment that is rolled back, for the record.
+    type: list
+    elements: dict
+    default: []
   error:
     description: Why it was rolled back, for the record.
     type: str
@@ -208,6 +213,7 @@ unrecorded:
 
 import re
 import threading
+from contextlib import suppress
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client, kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
@@ -271,6 +277,7 @@ ARGUMENT_SPEC = {
     "host": {"type": "str"},
     "batch": {"type": "int"},
     "began": {"type": "str"},
+    "earlier_steps": {"type": "list", "elements": "dict", "default": []},
     "error": {"type": "str", "default": ""},
     "output": {"type": "str", "default": ""},
 }
@@ -293,14 +300,14 @@ def perform(task: Task) -> dict:
     result = {
         "changed": True,
         "state": status.state,
-        "steps": [dict(step) for step in status.steps],
+        "steps": [*params["earlier_steps"], *(dict(step) for step in status.steps)],
         "began": began,
         "started": began if status.touched or status.state not in (FAILED, WITHDRAWN) else "",
         "deployment": params["deployment"],
     }
     if status.state != DONE:
         raise failure(task, request, status, {**result, **log.of_failure()})
-    return {**result, **record(task, request, status, began)}
+    return {**result, **record(task, request, result)}
 
 
 def order_of(params: dict) -> Order:
@@ -338,7 +345,7 @@ def failure(task: Task, request: Request, status: Status, result: dict) -> Hitle
     return HitlessError(f"{request.node} is given up: {status.message}.", details={**result, "lost": True})
 
 
-def record(task: Task, request: Request, status: Status, began: str) -> dict:
+def record(task: Task, request: Request, result: dict) -> dict:
     """The host's outcome; its version is written by its agent, in one transaction with the end of the request.
 
     The host is in rotation: what cannot be recorded now is reported and never a reason to roll it back.
@@ -354,12 +361,12 @@ def record(task: Task, request: Request, status: Status, began: str) -> dict:
         from_version=params["from_version"] or None,
         to_version=params["target_version"] or params["version"],
         batch=params["batch"],
-        started=began,
+        started=result["began"],
         finished=finished,
-        seconds=seconds_between(began, finished),
+        seconds=seconds_between(result["began"], finished),
         error=params["error"],
         output=params["output"],
-        steps=status.steps,
+        steps=tuple(result["steps"]),
     )
     fence = kv_check_session(request.keys.lock, request.session)
     try:
@@ -382,27 +389,24 @@ class _Log:
         self._lines: list[str] = []
         self._partial = ""
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._client = Client(cluster_connection(task.options), retry_for=5.0)
         self._follower: LogFollower | None = None
         if self._wanted != "never":
-            order = request.order
-            self._follower = LogFollower(self._client, request.keys, request.node, order.deployment, self._take)
+            client = Client(cluster_connection(task.options), retry_for=5.0)
+            self._follower = LogFollower(client, request.keys, request.node, request.order.deployment, self._take)
 
     def __enter__(self) -> None:
         if self._wanted == "always":
-            self._thread.start()
+            threading.Thread(target=self._follow, daemon=True).start()
 
     def __exit__(self, *_error: object) -> None:
         self._ended.set()
-        if self._wanted == "always":
-            self._thread.join(15.0)
-        elif self._follower:
-            self._read(self._follower.rest)
+        if self._follower:
+            with suppress(ConsulError):  # the log is never a reason to fail
+                self._follower.rest(self._task.consul)
+            self._flush()
 
     def of_failure(self) -> dict:
         """The end of the output for the result, shown where it is wanted and has not been."""
-        self._flush()
         if self._wanted == "failed":
             self._show(self._lines[-SHOWN:])
         text = "\n".join(self._lines)[-OUTPUT_LIMIT:]
@@ -411,16 +415,9 @@ class _Log:
     def _follow(self) -> None:
         assert self._follower
         while not self._ended.is_set():
-            if not self._read(lambda: self._follower.step(5.0)):
-                self._ended.wait(1.0)
-        self._read(self._follower.rest)
-
-    def _read(self, how) -> bool:
-        try:
-            how()
-        except ConsulError:  # the log is never a reason to fail
-            return False
-        return True
+            with suppress(ConsulError):
+                self._follower.follow(self._ended)
+            self._ended.wait(1.0)
 
     def _take(self, text: str) -> None:
         lines = (self._partial + text).split("\n")

@@ -254,6 +254,7 @@ def record(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failu
         seconds=seconds_between(params["started"], finished),
         error=why,
         output=failure.output,
+        steps=tuple(params["failed"].get("steps") or ()),
     )
     try:
         turn.cluster.txn([*turn.fence(), *outcome_ops(turn.keys, turn.deployment, told)])

@@ -1,0 +1,262 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Forwards what happens in a rollout to Consul and to a file."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: deployment_log
+type: notification
+short_description: Forwards what happens in a rollout to Consul and to a file
+version_added: 0.1.0
+description:
+  - Time, host, task and outcome of each task of a rollout, and what the deployment step printed, in the deployment's
+    log keys in Consul (the playbook C(hitless.consul.status) shows them) and as JSON lines in a file.
+  - Never the arguments of a task. Of a task under C(no_log) only where it stands, and its outcome.
+  - Consul is written by a thread in the background, with bounded memory. When it is slow or away entries are dropped
+    and counted, and the run goes on as if nothing was.
+requirements:
+  - C(callbacks_enabled = hitless.consul.deployment_log) in ansible.cfg.
+author:
+  - Hitless contributors (@hitless)
+options:
+  path:
+    description:
+      - A file that JSON lines are appended to. Its folder has to exist. None where not set.
+    type: path
+    env:
+      - name: HITLESS_LOG_PATH
+    ini:
+      - section: hitless_deployment_log
+        key: path
+  consul:
+    description:
+      - Whether to write to Consul. Address and token are those of the rollout, by the variables
+        C(hitless_consul_url) and so on as localhost has them, else by the environment (C(CONSUL_HTTP_ADDR) and so on).
+    type: bool
+    default: true
+    env:
+      - name: HITLESS_LOG_CONSUL
+    ini:
+      - section: hitless_deployment_log
+        key: consul
+  close_within:
+    description: Seconds that the end of a run may wait for what has not been sent yet.
+    type: float
+    default: 5
+    env:
+      - name: HITLESS_LOG_CLOSE_WITHIN
+    ini:
+      - section: hitless_deployment_log
+        key: close_within
+"""
+
+EXAMPLES = r"""
+# ansible.cfg
+# [defaults]
+# callbacks_enabled = hitless.consul.deployment_log
+# [hitless_deployment_log]
+# path = /var/log/ansible/deployments.jsonl
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
+
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
+from ansible_collections.hitless.consul.plugins.module_utils._log import ENTRY_LIMIT, LogWriter
+from ansible_collections.hitless.consul.plugins.module_utils._task import (
+    OPTIONS,
+    VARIABLE_PREFIX,
+    cluster_connection,
+    connection_options,
+)
+
+OURS = "hitless.consul."
+_ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class CallbackModule(CallbackBase):
+    """Told of everything by the main process; what it does with it must cost next to nothing."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "hitless.consul.deployment_log"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, display: Any = None) -> None:
+        super().__init__(display=display)
+        self._play: Any = None
+        self._id = ""
+        self._service = ""
+        self._keys: Keys | None = None
+        self._options: dict[str, Any] = {}
+        self._writer: LogWriter | None = None
+        self._file: Any = None
+        self._file_failed = False
+        self._deploying: set[str] = set()
+        self._began: dict[tuple[str, str], float] = {}
+        self._secrets: list[str] = []
+
+    # -- what Ansible tells -------------------------------------------------------------------------------------
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        self._began[host.get_name(), task._uuid] = time.monotonic()
+        if task.action.startswith(OURS) and task.action.removeprefix(OURS) in _ENDS_DEPLOYMENT:
+            self._deploying.discard(host.get_name())
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        data = _data(result)
+        self._told(result, "changed" if data.get("changed") else "ok")
+        action, host = _task(result).action, _host(result).get_name()
+        if action == f"{OURS}rollout_options":
+            self._begin(data)
+        elif action == f"{OURS}deployment" and data.get("id") == self._id and not data.get("verdict"):
+            self._open()
+        elif action == f"{OURS}take_out":
+            self._deploying.add(host)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._told(result, "ignored" if ignore_errors else "failed")
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._told(result, "unreachable")
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._began.pop((_host(result).get_name(), _task(result)._uuid), None)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - Ansible's interface
+        if self._writer:
+            self._writer.close(float(self.get_option("close_within")))
+        if self._file:
+            self._file.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _begin(self, data: Mapping[str, Any]) -> None:
+        """From here on it is known which deployment this is, and where its Consul."""
+        options = data.get("options") or {}
+        self._id, self._service = str(data.get("id") or ""), str(options.get("service") or "")
+        try:
+            self._options = connection_options({}, self._variables(), os.environ)
+            connection = cluster_connection(self._options)
+            if connection.token:
+                self._secrets = [connection.token]
+            self._keys = Keys(
+                self._service,
+                deploy=checked_prefix(self._options.get("deploy_prefix", "deploy"), "deploy_prefix"),
+                nodes=checked_prefix(self._options.get("nodes_prefix", "nodes"), "nodes_prefix"),
+            )
+        except HitlessError as error:
+            self._display.warning(f"deployment_log: nothing is sent to Consul: {error}")
+
+    def _open(self) -> None:
+        """The deployment has a record: it can have a log."""
+        if self._writer or not self._keys or not self.get_option("consul"):
+            return
+
+        def client() -> Client:
+            return Client(cluster_connection(self._options), retry_for=2.0)
+
+        self._writer = LogWriter(client, self._keys, self._id, self._display.warning)
+
+    def _variables(self) -> dict[str, Any]:
+        """The variables ``hitless_consul_<option>`` as localhost has them in this play."""
+        manager = self._play.get_variable_manager()
+        inventory = getattr(manager, "_inventory", None)
+        variables = manager.get_vars(play=self._play, host=inventory.get_host("localhost") if inventory else None)
+        templar = Templar(loader=self._play._loader, variables=variables)
+        names = (VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option)
+        try:
+            return {name: templar.template(variables[name]) for name in names if name in variables}
+        except Exception as error:  # whatever a template raises: the log is no reason to fail
+            raise HitlessError(f"a variable {VARIABLE_PREFIX}* cannot be resolved: {error}") from None
+
+    def _told(self, result: Any, outcome: str) -> None:
+        task, host, data = _task(result), _host(result).get_name(), _data(result)
+        began = self._began.pop((host, task._uuid), None)
+        hidden = bool(task.no_log) or bool(data.get("_ansible_no_log"))
+        entry: dict[str, Any] = {
+            "time": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "deployment": self._id,
+            "service": self._service,
+            "host": host,
+            # The name of a hidden task may hold what it hides.
+            "task": _place(task) if hidden else self._clean(task.get_name()).removeprefix("hitless.consul.rollout : "),
+            "action": task.action,
+            "outcome": outcome,
+            "seconds": None if began is None else round(time.monotonic() - began, 3),
+        }
+        if not hidden and outcome in ("failed", "ignored", "unreachable"):
+            entry["message"] = self._clean(str(data.get("msg") or ""))[:2000]
+        if not hidden and (host in self._deploying or task.action == f"{OURS}deploy"):
+            entry["output"] = self._clean(_output(data))[-ENTRY_LIMIT + 2000 :]
+        self._write_file(entry)
+        if self._writer:
+            self._writer.put(host, _as_text(entry))
+
+    def _write_file(self, entry: Mapping[str, Any]) -> None:
+        path = self.get_option("path")
+        if not path or self._file_failed:
+            return
+        try:
+            # Opened for each run, appended by whole lines: two runs may share it.
+            self._file = self._file or open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._file.write(json.dumps(entry) + "\n")
+        except (OSError, ValueError) as error:
+            self._file_failed = True
+            self._display.warning(f"deployment_log: {path} cannot be written: {error}")
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+# A result's attributes have an underscore up to ansible-core 2.18, and lose it in 2.23.
+
+
+def _data(result: Any) -> Mapping[str, Any]:
+    return result.result if hasattr(result, "result") else result._result
+
+
+def _task(result: Any) -> Any:
+    return result.task if hasattr(result, "task") else result._task
+
+
+def _host(result: Any) -> Any:
+    return result.host if hasattr(result, "host") else result._host
+
+
+def _place(task: Any) -> str:
+    """File and line of a task."""
+    return os.path.basename(str(task.get_path() or "a task under no_log"))
+
+
+def _output(data: Mapping[str, Any]) -> str:
+    """What a task printed, of each item where it was a loop."""
+    items = [one for one in data.get("results") or () if isinstance(one, Mapping) and not one.get("_ansible_no_log")]
+    printed = [str(one.get(name) or "").rstrip("\n") for one in items or [data] for name in ("stdout", "stderr")]
+    return "\n".join(part for part in printed if part)
+
+
+def _as_text(entry: Mapping[str, Any]) -> str:
+    took = "" if entry["seconds"] is None else f" ({entry['seconds']:.1f} s)"
+    lines = [f"== {entry['time'][:19]}Z {entry['outcome']}: {entry['task']}{took}"]
+    lines += [f"   {entry['message']}"] if entry.get("message") else []
+    lines += entry["output"].splitlines() if entry.get("output") else []
+    return "\n".join(lines) + "\n"

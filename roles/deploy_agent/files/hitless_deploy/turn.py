@@ -1,0 +1,382 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of one request."""
+
+import http.client
+import re
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from hitless_deploy.config import is_number
+from hitless_deploy.consul import NoRedirect, kv_cas, kv_set
+from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
+from hitless_deploy.log import CONTROL
+
+REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAILED = (
+    "requested",
+    "waiting",
+    "claimed",
+    "draining",
+    "deploying",
+    "proving",
+    "returning",
+    "done",
+    "failed",
+)
+UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING)
+OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+SHOWN_WITHIN = 60.0  # seconds the catalog has to show a change
+RESEND_AFTER = 1.0  # seconds: Consul can lose a change of an agent until it is sent again
+
+
+class Turn:
+    """A request in hand. Each step is written to Consul by compare-and-set, then to the file, then taken."""
+
+    def __init__(self, agent, state, index, steps, log):
+        self.agent = agent
+        self.config = agent.config
+        self.consul = agent.consul
+        self.state = state
+        self.request = state["request"]
+        self.index = index
+        self.steps = steps
+        self.log = log
+        self.resumed = False
+
+    def say(self, text):
+        with open(self.agent.store.path("output"), "ab") as output:
+            output.write(("== %s %s\n" % (now(), text)).encode())
+
+    # -- status --
+
+    def begin(self, step, message="", **remember):
+        """Take a step: nobody has overwritten our status, and both Consul and the file know what comes."""
+        if not (self.resumed and self.state["step"] == step):
+            self.steps.append({"state": step, "at": now()})
+        self.write(step, message)
+        self.state.update(step=step, **remember)
+        self.agent.store.save(self.state)
+
+    def write(self, state, message="", more=(), **fields):
+        value = self.agent.status(self.request, state, message, self.steps, **fields)
+        try:
+            found = self.consul.txn([kv_cas(self.agent.status_key, value, self.index), *more])
+            self.index = found[self.agent.status_key][1]
+        except Conflict:
+            there, index = self.consul.txn([{"Verb": "get-tree", "Key": self.agent.status_key}]).get(
+                self.agent.status_key, ("", 0)
+            )
+            if there != value:  # else the first answer was lost
+                raise Superseded("another request or run has taken over") from None
+            self.index = index
+
+    # -- the steps --
+
+    def run(self):
+        """From wherever it stands to its end."""
+        try:
+            try:
+                if self.state["step"] in (CLAIMED, DRAINING):
+                    self.take_out()
+                if self.request["reason"] != "recover" and self.state["step"] in (DRAINING, DEPLOYING):
+                    self.deploy()
+                if self.state["step"] != RETURNING:
+                    self.prove()
+                self.give_back()
+            except Problem as problem:
+                self.fail(problem)
+        except Superseded as why:
+            # The machine stays as it is: in maintenance, unless it has just come out of it.
+            self.agent.tell("%s: %s; left as it is" % (self.request["request"], why))
+        self.log.finish()
+        self.agent.store.clear("state", "result")
+
+    def take_out(self):
+        """Maintenance on, seen in the catalog, and the drain time from then."""
+        self.begin(DRAINING)
+        if not self.own_instances():
+            raise Problem(
+                "No instance of %s is registered with the agent of this machine, or its token may not read it."
+                % self.config["service"]
+            )
+        before = self.maintenance()
+        foreign = [reason for reason in before.values() if reason is not None and not self.is_ours(reason)]
+        if foreign:
+            raise Problem(
+                "It is in a maintenance that somebody else has set (reason: %s); it is left as it is."
+                % (foreign[0] or "none given"),
+                foreign=True,
+            )
+        if any(reason is None for reason in before.values()):
+            self.state["took_out"] = True
+            self.agent.store.save(self.state)
+        self.set_maintenance(True)
+        drained = set(before.values()) == {self.reason} and not self.resumed
+        self.say("out of rotation, seen in the catalog" + ("" if drained else "; draining"))
+        if not drained:
+            time.sleep(self.request["drain_time"])
+
+    def deploy(self):
+        """The command; where it has run already, what became of it."""
+        if self.state["step"] != DEPLOYING:
+            self.agent.store.clear("result")
+            self.begin(DEPLOYING, touched=True)
+            self.say("%s %s: the command runs" % (self.request["reason"], self.request["version"]))
+            self.agent.start_command()
+            self.agent.hold()
+        result = self.agent.store.load("result")
+        if not result or result.get("request") != self.request["request"]:
+            raise Problem(
+                "Interrupted: this machine or its deploy agent ended while the command ran, which may have done its "
+                "work half."
+            )
+        if result["error"]:
+            raise Problem("The deployment command could not be started: %s." % result["error"])
+        if result["timed_out"]:
+            raise Problem("The deployment command was ended after %g s." % self.request["deploy_timeout"])
+        if result["rc"] not in self.config["success_codes"]:
+            raise Problem("The deployment command exited with %s." % result["rc"])
+
+    def prove(self):
+        """The new process answers, and its own checks pass and stay so, while it gets no traffic."""
+        request = self.request
+        self.begin(PROVING, touched=True)
+        started = time.monotonic()
+        deadline = started + request["healthy_deadline"]
+        stable_for = request["min_healthy_time"]
+        self.set_maintenance(True)  # an application that registers itself drops it
+        if request["health_url"]:
+            self.ask_application(deadline)
+        else:
+            # A passing check may still be that of the old process, until it must have run anew.
+            stable_for = max(stable_for, self.freshness())
+        since = [None]
+
+        def decide(checks):
+            moment = time.monotonic()
+            dropped = [name for name, reason in self.maintenance(checks).items() if reason is None]
+            for name in dropped:
+                self.send_maintenance(name, self.reason)
+            bad = self.failing(checks, but_maintenance=True)
+            if bad or dropped:
+                since[0] = None
+                if moment >= deadline:
+                    return bad or ["its maintenance was dropped"]
+                return Again(min(deadline - moment, RESEND_AFTER if dropped else 60.0))
+            since[0] = moment if since[0] is None else since[0]
+            left = since[0] + stable_for - moment
+            return [] if left <= 0 else Again(left)
+
+        bad = self.consul.watch(self.checks_path, decide, deadline + stable_for + 1)
+        if bad or bad is None:
+            raise Problem(
+                "%s was not healthy within %g s: %s."
+                % (self.config["service"], request["healthy_deadline"], "; ".join(bad or ["it was never stable"]))
+            )
+        self.say("proven: its own checks pass")
+
+    def ask_application(self, deadline):
+        url, match = self.request["health_url"], self.request["health_match"]
+        self.require_own_address(url)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            NoRedirect(),
+            # The application may have any certificate: it is asked at its own address, not by its public name.
+            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
+        )
+        pause, why = 0.05, ""
+        while True:
+            try:
+                with opener.open(url, timeout=5) as answer:
+                    body = answer.read(65536).decode("utf-8", "replace")
+                if not match or re.search(match, body):
+                    return
+                why = "its answer does not match %r" % match
+            except urllib.error.HTTPError as error:
+                why = "it answered %d" % error.code
+                error.close()
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                why = str(getattr(error, "reason", None) or error)
+            if time.monotonic() >= deadline:
+                raise Problem(
+                    "The new process did not answer at %s within %g s: %s."
+                    % (url, self.request["healthy_deadline"], why)
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def require_own_address(self, url):
+        """Only this machine's own addresses: the URL comes from a key, and must not make it ask anybody else."""
+        parts = urllib.parse.urlsplit(url)
+        own = {"localhost", "127.0.0.1", "::1"} | self.agent.addresses()
+        if parts.scheme not in ("http", "https") or (parts.hostname or "") not in own:
+            raise Problem(
+                "The health URL %s is not at an address of this machine (%s)." % (url, ", ".join(sorted(own)))
+            )
+
+    def give_back(self):
+        """Maintenance off, seen; passing in rotation; version, previous version and status in one transaction."""
+        self.begin(RETURNING)
+        self.set_maintenance(False)
+        deadline = time.monotonic() + self.request["healthy_deadline"]
+
+        def decide(checks):
+            bad = self.failing(checks)
+            if bad and time.monotonic() < deadline:
+                return Again(deadline - time.monotonic())
+            return bad
+
+        bad = self.consul.watch(self.checks_path, decide, deadline + 1)
+        if bad or bad is None:
+            raise Problem("Back in rotation it was not passing: %s." % "; ".join(bad or ["no check told"]))
+        self.say("back in rotation")
+        self.log.finish()
+        more = []
+        if self.request["reason"] != "recover":
+            more.append(kv_set(self.agent.key("version"), self.request["version"]))
+            if self.request["remember"] == "":
+                more.append({"Verb": "delete", "Key": self.agent.key("previous")})
+            elif self.request["remember"]:
+                more.append(kv_set(self.agent.key("previous"), self.request["remember"]))
+        self.steps.append({"state": DONE, "at": now()})
+        self.write(DONE, "", more)
+
+    def fail(self, problem):
+        """A broken instance gets no traffic; one that nothing was done to goes back."""
+        text = str(problem)
+        touched = bool(self.state.get("touched"))
+        try:
+            if touched:
+                self.set_maintenance(True)
+            elif self.state.get("took_out"):
+                self.set_maintenance(False, only=self.reason)
+        except Problem as worse:
+            text = "%s And: %s" % (text, worse)
+        self.say("failed: %s" % text)
+        self.log.finish()
+        self.steps.append({"state": FAILED, "at": now()})
+        self.write(FAILED, text, touched=touched, foreign=problem.foreign)
+
+    # -- maintenance and checks --
+
+    @property
+    def reason(self):
+        return "deploy:%s %s" % (self.request["deployment"], self.config["service"])
+
+    def is_ours(self, reason):
+        """Of this service's deployments: one that the status has been taken from is over."""
+        found = OURS.match(reason)
+        return bool(found) and found.group(2) == self.config["service"]
+
+    @property
+    def checks_path(self):
+        return "/v1/health/node/%s" % self.config["node"]
+
+    def checks(self):
+        return self.consul.ask("GET", self.checks_path)[1] or []
+
+    def instances(self):
+        """The IDs that go into maintenance; the empty one stands for the node."""
+        if self.request["scope"] == ["node"]:
+            return [""]
+        return sorted(set(self.own_instances()) | set(self.other_instances()))
+
+    def own_instances(self):
+        tags = set(self.request["tags"])
+        return [
+            name
+            for name, one in self.services().items()
+            if one["Service"] == self.config["service"] and tags <= set(one.get("Tags") or ())
+        ]
+
+    def other_instances(self):
+        wanted = set(self.request["scope"]) - {"service", self.config["service"]}
+        return [name for name, one in self.services().items() if one["Service"] in wanted]
+
+    def services(self):
+        return self.consul.ask("GET", "/v1/agent/services")[1] or {}
+
+    def maintenance(self, checks=None):
+        """ID -> the reason of its maintenance as the catalog shows it, None where it is in none."""
+        there = {one["CheckID"]: one.get("Notes", "") for one in (self.checks() if checks is None else checks or ())}
+        return {
+            name: there.get("_service_maintenance:" + name if name else "_node_maintenance")
+            for name in self.instances()
+        }
+
+    def set_maintenance(self, wanted, only=None):
+        """Returns when the catalog shows it so for each instance, sent again while it does not."""
+        sent = [0.0]
+
+        def decide(checks):
+            found = self.maintenance(checks)
+            if wanted:
+                left = [name for name, reason in found.items() if reason is None]
+            else:
+                left = [
+                    name
+                    for name, reason in found.items()
+                    if reason is not None and (reason == only if only else self.is_ours(reason))
+                ]
+            if not left:
+                return True
+            if time.monotonic() - sent[0] >= RESEND_AFTER:
+                for name in left:
+                    self.send_maintenance(name, self.reason if wanted else None)
+                sent[0] = time.monotonic()
+            return Again(RESEND_AFTER)
+
+        if self.consul.watch(self.checks_path, decide, time.monotonic() + SHOWN_WITHIN) is None:
+            raise Problem("The catalog did not show its maintenance %s." % ("begin" if wanted else "end"))
+
+    def send_maintenance(self, name, reason):
+        params = [("enable", "false")] if reason is None else [("enable", "true"), ("reason", reason)]
+        path = "/v1/agent/service/maintenance/" + name if name else "/v1/agent/maintenance"
+        self.consul.ask("PUT", path, params, b"")
+
+    def failing(self, checks, but_maintenance=False):
+        """What keeps the service's own instances here out of rotation, each with the end of its output."""
+        mine = set(self.own_instances())
+        if not mine:
+            return ["no instance of %s is registered" % self.config["service"]]
+        good = ("passing", "warning") if self.request["accept_warning"] else ("passing",)
+        return [
+            told(one)
+            for one in checks or ()
+            if one.get("ServiceID", "") in mine | {""}
+            and one["Status"] not in good
+            and not (but_maintenance and is_maintenance(one))
+        ]
+
+    def freshness(self):
+        """Seconds within which each of its checks must have run anew; Consul tells from 1.20 on."""
+        mine = set(self.own_instances())
+        delays = []
+        for one in self.checks():
+            if one.get("ServiceID") in mine and not is_maintenance(one):
+                definition = one.get("Definition") or {}
+                interval = seconds_of(definition.get("Interval") or one.get("Interval"))
+                timeout = seconds_of(definition.get("Timeout") or one.get("Timeout")) or 10.0
+                delays.append(interval + timeout if interval else self.request["check_interval"])
+        return max(delays or [self.request["check_interval"]])
+
+
+def is_maintenance(check):
+    return check["CheckID"] == "_node_maintenance" or check["CheckID"].startswith("_service_maintenance:")
+
+
+def told(check):
+    output = re.sub(r"\s+", " ", CONTROL.sub("", check.get("Output") or "")).strip()[:300]
+    return "%s is %s%s" % (check.get("Name") or check["CheckID"], check["Status"], " (%s)" % output if output else "")
+
+
+def seconds_of(duration):
+    if is_number(duration):
+        return duration / 1e9
+    return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(str(duration or "")))

@@ -1,0 +1,486 @@
+"""The deploy agent of a machine on a real Consul: each request is taken once, whatever is killed at whatever moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._request import (
+    DONE,
+    FAILED,
+    GIVEN_UP,
+    WAITING,
+    WITHDRAWN,
+    Order,
+    Request,
+    Status,
+    read_agent_log,
+)
+from lab.deploy_agent import PROGRAM
+from lab.fleet import wait_until
+from tests.integration.consul_agent import Server, alive, end, processes
+from tests.integration.services import ENDS, Services, started
+
+ID = "20261123T142233Z-2.0.0-7f3a"
+OLD, NEW = "1.0.0", "2.0.0"
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(ENDS[0], marks=pytest.mark.slow), ENDS[1]], ids=["oldest", "newest"]
+)
+def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
+    yield from started(request.param)
+
+
+class Machine:
+    """A service on the one node there is, its deploy agent, and the controller's side of requests to it."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.web = Services(server)
+        self.web.register()
+        self.keys = Keys(self.web.name)
+        self.node = self.web.node
+        self.client = self.web.client()
+        self.session = self.web.session(self.keys.lock)
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.config = folder / "agent.json"
+        self.ran = folder / "ran"
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.configure()
+
+    def configure(self, command: str | list[str] = "true", **settings: Any) -> None:
+        """The command's line, after which it notes that it has run to its end."""
+        note = f'echo "$DEPLOY_VERSION $DEPLOY_PREVIOUS_VERSION $DEPLOY_REASON" >> {self.ran}'
+        line = f"{command}; code=$?; {note}; exit $code"
+        values = {
+            "service": self.web.name,
+            "node": self.node,
+            "url": self.web.server.url,
+            "command": command if isinstance(command, list) else line,
+            "state_directory": str(self.folder / "state"),
+            **settings,
+        }
+        self.config.write_text(json.dumps(values), encoding="utf-8")
+
+    def start(self, mode: str = "watch") -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            self.agent = subprocess.Popen(
+                [sys.executable, "-I", str(PROGRAM), mode, str(self.config)], stdin=subprocess.DEVNULL, stderr=log
+            )
+        return self.agent
+
+    def kill(self) -> None:
+        """kill -9 of the agent alone; a command it has started goes on."""
+        for pid in processes(str(PROGRAM), "watch", str(self.config)):
+            end(pid)
+        if self.agent:
+            self.agent.wait()
+
+    def crash(self) -> None:
+        """The machine's power fails: the command and its keeper end with the agent."""
+        self.kill()
+        for pid in processes(str(PROGRAM), "command", str(self.config)):
+            end(pid)
+        for file in (self.folder / "state").glob("*/process.json"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(json.loads(file.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+
+    def ask(self, version: str | None = NEW, **order: Any) -> Request:
+        quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
+        wanted = Order(**{"deployment": ID, "version": version, "previous": OLD, "remember": OLD, **quick, **order})
+        request = Request(self.client, self.keys, self.node, wanted, self.session)
+        request.submit()
+        return request
+
+    def status(self) -> Status:
+        pair = self.client.key(self.keys.status(self.node), consistent=True)
+        return Status.parse(pair.value, pair.index) if pair else Status()
+
+    def reaches(self, *states: str) -> Status:
+        log = self.folder / "log"
+        wait_until(f"it is {' or '.join(states)}", lambda: self.status().state in states, log=log)
+        return self.status()
+
+    def runs(self) -> list[str]:
+        """What the command wrote at each of its ends."""
+        return self.ran.read_text(encoding="utf-8").splitlines() if self.ran.exists() else []
+
+    def recorded(self, name: str) -> str | None:
+        pair = self.client.key(self.keys.node(self.node) + name)
+        return pair.value if pair else None
+
+    def printed(self) -> str:
+        return read_agent_log(self.client, self.keys, self.node, ID)
+
+    @property
+    def maintenance(self) -> str | None:
+        return self.web.reasons()[self.web.name]
+
+
+@pytest.fixture
+def machine(consul: Server, tmp_path: Path) -> Iterator[Machine]:
+    one = Machine(consul, tmp_path)
+    yield one
+    one.crash()
+
+
+# -- what it does -------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_taken_once_and_recorded(machine: Machine) -> None:
+    machine.configure('echo "from $DEPLOY_SERVICE"; echo to stderr >&2; echo again')
+    request = machine.ask()
+    # Asked before it is started: a machine that boots finds what it is asked for.
+    machine.start()
+    assert request.follow(20).state == DONE
+    assert machine.runs() == [f"{NEW} {OLD} deploy"]
+    assert (machine.recorded("version"), machine.recorded("previous")) == (NEW, OLD)
+    assert machine.maintenance is None
+    assert f"from {machine.web.name}\nto stderr\nagain\n" in machine.printed()
+    assert [step["state"] for step in machine.status().steps] == [
+        *("claimed", "draining", "deploying", "proving", "returning", "done")
+    ]
+    # A watch fires at each start and reload, without a change.
+    machine.kill()
+    assert machine.start("run").wait(20) == 0
+    assert machine.runs() == [f"{NEW} {OLD} deploy"]
+
+
+def test_a_failed_command_keeps_it_out_and_a_rollback_brings_it_back(machine: Machine) -> None:
+    machine.configure('test "$DEPLOY_REASON" = rollback')
+    machine.start()
+    failed = machine.ask().follow(20)
+    assert (failed.state, failed.touched) == (FAILED, True)
+    assert "exited with 1" in failed.message
+    assert machine.maintenance == f"deploy:{ID} {machine.web.name}"
+    assert machine.recorded("version") is None
+    back = machine.ask(OLD, reason="rollback", previous=NEW, remember=None).follow(20)
+    assert back.state == DONE
+    assert (machine.recorded("version"), machine.recorded("previous")) == (OLD, None)
+    assert machine.maintenance is None
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_it_started(machine: Machine) -> None:
+    child = machine.folder / "child"
+    machine.configure(["/bin/sh", "-c", f"sleep 300 & echo $! > {child}; wait"])
+    machine.start()
+    status = machine.ask(deploy_timeout=1).follow(20)
+    assert "ended after 1 s" in status.message
+    assert not alive(int(child.read_text(encoding="utf-8")))
+
+
+def test_a_failing_check_keeps_it_out(machine: Machine) -> None:
+    machine.start()
+    machine.web.set("critical", "no answer from the database")
+    status = machine.ask(healthy_deadline=1).follow(20)
+    assert "no answer from the database" in status.message
+    assert machine.maintenance is not None
+
+
+def test_somebody_elses_maintenance_is_left(machine: Machine) -> None:
+    machine.web.operator("disk")
+    machine.start()
+    status = machine.ask().follow(20)
+    assert (status.state, status.foreign, status.touched) == (FAILED, True, False)
+    assert machine.maintenance == "disk"
+    assert not machine.runs()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [{"version": "2.0.0; touch /tmp/x"}, {"reason": "explode"}, {"drain_time": -1}, {"health_match": "("}],
+    ids=["version", "reason", "time", "pattern"],
+)
+def test_a_request_that_is_not_clean_is_refused(machine: Machine, order: dict[str, Any]) -> None:
+    machine.start()
+    status = machine.ask(**{"version": NEW, **order}).follow(20)
+    assert (status.state, status.touched) == (FAILED, False)
+    assert "cannot be used" in status.message
+    assert not machine.runs()
+    assert machine.maintenance is None
+
+
+def test_it_asks_no_machine_but_its_own(machine: Machine) -> None:
+    """The URL comes from a key: it must not make a machine ask what others cannot reach."""
+    machine.start()
+    status = machine.ask(health_url="http://169.254.169.254/latest/meta-data").follow(20)
+    assert "not at an address of this machine" in status.message
+
+
+# -- killed, at each step -----------------------------------------------------------------------------------------
+
+
+def kill_at(machine: Machine, step: str) -> None:
+    """As soon as Consul shows the step."""
+    machine.start()
+    machine.reaches(step)
+    machine.kill()
+
+
+def test_killed_while_draining_it_goes_on(machine: Machine) -> None:
+    request = machine.ask(drain_time=2)
+    kill_at(machine, "draining")
+    assert not machine.runs()
+    machine.start()
+    assert request.follow(20).state == DONE
+    assert len(machine.runs()) == 1
+
+
+def test_killed_while_the_command_runs_it_takes_its_result(machine: Machine) -> None:
+    """The command outlives its agent, and the next one waits for it: nothing runs twice, nothing is cut in half."""
+    machine.configure("echo begun; sleep 3; echo ended")
+    request = machine.ask()
+    kill_at(machine, "deploying")
+    machine.start()
+    assert request.follow(20).state == DONE
+    assert len(machine.runs()) == 1
+    assert "begun\n" in machine.printed()
+    assert "ended\n" in machine.printed()
+
+
+def test_killed_while_proving_it_goes_on(machine: Machine) -> None:
+    machine.web.set("critical")
+    request = machine.ask(healthy_deadline=30)
+    kill_at(machine, "proving")
+    machine.web.set("passing")
+    machine.start()
+    assert request.follow(20).state == DONE
+    assert len(machine.runs()) == 1
+    assert machine.maintenance is None
+
+
+def test_killed_while_returning_it_goes_on(machine: Machine) -> None:
+    """It takes some hundredths of a second: killed so soon, it has ended only sometimes, and either way ends well."""
+    agent = machine.start()
+    request = machine.ask()
+
+    def kill(status: Status) -> None:
+        if status.state == "returning":
+            agent.kill()
+            agent.wait()
+            machine.start()
+
+    assert request.follow(20, kill).state == DONE
+    assert agent.returncode == -signal.SIGKILL
+    assert len(machine.runs()) == 1
+    assert machine.recorded("version") == NEW
+    assert machine.maintenance is None
+
+
+def test_a_crash_while_the_command_runs_is_told_and_nothing_runs_again(machine: Machine) -> None:
+    machine.configure("sleep 60")
+    request = machine.ask()
+    machine.start()
+    machine.reaches("deploying")
+    wait_until("the command runs", lambda: bool(list((machine.folder / "state").glob("*/process.json"))))
+    machine.crash()
+    machine.start()
+    status = request.follow(20)
+    assert (status.state, status.touched) == (FAILED, True)
+    assert "Interrupted" in status.message
+    assert machine.maintenance == f"deploy:{ID} {machine.web.name}"
+    assert not machine.runs()
+    machine.configure()
+    assert machine.ask(OLD, reason="rollback", remember=None).follow(20).state == DONE
+
+
+def test_a_machine_that_lost_its_files_says_so(machine: Machine) -> None:
+    machine.configure("sleep 60")
+    request = machine.ask()
+    machine.start()
+    machine.reaches("deploying")
+    machine.crash()
+    for file in (machine.folder / "state").glob("*/*.json"):
+        file.unlink()
+    machine.start()
+    assert "not known any more" in request.follow(20).message
+
+
+def test_a_watch_starts_a_killed_one_again_by_itself(machine: Machine) -> None:
+    """`consul watch` would start nobody before the key changes."""
+    request = machine.ask(drain_time=3)
+    machine.start("run")
+    machine.reaches("draining")
+    mine = machine.agent.pid if machine.agent else 0
+    (child,) = (pid for pid in processes(str(PROGRAM), "run", str(machine.config)) if pid != mine)
+    end(child)
+    assert request.follow(20).state == DONE
+    assert len(machine.runs()) == 1
+
+
+# -- taken, withdrawn, overtaken ----------------------------------------------------------------------------------
+
+
+def test_a_request_that_nobody_takes_is_withdrawn_for_good(machine: Machine) -> None:
+    request = machine.ask()
+    assert request.follow(0.5).state == WITHDRAWN
+    assert machine.start("run").wait(20) == 0
+    assert not machine.runs()
+    assert machine.status().state == WITHDRAWN
+
+
+def test_either_taken_or_withdrawn(machine: Machine) -> None:
+    """Both at once, again and again: what was withdrawn never runs, what was taken always does."""
+    machine.start()
+    for number in range(12):
+        before = len(machine.runs())
+        request = machine.ask(f"2.0.{number}")
+        time.sleep(number * 0.01)
+        seen = machine.status()
+        withdrawn = seen.is_open and request.end(seen, WITHDRAWN, "too late")
+        if not withdrawn:
+            assert request.follow(20).state == DONE
+        time.sleep(0.3)
+        assert len(machine.runs()) == before + (not withdrawn)
+
+
+def test_the_request_of_a_dead_run_is_not_taken(machine: Machine) -> None:
+    """Nobody would watch it, and another run may begin at any time."""
+    machine.ask()
+    machine.web.server.put(f"session/destroy/{machine.session}")
+    assert machine.start("run").wait(20) == 0
+    assert not machine.runs()
+    assert machine.maintenance is None
+
+
+def test_of_two_in_quick_succession_the_last_counts(machine: Machine) -> None:
+    machine.start()
+    first = machine.ask("2.0.1", drain_time=1)
+    machine.reaches("draining")
+    second = machine.ask("2.0.2")
+    with pytest.raises(LockLost, match="Somebody else has asked"):
+        first.follow(20)
+    assert second.follow(20).state == DONE
+    assert [line.split()[0] for line in machine.runs()] == ["2.0.2"]
+    assert machine.recorded("version") == "2.0.2"
+
+
+def test_a_newer_request_waits_for_the_command_of_the_older(machine: Machine) -> None:
+    machine.configure('test "$DEPLOY_VERSION" = 2.0.2 || sleep 6')
+    machine.start()
+    machine.ask("2.0.1")
+    machine.reaches("deploying")
+    second = machine.ask("2.0.2")
+    seen: list[str] = []
+    # Sooner than the command ends; that it is told to wait keeps it from being withdrawn.
+    assert second.follow(5, lambda status: seen.append(status.state)).state == DONE
+    assert WAITING in seen
+    assert [line.split()[0] for line in machine.runs()] == ["2.0.1", "2.0.2"]
+    assert machine.recorded("version") == "2.0.2"
+
+
+def test_one_that_was_given_up_stops_at_its_next_step(machine: Machine) -> None:
+    machine.configure("sleep 2")
+    machine.start()
+    request = machine.ask()
+    seen = machine.reaches("deploying")
+    assert request.end(seen, GIVEN_UP, "out of sight")
+    wait_until("it has let go", lambda: "left as it is" in (machine.folder / "log").read_text(encoding="utf-8"))
+    assert machine.maintenance == f"deploy:{ID} {machine.web.name}"
+    assert machine.recorded("version") is None
+    assert machine.status().state == GIVEN_UP
+
+
+def test_one_deployment_at_a_time_on_a_machine(machine: Machine, consul: Server, tmp_path: Path) -> None:
+    """By option, of all services: puppet and apt are host-wide."""
+    other = Machine(consul, tmp_path / "other")
+    noted = tmp_path / "noted"
+    for one in (machine, other):
+        one.configure(f"echo begin >> {noted}; sleep 1; echo end >> {noted}", exclusive="machine")
+        one.start()
+    requests = [one.ask() for one in (machine, other)]
+    assert [request.follow(20).state for request in requests] == [DONE, DONE]
+    assert noted.read_text(encoding="utf-8").split() == ["begin", "end", "begin", "end"]
+    other.crash()
+
+
+# -- the log ------------------------------------------------------------------------------------------------------
+
+
+def test_much_output_is_cut_and_its_end_kept(machine: Machine) -> None:
+    machine.configure("seq 1 1500000; echo the last line", log_limit=300_000)
+    machine.start()
+    assert machine.ask().follow(60).state == DONE
+    printed = machine.printed()
+    assert 200_000 < len(printed) < 400_000
+    assert "\n1\n2\n3\n" in printed
+    assert "bytes left out" in printed
+    assert "1500000\nthe last line\n" in printed
+    chunks = machine.client.keys(machine.keys.agent_log(machine.node, ID))
+    assert max(len(chunk.value.encode()) for chunk in chunks) < 200_000
+
+
+def test_binary_output_and_secrets(machine: Machine) -> None:
+    secret = "5ecrec7e-7aa5-4b6f-9c1d-7aa5ecrec7e1"
+    token_file = machine.folder / "token"
+    token_file.write_text(secret, encoding="utf-8")
+    line = f"head -c 300000 /dev/urandom; printf 'a\\033[31mred\\033[0m {secret}\\000\\r\\nb'"
+    machine.configure(line, token_file=str(token_file))
+    machine.start()
+    assert machine.ask().follow(60).state == DONE
+    printed = machine.printed()
+    assert "ared ***\nb" in printed
+    assert secret not in printed
+    assert not [one for one in printed if one < " " and one not in "\n\t"]
+
+
+def test_the_token_is_in_no_environment_and_no_argument(machine: Machine) -> None:
+    secret = "5ecrec7e-7aa5-4b6f-9c1d-7aa5ecrec7e1"
+    token_file = machine.folder / "token"
+    token_file.write_text(secret, encoding="utf-8")
+    machine.configure("env; cat /proc/self/cmdline", token_file=str(token_file))
+    machine.start()
+    assert machine.ask().follow(60).state == DONE
+    assert "DEPLOY_VERSION=2.0.0" in machine.printed()
+    assert "***" not in machine.printed(), "it was there, and taken out"
+
+
+def test_output_comes_while_the_command_runs(machine: Machine) -> None:
+    machine.configure("echo first; sleep 5; echo second")
+    machine.start()
+    machine.ask()
+    wait_until("the first line is there", lambda: "first\n" in machine.printed())
+    assert "second" not in machine.printed()
+    machine.reaches(DONE)
+
+
+def test_a_service_that_the_command_starts_keeps_nothing_waiting(machine: Machine) -> None:
+    machine.configure(f"sleep 300 & echo $! > {machine.folder / 'service'}")
+    machine.start()
+    assert machine.ask().follow(20).state == DONE
+    service = int((machine.folder / "service").read_text(encoding="utf-8"))
+    assert alive(service)
+    end(service)
+
+
+@pytest.fixture
+def own_consul() -> Iterator[Server]:
+    yield from started(None)
+
+
+def test_a_consul_that_is_away_does_not_stop_the_command(own_consul: Server, tmp_path: Path) -> None:
+    machine = Machine(own_consul, tmp_path)
+    machine.configure("echo begun; sleep 2; echo ended")
+    machine.start()
+    machine.ask()
+    machine.reaches("deploying")
+    own_consul.kill()
+    wait_until("the command has ended", lambda: len(machine.runs()) == 1)
+    own_consul.start()
+    machine.web.server.put(f"agent/check/update/check-{machine.web.name}", {"Status": "passing"})
+    assert machine.reaches(DONE, FAILED).state == DONE
+    assert "begun\nended\n" in machine.printed()
+    machine.crash()
