@@ -176,7 +176,7 @@ def test_a_held_lock_lets_each_step_through_and_status_is_told(web: Services) ->
         (None, {}, ["draining", "deploying"]),
         (ID, {}, ["deploying", "deploying"]),
         ("20261122T142233Z-1.4.1-7f3a", {}, ["deploying", "deploying"]),
-        (None, {"reason": "rollback"}, ["deploying", "deploying"]),
+        (None, {"attempt": "rollback"}, ["deploying", "deploying"]),
     ],
     ids=["fresh", "out already", "taken over", "rollback that lost its maintenance"],
 )
