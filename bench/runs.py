@@ -89,10 +89,12 @@ class Runs:
         done = self.ansible.playbook("-i", inventory, playbook, "-e", json.dumps(variables), env=settings)
         wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.rc != 0:
-            raise RuntimeError(f"{playbook} over {variables['hosts' if 'hosts' in variables else 'rollout_hosts']}:\n{done.output}")
+            over = variables.get("hosts", variables.get("rollout_hosts"))
+            raise RuntimeError(f"{playbook} over {over}:\n{done.output}")
         return Taken(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def home() -> tempfile.TemporaryDirectory[str]:
     """A folder for HOME and logs."""
-    return tempfile.TemporaryDirectory(prefix="hitless-bench-", dir=os.environ.get("TMPDIR", "/tmp"), ignore_cleanup_errors=True)
+    place = os.environ.get("TMPDIR", "/tmp")
+    return tempfile.TemporaryDirectory(prefix="hitless-bench-", dir=place, ignore_cleanup_errors=True)

@@ -6,8 +6,8 @@
 
 A lab starts in seconds; the roles would take ten (each file is some module runs). So a lab's files are what the
 roles' own templates, defaults and checks make of the lab's variables; tests/rollout/test_machines.py runs the roles on
-a lab, and they find nothing to change. Reads a list of requests as JSON: {"role", "variables"}, and for the load balancer
-"files", template -> [path, mode].
+a lab, and they find nothing to change. Reads a list of requests as JSON: {"role", "variables"}, and for the load
+balancer "files", template -> [path, mode].
 """
 
 from __future__ import annotations

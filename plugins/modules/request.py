@@ -413,8 +413,7 @@ class _Log:
         return {"stdout": text} if text else {}
 
     def _follow(self) -> None:
-        assert self._follower
-        while not self._ended.is_set():
+        while self._follower and not self._ended.is_set():
             with suppress(ConsulError):
                 self._follower.follow(self._ended)
             self._ended.wait(1.0)

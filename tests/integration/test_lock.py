@@ -77,6 +77,7 @@ def test_a_taken_lock_names_its_holder_and_a_released_one_nobody(consul: Server,
         "holder": "anna@deploy1",
         "since": "2026-11-23T14:22:33Z",
         "message": "web 1.4.2",
+        "origin": "",
     }
 
     assert lock.release(client, keys, session) is True

@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever step: the same command again finishes its work, and no request is lost meanwhile."""
+"""A run that is killed, at whatever step: the same command again finishes its work, and no request is lost."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def instances(settings, service, passing):
 
 
 def no_slot(settings):
-    """Services with more instances than slots, in words: the rest would get no traffic, and HAProxy would not say so."""
+    """Services with more instances than slots, in words: the rest would get no traffic, and HAProxy says nothing."""
     problems = []
     for service in settings["services"] if settings["slots"] else []:
         slots = int(service.get("slots", settings["slots"]))
