@@ -89,6 +89,6 @@ def end_group(pid, process=None):
 def end_leftover(store):
     """A command whose keeper was killed has nobody to bound it any more: it is ended before anything else runs."""
     left = store.load("process")
-    if left and began(left["pid"]) == left["began"] is not None:
+    if left and left["began"] is not None and began(left["pid"]) == left["began"]:
         end_group(left["pid"])
     store.clear("process")
