@@ -211,7 +211,6 @@ unrecorded:
   sample: No answer from Consul ...
 """
 
-import re
 import threading
 from contextlib import suppress
 
@@ -226,6 +225,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     seconds_between,
     timestamp,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._report import printable
 from ansible_collections.hitless.consul.plugins.module_utils._request import (
     DONE,
     FAILED,
@@ -435,9 +435,7 @@ class _Log:
 
     def _show(self, lines: list[str]) -> None:
         if lines:
-            # What comes from Consul is not trusted to be fit for a terminal.
-            plain = (re.sub(r"[^\t\x20-\x7e\xa0-\uffff]", "?", line) for line in lines)
-            self._task.show("\n".join(f"{self._name} | {line}" for line in plain))
+            self._task.show("\n".join(f"{self._name} | {printable(line)}" for line in lines))
 
 
 def main() -> None:
