@@ -43,6 +43,9 @@ options:
     type: str
     choices: [deploy, rollback]
     default: deploy
+  started:
+    description: When the host's turn began, where this is its rollback; else it begins now.
+    type: str
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -104,14 +107,15 @@ ARGUMENT_SPEC = {
     **IN_ROLLOUT_SPEC,
     "drain_time": {"type": "float", "default": 10},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "started": {"type": "str"},
 }
 CONSTRAINTS = unless_in_rollout()
 
 
 def perform(task: Task) -> dict:
-    started = timestamp()
     params = task.params
     rollback = params["attempt"] == "rollback"
+    started = (params["started"] if rollback else None) or timestamp()
     done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
     return {
         "changed": done.changed,
