@@ -48,6 +48,9 @@ options:
     type: list
     elements: dict
     default: []
+  started:
+    description: When the host's turn began, where this is its rollback; else it begins now.
+    type: str
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -119,23 +122,24 @@ ARGUMENT_SPEC = {
     "drain_time": {"type": "float", "default": 10},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
     "earlier_steps": {"type": "list", "elements": "dict", "default": []},
+    "started": {"type": "str"},
 }
 CONSTRAINTS = unless_in_rollout()
 
 
 def perform(task: Task) -> dict:
-    started = timestamp()
     params = task.params
     rollback = params["attempt"] == "rollback"
+    began = timestamp()
     done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
     return {
         "changed": done.changed,
         "instances": done.instances,
         "shown_after": round(done.shown_after, 3),
-        "started": started,
+        "started": params["started"] if rollback and params["started"] else began,
         "steps": [
             *(params["earlier_steps"] if rollback else ()),
-            {"state": "failed" if rollback else DRAINING, "at": started},
+            {"state": "failed" if rollback else DRAINING, "at": began},
             {"state": DEPLOYING, "at": timestamp()},
         ],
         "deployment": params["deployment"],

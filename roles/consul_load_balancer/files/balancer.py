@@ -209,7 +209,7 @@ def by_runtime(settings, wanted, before, running):
     for backend, its in wanted.items():
         there = running.get(backend, {})
         for name, line in its.items():
-            address, dummy, options = line.partition(" ")
+            address, _unused, options = line.partition(" ")
             if name not in there or before.get(backend, {}).get(name, line).partition(" ")[2] != options:
                 return False
             commands += returning("{}/{}".format(backend, name), address, options.split(), there[name])
@@ -227,7 +227,7 @@ def by_runtime(settings, wanted, before, running):
 def returning(server, address, options, state):
     """The commands that make a known server serve at this address."""
     commands = []
-    host, dummy, port = address.rpartition(":")
+    host, _unused, port = address.rpartition(":")
     if (state["srv_addr"], state["srv_port"]) != (host.strip("[]"), port):
         commands.append("set server {} addr {} port {}".format(server, host.strip("[]"), port))
     if int(state["srv_admin_state"]) & ADMIN_MAINTENANCE:
