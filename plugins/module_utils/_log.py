@@ -25,7 +25,7 @@ ENTRY_LIMIT = 20_000
 """Characters of one entry; of a longer one the end is kept, which says why something failed."""
 CHUNK = 60_000
 """Characters of one key; Consul takes 512 KiB, and a character can be four bytes."""
-HOST_LIMIT = 1_000_000
+HOST_LIMIT = 250_000
 """Characters of a host's log in one deployment."""
 GATHER = 1.0
 """Seconds for which entries are gathered before they are sent."""
