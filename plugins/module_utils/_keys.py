@@ -140,5 +140,8 @@ class Keys:
         prefix = f"{self.nodes}/{checked_name(node, 'node')}/log/{self.service}/"
         return f"{prefix}{checked_name(deployment, 'deployment')}/"
 
+    def run_logs(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}log/"
+
     def run_log(self, deployment: str, host: str) -> str:
-        return f"{self.deployment(deployment)}log/{checked_name(host, 'host')}/"
+        return f"{self.run_logs(deployment)}{checked_name(host, 'host')}/"
