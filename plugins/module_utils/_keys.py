@@ -6,6 +6,7 @@
 Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
+    deploy/<service>/request                         text or JSON: a rollout that is asked for, see _rollout_request.py
     deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
     deploy/<service>/deployments/<id>/batch          JSON {batch, at}: the last batch that was begun
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
@@ -95,6 +96,10 @@ class Keys:
     @property
     def lock(self) -> str:
         return f"{self.deploy}/{self.service}/lock"
+
+    @property
+    def request(self) -> str:
+        return f"{self.deploy}/{self.service}/request"
 
     @property
     def deployments(self) -> str:
