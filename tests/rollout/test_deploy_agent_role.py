@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -100,6 +101,18 @@ def test_the_watches_of_a_consul_agent_are_valid_and_units_run_consul(
     assert "watch -shell=false -type=key -key=nodes/localhost/deployment/web/new" in start
     assert f"CONSUL_HTTP_TOKEN_FILE={tmp_path}/config/web.token" in of_unit(tmp_path, "web", "Environment")
     assert TOKEN not in (tmp_path / "unit" / "hitless-deploy-web.service").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own check of units")
+@pytest.mark.parametrize("watch", ["unit", "consul"])
+def test_systemd_understands_its_units(ansible: Ansible, consul: Server, tmp_path: Path, watch: str) -> None:
+    more = {"deploy_agent_watch": watch, "deploy_agent_consul_command": str(consul.binary)}
+    assert install(ansible, tmp_path, "web", ["true"], deploy_agent_event=True, **more).rc == 0
+    units = sorted((tmp_path / "unit").iterdir())
+    assert [unit.name for unit in units] == ["hitless-deploy-web-event.service", "hitless-deploy-web.service"]
+    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert verified.stderr == ""
 
 
 @pytest.mark.slow
