@@ -360,7 +360,8 @@ def test_an_event_wakes_it(machine: Machine) -> None:
 
 def test_a_request_that_nobody_takes_is_withdrawn_for_good(machine: Machine) -> None:
     request = machine.ask()
-    assert request.follow(0.5).state == WITHDRAWN
+    status = request.follow(0.5)
+    assert (status.state, status.steps[-1]["state"]) == (WITHDRAWN, WITHDRAWN)
     assert machine.start("run").wait(20) == 0
     assert not machine.runs()
     assert machine.status().state == WITHDRAWN
