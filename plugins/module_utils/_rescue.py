@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ROLL_BACK, CLEARED, KEPT, LOST, STOPPED = "roll_back", "cleared", "kept", "lost", "stopped"
+ROLL_BACK, RESTORE, CLEARED, KEPT, LOST, STOPPED = "roll_back", "restore", "cleared", "kept", "lost", "stopped"
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,29 @@ def judge(
     rollback_to: str,
     to_version: str,
     earlier: str = "",
+    drained: bool = False,
+    not_restored: bool = False,
 ) -> tuple[str, str]:
     """The verdict, and why as the record tells it.
 
     :param started: the deployment may have touched the host: it was taken out and drained.
     :param attempt: ``deploy`` or ``rollback``: what failed.
     :param earlier: why the deployment had failed, where the rollback did now.
+    :param drained: the user's drain tasks may have taken it out of a load balancer.
+    :param not_restored: the user's restore tasks are what failed: the version runs, and has proven healthy.
     """
     if failure.lock_lost:
         return STOPPED, f"{failure.what} The host is left as it is."
+    if not_restored:
+        runs = f"{earlier} Its previous version runs again" if attempt == "rollback" else f"{to_version} runs"
+        return KEPT, f"{runs} and is healthy, but it was not restored. {failure.what} It stays in maintenance."
     if attempt == "rollback":
         why = f"{earlier} The rollback failed too: {failure.what} It stays in maintenance."
         return (LOST if failure.lost else KEPT), why
     if failure.lost:
         return LOST, f"{failure.what} It is left as it is."
+    if not started and drained:
+        return RESTORE, f"{failure.what} Nothing was deployed."
     if not started:
         return CLEARED, f"{failure.what} Nothing was deployed."
     if not rollback:
@@ -85,3 +94,16 @@ def judge(
     if rollback_to == to_version:
         return KEPT, f"{failure.what} The previous version is the same, so that it stays in maintenance."
     return ROLL_BACK, failure.what
+
+
+def judge_undrained(failure: Failure | None, earlier: str) -> tuple[str, str]:
+    """The verdict on a host that was drained and not deployed, once the user's restore tasks have run.
+
+    :param failure: theirs, None where they did well.
+    :param earlier: why nothing was deployed.
+    """
+    if failure is None:
+        return CLEARED, earlier
+    if failure.lock_lost:
+        return STOPPED, f"{earlier} And {failure.what} The host is left as it is."
+    return KEPT, f"{earlier} It was not restored either: {failure.what} It stays in maintenance."

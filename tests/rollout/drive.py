@@ -118,8 +118,8 @@ class Drive:
 class Load:
     """Load on the lab, with a steady second before and after; ``report`` is complete after the block."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._generator: LoadGenerator = lab.load(rate=100)
+    def __init__(self, lab: Lab, url: str = "") -> None:
+        self._generator: LoadGenerator = lab.load(rate=100, url=url)
 
     def __enter__(self) -> Load:
         self._generator.start()
