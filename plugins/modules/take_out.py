@@ -74,6 +74,14 @@ options:
     type: str
     choices: [deploy, rollback]
     default: deploy
+  earlier_steps:
+    description: The steps of the deployment that is rolled back, for the record.
+    type: list
+    elements: dict
+    default: []
+  started:
+    description: When the host's turn began, where this is its rollback; else it begins now.
+    type: str
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -111,6 +119,14 @@ started:
   returned: success
   type: str
   sample: "2026-11-23T14:22:40Z"
+steps:
+  description: The steps of the host's turn so far.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {state: draining, at: "2026-11-23T14:22:40Z"}
+    - {state: deploying, at: "2026-11-23T14:22:50Z"}
 deployment:
   description: Id of the deployment.
   returned: success
@@ -146,6 +162,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import time
 from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._versions import DEPLOYING, DRAINING
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,
@@ -157,6 +174,8 @@ ARGUMENT_SPEC = {
     "drain_least": {"type": "float", "default": 1},
     "drain_most": {"type": "float", "default": 60},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "earlier_steps": {"type": "list", "elements": "dict", "default": []},
+    "started": {"type": "str"},
 }
 CONSTRAINTS = unless_in_rollout()
 
@@ -166,24 +185,28 @@ def perform(task: Task) -> dict:
     how = rotation.Drain(params["drain_time"], params["drain_observe"], params["drain_least"], params["drain_most"])
     if params["phase"] == "drain":
         return drain_what_left(task, how)
-    started = timestamp()
+    rollback = params["attempt"] == "rollback"
+    began = timestamp()
     turn = turn_of(task)
-    done = rotation.take_out(turn, how, rollback=params["attempt"] == "rollback", check_mode=task.check_mode)
+    done = rotation.take_out(turn, how, rollback=rollback, check_mode=task.check_mode)
     result = {
         "changed": done.changed,
         "instances": done.instances,
         "shown_after": round(done.shown_after, 3),
-        "started": started,
+        "started": params["started"] if rollback and params["started"] else began,
+        "steps": [
+            *(params["earlier_steps"] if rollback else ()),
+            {"state": "failed" if rollback else DRAINING, "at": began},
+        ],
         "deployment": params["deployment"],
         "watched": [asdict(one) for one in done.watched],
         "diff": {"before": {"maintenance": not done.changed}, "after": {"maintenance": True}},
     }
-    if params["phase"] == "all" and not task.check_mode:
-        # Nothing is left to drain where this very deployment had taken it out before.
-        over = rotation.Drain() if done.drained else how
-        result["drain_notes"] = rotation.drained(turn, over, [] if done.drained else done.watched, done.shown_at)
-        warn_of(task, result["drain_notes"])
-    return result
+    if params["phase"] == "out" or task.check_mode:
+        return result
+    # Nothing is left to drain where this very deployment had taken it out before.
+    over, watched = (rotation.Drain(), []) if done.drained else (how, done.watched)
+    return {**result, **drained(task, over, watched, done.shown_at, result["steps"])}
 
 
 def drain_what_left(task: Task, how: rotation.Drain) -> dict:
@@ -194,15 +217,16 @@ def drain_what_left(task: Task, how: rotation.Drain) -> dict:
     if task.check_mode:
         return {**left, "changed": False}
     watched = [drain.Watched(**{**one, "servers": [tuple(name) for name in one["servers"]]}) for one in left["watched"]]
-    notes = rotation.drained(turn_of(task), how, watched, time.monotonic())
-    warn_of(task, notes)
     told = {name: left[name] for name in ("instances", "shown_after", "started", "deployment")}
-    return {**told, "changed": False, "drain_notes": notes}
+    return {"changed": False, **told, **drained(task, how, watched, time.monotonic(), left["steps"])}
 
 
-def warn_of(task: Task, notes: list[str]) -> None:
+def drained(task: Task, how: rotation.Drain, watched: list, since: float, steps: list) -> dict:
+    """Wait for the end of the drain: from then on the deployment may have begun."""
+    notes = rotation.drained(turn_of(task), how, watched, since)
     for note in notes:
         task.warn(f"{task.node}: {note}")
+    return {"drain_notes": notes, "steps": [*steps, {"state": DEPLOYING, "at": timestamp()}]}
 
 
 def main() -> None:
