@@ -337,6 +337,24 @@ def test_recovered_it_runs_nothing_and_tells_which_version_answers(machine: Mach
     assert machine.recorded("version") is None
 
 
+@pytest.mark.slow
+def test_an_event_wakes_it(machine: Machine) -> None:
+    """By `consul watch`, as the role's unit runs it; nobody watches the key here."""
+    server = machine.web.server
+    program = [sys.executable, "-I", str(PROGRAM), "run", str(machine.config)]
+    by_event = ["-shell=false", "-type=event", "-name=hitless-deploy", f"-http-addr={server.url}"]
+    with subprocess.Popen([server.binary, "watch", *by_event, *program]) as watch:
+        try:
+            time.sleep(2)  # at its start it runs the program once
+            request = machine.ask()
+            time.sleep(2)
+            assert machine.status().state == "requested"
+            request.fire_event()
+            assert request.follow(20).state == DONE
+        finally:
+            watch.kill()
+
+
 # -- taken, withdrawn, overtaken ----------------------------------------------------------------------------------
 
 
