@@ -16,7 +16,7 @@ NEEDED = {
     *("LICENSE", "MANIFEST.json", "FILES.json", "README.md", "bindep.txt", "execution-environment.yml"),
     *("meta/execution-environment.yml", "meta/runtime.yml", "requirements.txt"),
 }
-RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
+RUNTIME_FOLDERS = ("extensions/eda", "meta", "playbooks", "plugins", "roles")
 ALLOWED = {
     *(".ansible-lint", "CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
     *("bindep.txt", "execution-environment.yml", "requirements.txt"),
