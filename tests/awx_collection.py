@@ -1,4 +1,4 @@
-"""The collection ``awx.awx``, for its argument specs: it comes inside the package ``ansible``; nothing else needs it.
+"""The collection ``awx.awx``, for its argument specs: it comes inside the package ``ansible``.
 
 ``python -m tests.awx_collection`` fetches it into the user's cache, which takes seconds; ``scripts/setup`` does so.
 """
