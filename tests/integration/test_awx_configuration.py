@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,13 +68,13 @@ class Runner:
     collections: Path
     home: Path
 
-    def __call__(self, example: Path, *more: str) -> Applied:
+    def __call__(self, example: Path, *more: str, consul: Mapping[str, str] = CONSUL) -> Applied:
         notes = self.home / "notes"
         notes.write_text("")
         files = {name: self.home / name for name in FILES}
         for name, file in files.items():
             file.write_text(f"what {name} says\n", encoding="utf-8")
-        told = {**CONSUL, **{name: str(file) for name, file in files.items()}, "NOTES": str(notes)}
+        told = {**consul, **{name: str(file) for name, file in files.items()}, "NOTES": str(notes)}
         done = subprocess.run(
             [BIN / "ansible-playbook", "-i", "localhost,", "apply.yml", *more],
             cwd=example,
@@ -120,6 +121,12 @@ def test_what_awx_awx_does_not_take_is_noticed(run: Runner, tmp_path: Path) -> N
     assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in " ".join(
         done.output.split()
     )
+
+
+def test_without_an_address_of_consul_nothing_is_set_up(run: Runner) -> None:
+    done = run(EXAMPLE, consul={})
+    assert (done.rc != 0, done.modules) == (True, [])
+    assert "Set CONSUL_HTTP_ADDR to an address that AWX's jobs reach" in " ".join(done.output.split())
 
 
 def test_the_credential_type_is_one(applied: Applied) -> None:
