@@ -33,7 +33,8 @@ lab-down: ## stop it
 test: setup ## every check, the newest versions whole, a cross-section of the oldest (.ci/run runs this)
 	@scripts/test
 
-test-all: setup ## also the slow tests and the oldest versions whole
+test-all: ## also the slow tests and the oldest versions whole
+	@scripts/setup --all
 	@scripts/test --all
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments
