@@ -429,11 +429,15 @@ def test_runs_of_puppet_between_deployments_change_nothing(tmp_path: Path) -> No
     assert done.returncode == 2, done.stdout
     assert machine.restarts == 1
     assert machine.run() == 0
+    version = tmp_path / "srv" / "VERSION"
+    version.unlink()
+    assert machine.run() == 2, "puppet knows no version any more"
+    assert version.read_text(encoding="utf-8") == "1.10\n"
     assert machine.restarts == 1
     # A run that was cut off after it wrote the file: the old process runs on, and the next one sees to it.
     (tmp_path / "runs").write_text('{"version": "1.9"}', encoding="utf-8")
     assert machine.deploy("1.10").returncode == 2
     assert machine.restarts == 2
-    (tmp_path / "srv" / "VERSION").unlink()
-    (tmp_path / "srv" / "VERSION").mkdir()
+    version.unlink()
+    version.mkdir()
     assert machine.deploy("2.0").returncode in (4, 6)
