@@ -29,7 +29,7 @@ TRACES = ("srv", "root", "puppet", "hitless", "units", "apt.conf", "deploy-web")
 
 def needs(example: str) -> pytest.MarkDecorator:
     missing = [tool for tool in TOOLS[example] if shutil.which(tool) is None]
-    reason = f"examples/{example} needs {', '.join(missing)}, which scripts/setup --all installs"
+    reason = f"examples/{example} needs {', '.join(missing)}, which make setup-tools installs"
     return pytest.mark.skipif(bool(missing), reason=reason)
 
 
