@@ -10,6 +10,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .agents import ConsulError, LabError
@@ -27,12 +28,26 @@ PLAY_VARIABLES = {
     "rollout_min_healthy_time": 2,
     "rollout_healthy_deadline": 30,
 }
-VM_ACTIONS = {
+
+
+def start_deploy_agent(vm: VM) -> None:
+    """Start the VM's deploy agent again."""
+    vm.deploy_agent.start()
+
+
+def stop_deploy_agent(vm: VM) -> None:
+    """Kill -9 of the VM's deploy agent; a command that it has started goes on."""
+    vm.deploy_agent.stop()
+
+
+VM_ACTIONS: dict[str, Callable[[VM], object]] = {
     "stop-ssh": VM.stop_sshd,
     "start-ssh": VM.start_sshd,
     "stop-app": VM.stop_app,
     "kill-agent": VM.kill_agent,
     "start-agent": VM.start_agent,
+    "stop-deploy-agent": stop_deploy_agent,
+    "start-deploy-agent": start_deploy_agent,
 }
 
 
@@ -65,7 +80,8 @@ def up(options: argparse.Namespace) -> None:
         service=options.service,
         version=options.version,
         consul=options.consul,
-        ssh=options.ssh,
+        ssh=options.ssh and not options.agent,
+        agent="watch" if options.agent else "",
         acl=options.acl,
         tls=options.tls,
         haproxy_retries=not options.no_retries,
@@ -78,7 +94,7 @@ def up(options: argparse.Namespace) -> None:
     lab.start()
     state_file().write_text(f"{lab.directory}\n", encoding="utf-8")
     show(lab)
-    kind = "ssh" if options.ssh else "local"
+    kind = "agent" if options.agent else "ssh" if options.ssh else "local"
     print(f"\nIt ends by itself after {options.hours:g} h, or with `python -m lab down`. Try:\n")
     print('  eval "$(python -m lab env)"')
     print(f"  ansible-playbook -i {lab.directory}/inventory/{kind}/web.consul.yml hitless.consul.rollout \\")
@@ -128,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--version", default="1.0.0", help="of the application that runs first")
     one.add_argument("--consul", help="a version or a path (any that is found)")
     one.add_argument("--ssh", action=argparse.BooleanOptionalAction, default=True, help="an sshd on each VM")
+    one.add_argument("--agent", action="store_true", help="a deploy agent on each VM, and no sshd")
     one.add_argument("--acl", action="store_true", help="default-deny ACLs")
     one.add_argument("--tls", action="store_true", help="HTTPS with client certificates")
     one.add_argument("--no-retries", action="store_true", help="the load balancer tries nothing again, so losses show")

@@ -22,6 +22,8 @@ import time
 from typing import Any, TextIO
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+KEPT = 10.0
+"""Seconds for which a connection without a request is kept: below the load balancer's limit (30 s)."""
 
 
 class Truncated(Exception):
@@ -41,7 +43,8 @@ class Generator:
         self.keepalive_every: int = settings["keepalive_every"]
         self.supervisor: str = settings["supervisor"]
         self.out = out
-        self.idle: list[Streams] = []
+        self.idle: list[tuple[float, Streams]] = []
+        """Kept connections and since when; the last one is taken first, so that those of a burst grow old."""
         self.flying: set[asyncio.Task[None]] = set()
         self.stopping = asyncio.Event()
 
@@ -69,17 +72,17 @@ class Generator:
                 await asyncio.sleep(0)
         if self.flying:
             await asyncio.wait(self.flying)
-        for _reader, writer in self.idle:
+        for _since, (_reader, writer) in self.idle:
             writer.close()
 
     async def request(self, keep: bool) -> None:
         """One request, one line."""
         sent = time.time()
         begin = time.monotonic()
-        kept = keep and bool(self.idle)
+        kept = self.kept() if keep else None
         status, body, detail = 0, b"", ""
         try:
-            status, body = await asyncio.wait_for(self.exchange(keep), self.timeout)
+            status, body = await asyncio.wait_for(self.exchange(keep, kept), self.timeout)
             outcome = "ok" if status == 200 else "status"
         except asyncio.TimeoutError:
             outcome = "timeout"
@@ -103,10 +106,18 @@ class Generator:
         self.out.write(json.dumps(row) + "\n")
         self.out.flush()
 
-    async def exchange(self, keep: bool) -> tuple[int, bytes]:
+    def kept(self) -> Streams | None:
+        """A kept connection, if there is one that nobody has closed meanwhile."""
+        while self.idle:
+            since, (reader, writer) = self.idle.pop()
+            if time.monotonic() - since < KEPT and not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.close()
+        return None
+
+    async def exchange(self, keep: bool, kept: Streams | None) -> tuple[int, bytes]:
         """Send one GET and read the whole answer: status and body."""
-        fresh = not (keep and self.idle)
-        reader, writer = await asyncio.open_connection(self.host, self.port) if fresh else self.idle.pop()
+        reader, writer = kept or await asyncio.open_connection(self.host, self.port)
         reusable = False
         try:
             connection = "keep-alive" if keep else "close"
@@ -131,7 +142,7 @@ class Generator:
             return status, body
         finally:
             if reusable:
-                self.idle.append((reader, writer))
+                self.idle.append((time.monotonic(), (reader, writer)))
             else:
                 writer.close()
 

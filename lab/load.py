@@ -80,7 +80,15 @@ class Report:
         lines += [f"  {name:<12} {count}" for name, count in sorted(self.by_instance.items())]
         for row in self.lost[:10]:
             at = time.strftime("%H:%M:%S", time.localtime(row.sent)) + f"{row.sent % 1:.3f}"[1:]
-            words = ["lost", at, row.outcome, str(row.status or ""), row.instance or "", *row.detail.split()]
+            words = [
+                "lost",
+                at,
+                row.outcome,
+                str(row.status or ""),
+                row.instance or "",
+                row.connection,
+                *row.detail.split(),
+            ]
             lines.append("  " + " ".join(word for word in words if word))
         return "\n".join(lines)
 

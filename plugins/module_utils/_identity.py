@@ -30,13 +30,14 @@ def who(variables: Mapping[str, Any] | None = None) -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def whence(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ) -> str:
+def whence(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> str:
     """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications."""
     job, said = _job(variables or {})
     if not job:
         return f"{socket.gethostname()}:{os.getcwd()}"
-    if environment.get("AWX_HOST"):
-        return f"{environment['AWX_HOST'].rstrip('/')}/#/jobs/playbook/{job}"
+    address = (os.environ if environment is None else environment).get("AWX_HOST")
+    if address:
+        return f"{address.rstrip('/')}/#/jobs/playbook/{job}"
     return f"AWX job template {said['job_template_name']}" if said.get("job_template_name") else "AWX"
 
 

@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import (
@@ -86,6 +86,7 @@ class Status:
 
     :param touched: the deployment may have changed the machine.
     :param foreign: somebody else's maintenance was in the way.
+    :param answer: what ``health_match`` matched in the application's answer.
     """
 
     request: str = ""
@@ -94,6 +95,7 @@ class Status:
     steps: tuple[Mapping[str, str], ...] = ()
     touched: bool = False
     foreign: bool = False
+    answer: str = ""
     index: int = 0
 
     @classmethod
@@ -112,6 +114,7 @@ class Status:
             steps=tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else (),
             touched=bool(data.get("touched")),
             foreign=bool(data.get("foreign")),
+            answer=str(data.get("answer") or ""),
             index=index,
         )
 
@@ -267,7 +270,7 @@ class _Follower:
     def _over(self, status: Status, state: str, message: str) -> Status | None:
         if not self._request.end(status, state, message):
             raise AskAgain(0.01)  # the agent was quicker: look again
-        return Status(status.request, state, message, status.steps, status.touched, status.foreign)
+        return replace(status, state=state, message=message)
 
 
 class LogFollower:

@@ -182,7 +182,7 @@ OPTIONS: tuple[Option, ...] = (
         "what the deployment prints on the machines: shown as it comes, where it failed, or not at all",
     ),
     Option("agent_event", Flag(), False, "agent mode: also fire a Consul event, a hint that nothing depends on"),
-    Option("keep_deployments", Number(1), 20, "deployments whose records are kept"),
+    Option("keep_deployments", Number(1), 20, "deployments that are kept, each with its record and log (see keys.md)"),
     Option("message", Text(), "", "why, shown with the lock and the deployment", shown="-"),
     Option("direction", Choice(("deploy", "rollback")), "deploy", "set by the playbooks, not by you"),
 )

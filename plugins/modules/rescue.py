@@ -78,6 +78,11 @@ options:
     type: str
     choices: [push, agent]
     default: push
+  steps:
+    description: The steps of the host's turn so far, for the record.
+    type: list
+    elements: dict
+    default: []
   error:
     description: Why the deployment failed, where it is the rollback that failed now.
     type: str
@@ -173,6 +178,7 @@ ARGUMENT_SPEC = {
     "to_version": {"type": "str", "default": ""},
     "rollback_to": {"type": "str", "default": ""},
     "mode": {"type": "str", "choices": ["push", "agent"], "default": "push"},
+    "steps": {"type": "list", "elements": "dict", "default": []},
     "error": {"type": "str", "default": ""},
     "host": {"type": "str"},
     "batch": {"type": "int"},
@@ -254,7 +260,8 @@ def record(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failu
         seconds=seconds_between(params["started"], finished),
         error=why,
         output=failure.output,
-        steps=tuple(params["failed"].get("steps") or ()),
+        # The agent of a machine tells the end of its steps itself.
+        steps=tuple(params["failed"].get("steps") or [*params["steps"], {"state": outcome, "at": finished}]),
     )
     try:
         turn.cluster.txn([*turn.fence(), *outcome_ops(turn.keys, turn.deployment, told)])

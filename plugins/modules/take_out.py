@@ -43,6 +43,14 @@ options:
     type: str
     choices: [deploy, rollback]
     default: deploy
+  earlier_steps:
+    description: The steps of the deployment that is rolled back, for the record.
+    type: list
+    elements: dict
+    default: []
+  started:
+    description: When the host's turn began, where this is its rollback; else it begins now.
+    type: str
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -80,6 +88,14 @@ started:
   returned: success
   type: str
   sample: "2026-11-23T14:22:40Z"
+steps:
+  description: The steps of the host's turn so far.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {state: draining, at: "2026-11-23T14:22:40Z"}
+    - {state: deploying, at: "2026-11-23T14:22:50Z"}
 deployment:
   description: Id of the deployment.
   returned: success
@@ -98,26 +114,34 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import time
 from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._versions import DEPLOYING, DRAINING
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,
     **IN_ROLLOUT_SPEC,
     "drain_time": {"type": "float", "default": 10},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "earlier_steps": {"type": "list", "elements": "dict", "default": []},
+    "started": {"type": "str"},
 }
 CONSTRAINTS = unless_in_rollout()
 
 
 def perform(task: Task) -> dict:
-    started = timestamp()
     params = task.params
     rollback = params["attempt"] == "rollback"
+    began = timestamp()
     done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
     return {
         "changed": done.changed,
         "instances": done.instances,
         "shown_after": round(done.shown_after, 3),
-        "started": started,
+        "started": params["started"] if rollback and params["started"] else began,
+        "steps": [
+            *(params["earlier_steps"] if rollback else ()),
+            {"state": "failed" if rollback else DRAINING, "at": began},
+            {"state": DEPLOYING, "at": timestamp()},
+        ],
         "deployment": params["deployment"],
         "diff": {"before": {"maintenance": not done.changed}, "after": {"maintenance": True}},
     }

@@ -39,6 +39,7 @@ class Server:
         self._binary = find_consul(consul)
         self.version = tuple(int(part) for part in consul_version(self._binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
+        self.node = f"server{number}"
         self.ports = free_ports(self.address)
         self._cluster = cluster or {self.address: self.ports["serf_lan"]}
         if cluster is not None:
@@ -52,7 +53,7 @@ class Server:
     def _configuration(self) -> dict[str, Any]:
         api = {"http": -1, "https": self.ports["http"]} if self.certificate else {"http": self.ports["http"]}
         config: dict[str, Any] = {
-            "node_name": f"server{self.address.rpartition('.')[2]}",
+            "node_name": self.node,
             "data_dir": f"{self._folder.name}/data",
             "server": True,
             "bootstrap_expect": len(self._cluster),
@@ -91,15 +92,16 @@ class Server:
             self.wait()
 
     def wait(self) -> None:
-        """Return when it answers writes."""
+        """Return when it takes writes, and knows itself: before that it makes no session for its own node."""
 
-        def writes() -> bool:
+        def is_ready() -> bool:
             try:
-                return bool(self.http.call("PUT", "kv/ready", b""))
+                written = bool(self.http.call("PUT", "kv/ready", b""))
+                return written and bool(self.http.call("GET", f"catalog/node/{self.node}"))
             except ConsulError:
                 return False
 
-        wait_until(f"Consul at {self.address} takes writes", writes, log=self.log)
+        wait_until(f"Consul at {self.address} is ready", is_ready, log=self.log)
 
     def kill(self) -> None:
         """As kill -9 does."""

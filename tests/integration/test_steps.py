@@ -69,6 +69,14 @@ def test_out_and_back(web: Services) -> None:
     assert [one.value if one else None for one in found] == ["1.4.2", "1.4.1"]
 
 
+def test_a_rollback_is_part_of_the_turn_that_began_earlier(web: Services) -> None:
+    web.register()
+    out(web)
+    earlier = "2026-11-23T14:22:40Z"
+    assert out(web, attempt="rollback", started=earlier)["started"] == earlier
+    assert out(web, started=earlier)["started"] != earlier
+
+
 def test_the_drain_counts_from_when_the_catalog_showed_it_and_once_per_deployment(web: Services) -> None:
     web.register()
     slept: list[float] = []

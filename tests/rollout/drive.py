@@ -61,6 +61,15 @@ class Drive:
 
     # -- what became of it ---------------------------------------------------------------------------------------
 
+    def ask(self, text: str) -> None:
+        """Write the request of the service, as ``consul kv put`` does."""
+        self.lab.consul.call("PUT", "kv/deploy/web/request", text.encode())
+
+    def answer(self) -> dict[str, Any]:
+        """What became of the request."""
+        data: dict[str, Any] = json.loads(self.lab.kv("deploy/web/request") or "{}")
+        return data
+
     def running(self) -> list[str | None]:
         """The version of the process on each VM."""
         return [vm.running_version() for vm in self.lab.vms]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def test_it_runs_against_the_lab_unchanged(project: Project, drive: Drive) -> No
     assert drive.is_settled()
     status = project("status")
     assert "5 changed" in status.stdout, status.output
+    story = project("status", "-e", "status_id=last").stdout
+    assert "log of web5\n  | == " in story
+    assert re.search(r"web5 +draining \d\d:\d\d:\d\d, deploying \+.*, returning \+.*, ok \+", story), story
     recover = project("recover", "--check")
     assert "nothing to recover" in recover.stdout, recover.output
 

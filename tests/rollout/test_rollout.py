@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,24 @@ def test_without_draining_requests_are_lost(fleet: Lab) -> None:
         vm.stop_app()
         vm.start_app("2.0.0-slow1")
     assert load.report.lost
+
+
+@pytest.mark.oldest
+def test_a_key_starts_it(drive: Drive, tmp_path: Path) -> None:
+    """The playbook request, as ansible-rulebook starts it: with an empty --limit. Its text is nobody's template."""
+    injected = tmp_path / "injected"
+    message = f"{{{{ lookup('pipe', 'touch {injected}') }}}}"
+    drive.ask(json.dumps({"version": "2.0.0", "batch_size": 5, "message": message}))
+    done = drive.run(None, "--limit", "", name="request", min_healthy=0)
+    assert done.rc == 0, done.output
+    assert drive.running() == ["2.0.0"] * 5
+    record = drive.record()
+    assert record["message"] == message
+    assert not injected.exists()
+    assert [len(batch) for batch in record["plan"]["batches"]] == [5]
+    told = drive.answer()
+    assert told.items() >= {"state": "successful", "deployment": record["id"], "version": "2.0.0"}.items()
+    assert told["reason"] == record["description"]
+    again = drive.run(None, name="request")
+    assert (again.rc, "its request is successful already" in again.stdout) == (0, True), again.output
+    assert drive.record()["id"] == record["id"]

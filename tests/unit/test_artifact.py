@@ -18,7 +18,7 @@ NEEDED = {
 }
 RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
 ALLOWED = {
-    *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+    *(".ansible-lint", "CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
     *("bindep.txt", "execution-environment.yml", "requirements.txt"),
     *("changelogs", "docs", "examples", "extensions", *RUNTIME_FOLDERS),
 }
@@ -52,7 +52,7 @@ def test_nothing_needed_is_missing(installed: Path) -> None:
 def test_nothing_else_is_in_it(installed: Path) -> None:
     assert sorted({Path(path).parts[0] for path in files(installed)} - ALLOWED) == []
     hidden = [path for path in files(installed) if any(part.startswith(".") for part in Path(path).parts)]
-    assert hidden == []
+    assert hidden == [".ansible-lint"]
     unwanted = ("__pycache__", "molecule", "fragments")
     assert [path for path in files(installed) if set(Path(path).parts) & set(unwanted)] == []
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -116,7 +115,12 @@ def rendered(settings, template):
     command = [settings["consul_template"], "-config", settings["consul_config"], "-once", "-dry", "-log-level", "err"]
     command += ["-template", "{}:{}".format(template, settings["config"])]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=RENDERED_WITHIN, universal_newlines=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=RENDERED_WITHIN,
+        universal_newlines=True,
     )
     if done.returncode != 0:
         raise Refused("consul-template cannot render {}: {}".format(template, done.stderr.strip()))
@@ -138,7 +142,7 @@ def check(settings, text):
             if settings["before"]:
                 command = nginx_whole(settings, candidate)
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, universal_newlines=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60, universal_newlines=True
         )
         if done.returncode != 0:
             said = done.stdout.replace(candidate, settings["config"]).strip()
@@ -205,7 +209,7 @@ def by_runtime(settings, wanted, before, running):
     for backend, its in wanted.items():
         there = running.get(backend, {})
         for name, line in its.items():
-            address, _, options = line.partition(" ")
+            address, _unused, options = line.partition(" ")
             if name not in there or before.get(backend, {}).get(name, line).partition(" ")[2] != options:
                 return False
             commands += returning("{}/{}".format(backend, name), address, options.split(), there[name])
@@ -223,7 +227,7 @@ def by_runtime(settings, wanted, before, running):
 def returning(server, address, options, state):
     """The commands that make a known server serve at this address."""
     commands = []
-    host, _, port = address.rpartition(":")
+    host, _unused, port = address.rpartition(":")
     if (state["srv_addr"], state["srv_port"]) != (host.strip("[]"), port):
         commands.append("set server {} addr {} port {}".format(server, host.strip("[]"), port))
     if int(state["srv_admin_state"]) & ADMIN_MAINTENANCE:
@@ -337,6 +341,7 @@ def reload(settings):
         main = (settings["before"] or [settings["config"]])[0]
         done = subprocess.run(
             [settings["program"], "-s", "reload", "-c", main],
+            check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=60,

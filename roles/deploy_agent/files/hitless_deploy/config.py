@@ -30,7 +30,7 @@ DEFAULTS = {
     "deploy_prefix": "deploy",
     "nodes_prefix": "nodes",
     "state_directory": "/var/lib/hitless",
-    "log_limit": 1024 * 1024,
+    "log_limit": 256 * 1024,
 }
 
 
@@ -57,7 +57,7 @@ def read_config(path):
     if config["exclusive"] not in ("service", "machine"):
         raise Problem("%s: exclusive must be service or machine." % path)
     codes = config["success_codes"]
-    if not isinstance(codes, list) or not all(type(code) is int for code in codes):
+    if not isinstance(codes, list) or not all(isinstance(code, int) and not isinstance(code, bool) for code in codes):
         raise Problem("%s: success_codes must be a list of numbers." % path)
     for name in ("deploy_timeout", "log_limit"):
         if not is_number(config[name]) or config[name] <= 0:
