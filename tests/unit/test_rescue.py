@@ -12,6 +12,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rescue import (
     LOST,
     ROLL_BACK,
     STOPPED,
+    UNTOLD,
     Failure,
     failure_of,
     judge,
@@ -69,7 +70,7 @@ def test_the_verdict(failure: Failure, started: bool, how: dict[str, Any], verdi
         ({"msg": "two\n  lines"}, "two lines.", ""),
         ({"reason": "could not parse"}, "could not parse.", ""),
         ({"exception": "Traceback"}, "Traceback.", ""),
-        ({}, "it failed without a message.", ""),
+        ({}, f"{UNTOLD}.", ""),
         ({"msg": ["a", "b"]}, "['a', 'b'].", ""),
         # A loop: the item that failed tells why.
         (
