@@ -16,7 +16,7 @@ setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
 	@scripts/setup
 
 .PHONY: setup-tools
-setup-tools: ## also .venv-tools: galaxy-importer, Sphinx, ansible-navigator
+setup-tools: ## also what only test-all and releases need: .venv-tools, .venv-eda, Java
 	@scripts/setup --tools
 
 # --- see it ---

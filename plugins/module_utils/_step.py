@@ -89,6 +89,7 @@ def _turn(plan: Mapping[str, Any], host: str, own: Mapping[str, Any], options: M
         "target_version": planned["to"],
         # After a rollback by hand a second one must not go back to the bad version.
         "forget_previous": reason == "rollback" and not back,
+        "left": own.get("_rollout_out"),
         "started": taken_out.get("started"),
         "earlier_steps": taken_out.get("steps"),
         "error": rescued.get("error", "") if back else "",

@@ -14,7 +14,15 @@ from tests.rollout.drive import DRAIN, Drive, Load, RotationWatch
 OLD, NEW = "1.0.0", "2.0.0"
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("local", 1), pytest.param("ssh", 2, marks=pytest.mark.oldest)])
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [
+        ("local", 1),
+        pytest.param("ssh", 2, marks=pytest.mark.oldest),
+        pytest.param("local", 2, marks=pytest.mark.slow),
+        pytest.param("ssh", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_new_version(drive: Drive, kind: str, batch: int) -> None:
     lab = drive.lab
     with Load(lab) as load, RotationWatch(lab) as watch:
@@ -69,3 +77,12 @@ def test_a_key_starts_it(drive: Drive, tmp_path: Path) -> None:
     again = drive.run(None, name="request")
     assert (again.rc, "its request is successful already" in again.stdout) == (0, True), again.output
     assert drive.record()["id"] == record["id"]
+
+
+@pytest.mark.slow
+def test_a_rollout_without_a_drain_loses_requests(drive: Drive) -> None:
+    """The control of the drain itself: the load balancer needs a moment to follow the catalog."""
+    with Load(drive.lab) as load:
+        result = drive.run("2.0.0-slow1", drain_time=0)
+    assert result.rc == 0, result.output
+    assert load.report.lost
