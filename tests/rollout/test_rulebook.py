@@ -26,9 +26,7 @@ LIMIT = 180.0
 """Seconds that something may take on a machine that does much else."""
 
 pytestmark = pytest.mark.slow
-needs_rulebook = pytest.mark.skipif(
-    not (EDA / "ansible-rulebook").exists(), reason="no .venv-eda: make setup-tools"
-)
+needs_rulebook = pytest.mark.skipif(not (EDA / "ansible-rulebook").exists(), reason="no .venv-eda: make setup-tools")
 
 
 @pytest.fixture
