@@ -46,6 +46,9 @@ options:
   started:
     description: When the host's turn began, where this is its rollback; else it begins now.
     type: str
+  batch:
+    description: Number of the host's batch. Where given, the deployment's record says from now on that it is begun.
+    type: int
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -107,6 +110,7 @@ ARGUMENT_SPEC = {
     **IN_ROLLOUT_SPEC,
     "drain_time": {"type": "float", "default": 10},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "batch": {"type": "int"},
     "started": {"type": "str"},
 }
 CONSTRAINTS = unless_in_rollout()
@@ -116,7 +120,9 @@ def perform(task: Task) -> dict:
     params = task.params
     rollback = params["attempt"] == "rollback"
     started = (params["started"] if rollback else None) or timestamp()
-    done = rotation.take_out(turn_of(task), params["drain_time"], rollback=rollback, check_mode=task.check_mode)
+    done = rotation.take_out(
+        turn_of(task), params["drain_time"], batch=params["batch"], rollback=rollback, check_mode=task.check_mode
+    )
     return {
         "changed": done.changed,
         "instances": done.instances,
