@@ -16,6 +16,10 @@ help: ## this list
 setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
 	@scripts/setup
 
+.PHONY: setup-tools
+setup-tools: ## also what only test-all and releases need: .venv-tools, .venv-eda, Java
+	@scripts/setup --tools
+
 # --- see it ---
 
 .PHONY: demo lab lab-down
@@ -34,7 +38,7 @@ lab-down: ## stop it
 test: setup ## every check, the newest versions whole, a cross-section of the oldest (.ci/run runs this)
 	@scripts/test
 
-test-all: setup ## also the slow tests and the oldest versions whole
+test-all: setup-tools ## also the slow tests and the oldest versions whole
 	@scripts/test --all
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments
@@ -54,20 +58,24 @@ bench: setup ## figures, side by side with the alternatives; BENCH='overhead wai
 
 # --- publish it ---
 
-.PHONY: build install-built docs changelog release
+.PHONY: build install-built docs galaxy-import changelog release
 build: setup ## the artifact, in build/
 	@$(BIN)/ansible-galaxy collection build --force --output-path build
 
 install-built: setup ## build and install it into the cache; prints the collections path
 	@scripts/install-built
 
-docs: setup ## check the markup of all plugin documentation
+docs: setup-tools ## check the markup of all plugins and roles, and make HTML of it in build/docs
 	@scripts/lint docs
+	@scripts/docs
+
+galaxy-import: setup-tools ## what Galaxy does with an uploaded artifact; fails at a warning
+	@scripts/galaxy-import
 
 changelog: setup ## CHANGELOG.md and changelogs/changelog.yaml from the fragments, for galaxy.yml's version
 	@antsibull-changelog release
 
-release: setup ## check, write the changelog, build; then says what is left to do by hand
+release: setup-tools ## check, write the changelog, build; then says what is left to do by hand
 	@scripts/release
 
 .PHONY: clean

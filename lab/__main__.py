@@ -10,6 +10,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .agents import ConsulError, LabError
@@ -27,12 +28,26 @@ PLAY_VARIABLES = {
     "rollout_min_healthy_time": 2,
     "rollout_healthy_deadline": 30,
 }
-VM_ACTIONS = {
+
+
+def start_deploy_agent(vm: VM) -> None:
+    """Start the VM's deploy agent again."""
+    vm.deploy_agent.start()
+
+
+def stop_deploy_agent(vm: VM) -> None:
+    """Kill -9 of the VM's deploy agent; a command that it has started goes on."""
+    vm.deploy_agent.stop()
+
+
+VM_ACTIONS: dict[str, Callable[[VM], object]] = {
     "stop-ssh": VM.stop_sshd,
     "start-ssh": VM.start_sshd,
     "stop-app": VM.stop_app,
     "kill-agent": VM.kill_agent,
     "start-agent": VM.start_agent,
+    "stop-deploy-agent": stop_deploy_agent,
+    "start-deploy-agent": start_deploy_agent,
 }
 
 
@@ -65,7 +80,8 @@ def up(options: argparse.Namespace) -> None:
         service=options.service,
         version=options.version,
         consul=options.consul,
-        ssh=options.ssh,
+        ssh=options.ssh and not options.agent,
+        agent="watch" if options.agent else "",
         acl=options.acl,
         tls=options.tls,
         haproxy_retries=not options.no_retries,
@@ -78,7 +94,7 @@ def up(options: argparse.Namespace) -> None:
     lab.start()
     state_file().write_text(f"{lab.directory}\n", encoding="utf-8")
     show(lab)
-    kind = "ssh" if options.ssh else "local"
+    kind = "agent" if options.agent else "ssh" if options.ssh else "local"
     print(f"\nIt ends by itself after {options.hours:g} h, or with `python -m lab down`. Try:\n")
     print('  eval "$(python -m lab env)"')
     print(f"  ansible-playbook -i {lab.directory}/inventory/{kind}/web.consul.yml hitless.consul.rollout \\")
@@ -105,6 +121,18 @@ def show(lab: Lab) -> None:
         print(f"  {vm.name:<8} {vm.address:<14} {vm.running_version() or '-':<14} {serves:<13} {state}")
 
 
+def environment(lab: Lab) -> None:
+    """CONSUL_* variables for a shell."""
+    for name, value in lab.environment.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def start_units(lab: Lab) -> None:
+    """What systemd does at boot, on each VM."""
+    for vm in lab.vms:
+        print(f"{vm.name}: {', '.join(vm.start_units()) or 'no unit files'}")
+
+
 def load(options: argparse.Namespace) -> int:
     """Load for a while, then the account; exit code 1 when anything was lost."""
     with current().load(rate=options.rate, seconds=options.seconds) as generator:
@@ -128,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--version", default="1.0.0", help="of the application that runs first")
     one.add_argument("--consul", help="a version or a path (any that is found)")
     one.add_argument("--ssh", action=argparse.BooleanOptionalAction, default=True, help="an sshd on each VM")
+    one.add_argument("--agent", action="store_true", help="a deploy agent on each VM, and no sshd")
     one.add_argument("--acl", action="store_true", help="default-deny ACLs")
     one.add_argument("--tls", action="store_true", help="HTTPS with client certificates")
     one.add_argument("--no-retries", action="store_true", help="the load balancer tries nothing again, so losses show")
@@ -141,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seconds", type=float, default=20)
     one.add_argument("--rate", type=float, default=100)
     commands.add_parser("add-vm", help="one more VM")
+    commands.add_parser("start-units", help="start what the unit files in the VMs' folders `units` describe")
     for name, action in VM_ACTIONS.items():
         commands.add_parser(name, help=(action.__doc__ or "").splitlines()[0]).add_argument("vm")
     one = commands.add_parser("maintenance", help="an operator's own maintenance")
@@ -153,19 +183,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+LAB_ACTIONS = {"status": show, "env": environment, "down": Lab.stop, "start-units": start_units}
+
+
 def run(options: argparse.Namespace) -> int:
     """One command."""
     if options.command == "up":
         up(options)
     elif options.command == "demo":
         return demo()
-    elif options.command == "status":
-        show(current())
-    elif options.command == "env":
-        for name, value in current().environment.items():
-            print(f"export {name}={shlex.quote(value)}")
-    elif options.command == "down":
-        current().stop()
+    elif options.command in LAB_ACTIONS:
+        LAB_ACTIONS[options.command](current())
     elif options.command == "load":
         return load(options)
     elif options.command == "add-vm":

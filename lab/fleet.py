@@ -356,14 +356,16 @@ class Lab:
         unit = self.units().get(name)
         return unit is not None and unit["exit_code"] is None
 
-    def start_unit(self, name: str, argv: Sequence[str], log: Path) -> None:
+    def start_unit(
+        self, name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start a long-running process of the lab; it ends with the lab."""
-        environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
+        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
         request = {
             "op": "start",
             "unit": name,
             "argv": list(argv),
-            "env": {**environment, "LANG": "C.UTF-8"},
+            "env": {**inherited, "LANG": "C.UTF-8", **(environment or {})},
             "log": str(log),
         }
         try:
@@ -653,14 +655,21 @@ class Lab:
         return variables
 
     def load(
-        self, *, rate: float = 100, seconds: float = 900, timeout: float = 5, keepalive_every: int = 5, path: str = "/"
+        self,
+        *,
+        rate: float = 100,
+        seconds: float = 900,
+        timeout: float = 5,
+        keepalive_every: int = 5,
+        path: str = "/",
+        url: str = "",
     ) -> LoadGenerator:
-        """Load through the load balancer; a context manager, see LoadGenerator."""
+        """Load through the load balancer (or another `url`); a context manager, see LoadGenerator."""
         self._loads += 1
         file = self.directory / f"load-{os.getpid()}-{self._loads}.jsonl"
         supervisor = self.directory / SOCKET_NAME
         return LoadGenerator(
-            self.frontend,
+            url or self.frontend,
             file,
             supervisor,
             rate=rate,

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 KEPT = 10.0
-"""Seconds that a connection without a request is kept: like any good client's, below the load balancer's limit (30 s)."""
+"""Seconds for which a connection without a request is kept: below the load balancer's limit (30 s)."""
 
 
 class Truncated(Exception):

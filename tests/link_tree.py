@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COLLECTIONS = CHECKOUT / ".cache" / "collections"
-PARTS = ("galaxy.yml", "meta", "playbooks", "plugins", "roles")
+PARTS = ("extensions", "galaxy.yml", "meta", "playbooks", "plugins", "roles")
 
 
 def make() -> Path:

@@ -40,7 +40,8 @@ class ActionModule(HitlessAction):
         return Sources(
             inventory,
             extra=inventory.extra,
-            play=inventory.play,
+            # What the playbook request has claimed was checked there, and beats what stands beside import_playbook.
+            play={**inventory.play, **variables.get("_rollout_request", {}).get("options", {})},
             localhost=inventory.variables(str(variables["inventory_hostname"])),
             command_line=_command_line(variables),
             places=Places(

@@ -26,7 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, Holder, read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     GOOD,
     INTERRUPTED,
@@ -62,6 +62,7 @@ __all__ = [
     "prune",
     "read",
     "read_records",
+    "read_steps",
     "read_under_way",
     "require",
     "start",
@@ -225,6 +226,22 @@ def read_under_way(client: Client, keys: Keys, deployment: str) -> UnderWay:
     return UnderWay(found.record.description, steps)
 
 
+def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[Mapping[str, str]]]:
+    """Host -> {state, at} of each of its steps, of those that have ended and of those whose turn it is."""
+    steps: dict[str, list[Mapping[str, str]]] = {name: list(one.steps) for name, one in found.outcomes.items()}
+    hosts = {
+        planned.node: name
+        for name, planned in found.record.hosts.items()
+        if name not in found.outcomes and planned.batch is not None and planned.batch <= found.batch
+    }
+    for node, there in read_versions(client, keys, hosts).items():
+        status = there.status or {}
+        if status.get("deployment") == found.record.id:
+            told = status.get("steps") or [status]
+            steps[hosts[node]] = [one for one in told if isinstance(one, dict)]
+    return steps
+
+
 def list_ids(client: Client, keys: Keys) -> list[str]:
     """The ids of the deployments of a service, the newest first."""
     prefix = keys.deployments
@@ -302,16 +319,58 @@ def end(client: Client, keys: Keys, concluded: Deployment, session: str) -> None
 
 
 def prune(client: Client, keys: Keys, session: str, keep: int = KEEP) -> list[str]:
-    """Delete all but the newest deployments, never the one that the lock is held for; returns the ids deleted."""
-    old = list_ids(client, keys)[keep:]
-    if old:
-        held = read_lock(client, keys)
-        old = [one for one in old if held is None or one != held.holder.deployment]
+    """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
+
+    Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    ids = list_ids(client, keys)
+    old = ids[keep:]
+    if not old:
+        return []
+    found = {one.record.id: one for one in read_records(client, keys, old)}
+    needed = _still_needed(client, keys, ids, list(found.values()))
+    old = [one for one in old if one not in needed]
+    # The record goes last: should this end halfway, the next one still knows which machines have logs.
+    logs = [
+        keys.agent_log(host.node, one)
+        for one in old
+        if one in found and found[one].record.by_agents
+        for host in found[one].record.hosts.values()
+        if host.batch is not None
+    ]
     fence = kv_check_session(keys.lock, session)
-    for start_at in range(0, len(old), TXN_LIMIT - 1):
-        part = old[start_at : start_at + TXN_LIMIT - 1]
-        client.txn([fence, *(kv_delete(keys.deployment(one), recurse=True) for one in part)])
+    trees = [*logs, *(keys.deployment(one) for one in old)]
+    for start_at in range(0, len(trees), TXN_LIMIT - 1):
+        part = trees[start_at : start_at + TXN_LIMIT - 1]
+        client.txn([fence, *(kv_delete(tree, recurse=True) for tree in part)])
     return old
+
+
+def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Deployment]) -> set[str]:
+    """Of old deployments those that must stay.
+
+    :param ids: of all deployments, the newest first.
+    """
+    running = {one.record.id for one in old if one.lock and one.lock.holder.deployment == one.record.id}
+    running |= {one.record.id for one in old if one.record.state == RUNNING}
+    newest: dict[str, str] = {}
+    for one in ids:
+        newest.setdefault(_version_part(one), one)
+    last = [one.record for one in old if newest[_version_part(one.record.id)] == one.record.id and one.record.version]
+    there = read_versions(client, keys, {host.node for record in last for host in record.hosts.values()})
+
+    def is_target(record: Record) -> bool:
+        nodes = (there[host.node] for host in record.hosts.values())
+        return any(record.version in (node.version, node.previous) for node in nodes)
+
+    return running | {record.id for record in last if is_target(record)}
+
+
+def _version_part(deployment: str) -> str:
+    """What an id tells of its version, see ``_keys.new_deployment_id``."""
+    return deployment.partition("-")[2].rpartition("-")[0]
 
 
 def find_dead(client: Client, keys: Keys) -> list[Deployment]:

@@ -6,6 +6,7 @@
 Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
+    deploy/<service>/request                         text or JSON: a rollout that is asked for, see _rollout_request.py
     deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
     deploy/<service>/deployments/<id>/batch          JSON {batch, at}: the last batch that was begun
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
@@ -97,6 +98,10 @@ class Keys:
         return f"{self.deploy}/{self.service}/lock"
 
     @property
+    def request(self) -> str:
+        return f"{self.deploy}/{self.service}/request"
+
+    @property
     def deployments(self) -> str:
         return f"{self.deploy}/{self.service}/deployments/"
 
@@ -135,5 +140,8 @@ class Keys:
         prefix = f"{self.nodes}/{checked_name(node, 'node')}/log/{self.service}/"
         return f"{prefix}{checked_name(deployment, 'deployment')}/"
 
+    def run_logs(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}log/"
+
     def run_log(self, deployment: str, host: str) -> str:
-        return f"{self.deployment(deployment)}log/{checked_name(host, 'host')}/"
+        return f"{self.run_logs(deployment)}{checked_name(host, 'host')}/"

@@ -13,7 +13,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
@@ -25,7 +25,7 @@ ENTRY_LIMIT = 20_000
 """Characters of one entry; of a longer one the end is kept, which says why something failed."""
 CHUNK = 60_000
 """Characters of one key; Consul takes 512 KiB, and a character can be four bytes."""
-HOST_LIMIT = 1_000_000
+HOST_LIMIT = 250_000
 """Characters of a host's log in one deployment."""
 GATHER = 1.0
 """Seconds for which entries are gathered before they are sent."""
@@ -127,7 +127,19 @@ class LogWriter:
             self._written[host] = self._written.get(host, 0) + len(part)
 
 
-def read_log(client: Client, keys: Keys, deployment: str, node: str, host: str) -> str:
-    """What was written of a host in a deployment, by its own agent or by the run; empty where nothing was."""
-    prefixes = (keys.run_log(deployment, key_name(host)), keys.agent_log(node, deployment))
-    return "".join(pair.value for prefix in prefixes for pair in client.keys(prefix))
+def read_logs(client: Client, keys: Keys, deployment: str, hosts: Mapping[str, str | None]) -> dict[str, str]:
+    """What was written of a deployment, by its run and by the machines' own agents.
+
+    :param hosts: host -> its node, None where its own agent has written nothing.
+    :returns: host -> text, for those of which anything was; those of the run itself (localhost, coordinators) first.
+    """
+    names = {key_name(host): host for host in hosts}
+    prefix = keys.run_logs(deployment)
+    written: dict[str, list[str]] = {}
+    for pair in client.keys(prefix):
+        name = pair.key.removeprefix(prefix).partition("/")[0]
+        written.setdefault(names.get(name, name), []).append(pair.value)
+    for host, node in hosts.items():
+        own = client.keys(keys.agent_log(node, deployment)) if node else ()
+        written[host] = [*written.pop(host, ()), *(pair.value for pair in own)]
+    return {host: "".join(parts) for host, parts in written.items() if parts}

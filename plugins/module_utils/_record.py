@@ -213,6 +213,11 @@ class Record:
     def seconds(self) -> float | None:
         return seconds_between(self.started, self.finished)
 
+    @property
+    def by_agents(self) -> bool:
+        """Whether the machines' own agents deploy, and write logs."""
+        return self.options.get("mode") == "agent"
+
     def become(self, state: str, **changes: Any) -> Record:
         """The record in another state.
 

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tables and sentences about deployments (a private helper of this collection).
 
-Pure, and plain ASCII without any control character: what comes from Consul is not trusted to be fit for a terminal.
+Pure, and plain ASCII (a log's lines: plain text) without any control character: what comes from Consul is not trusted
+to be fit for a terminal.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ def plain(text: object) -> str:
     """One line of printable ASCII."""
     line = re.sub(r"\s+", " ", str(text)).strip()
     return re.sub(r"[^ -~]", "?", line)
+
+
+def printable(line: str) -> str:
+    """A line of a log as it may be shown: its spaces as they are, and nothing that a terminal takes for a command."""
+    return "".join(one if one.isprintable() else "?" for one in line.expandtabs())
 
 
 def cut(text: object, width: int) -> str:
@@ -200,8 +206,8 @@ def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH
     return f"{hosts_table(record, outcomes, width=width)}\n\n{record.description}"
 
 
-def story(state: str, record: Record, outcomes: Mapping[str, Outcome]) -> str:
-    """One deployment told: who, when, the plan, each host with its times and its whole error.
+def beginning(state: str, record: Record) -> str:
+    """What is known of a deployment before its first host: who, when, the options, the plan.
 
     :param state: as readers see it; the record may still say running.
     """
@@ -218,20 +224,51 @@ def story(state: str, record: Record, outcomes: Mapping[str, Outcome]) -> str:
     if record.options:
         lines.append("  options   " + plain(", ".join(f"{name}={value}" for name, value in record.options.items())))
     lines += [f"  batch {number:<3} {plain(' '.join(batch))}" for number, batch in enumerate(record.batches, 1)]
+    return "\n".join(lines)
+
+
+def story(
+    state: str,
+    record: Record,
+    outcomes: Mapping[str, Outcome],
+    steps: Mapping[str, Sequence[Mapping[str, str]]],
+    log: Mapping[str, str],
+) -> str:
+    """One deployment told: who, when, the plan, each host with its times, its steps and its whole error, the log.
+
+    :param steps: host -> {state, at} of each of its steps.
+    :param log: host -> what was written of it.
+    """
+    lines = [beginning(state, record)]
     rows = []
     for name, planned in record.hosts.items():
         one = outcomes.get(name)
         first = _host_row(planned.from_version, planned.to_version, name, one)
         rows.append((*first[:5], moment(one.started)[11:] if one else "-", moment(one.finished)[11:] if one else "-"))
     lines += ["", table(("host", "from", "to", "outcome", "seconds", "started", "finished"), rows)]
+    taken = [(name, steps_taken(steps[name])) for name in record.hosts if steps.get(name)]
+    lines += ["", table(("host", "steps"), taken, width=1000)] if taken else []
     for name, one in outcomes.items():
         if one.error:
             lines += ["", f"{plain(name)}: {plain(one.error)}"]
         if one.output and one.outcome not in GOOD:
             lines += ["  | " + plain(line) for line in one.output.splitlines()]
+    for name, text in log.items():
+        lines += ["", f"log of {plain(name)}", *(f"  | {printable(line)}" for line in text.splitlines())]
     if record.description:
         lines += ["", plain(record.description)]
     return "\n".join(lines)
+
+
+def steps_taken(steps: Sequence[Mapping[str, str]]) -> str:
+    """``draining 14:22:40, deploying +10 s, returning +14 s, ok +15 s``: each step, by when it began."""
+    first = parse_timestamp(steps[0].get("at")) if steps else None
+    told = []
+    for number, step in enumerate(steps):
+        at = parse_timestamp(step.get("at"))
+        when = f" +{duration((at - first).total_seconds())}" if at and first else ""
+        told.append(f"{step.get('state')}{when if number else ' ' + moment(step.get('at'))[11:]}")
+    return plain(", ".join(told))
 
 
 def held(service: str, holder: str, description: str, steps: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import (
@@ -86,6 +86,7 @@ class Status:
 
     :param touched: the deployment may have changed the machine.
     :param foreign: somebody else's maintenance was in the way.
+    :param answer: what ``health_match`` matched in the application's answer.
     """
 
     request: str = ""
@@ -94,6 +95,7 @@ class Status:
     steps: tuple[Mapping[str, str], ...] = ()
     touched: bool = False
     foreign: bool = False
+    answer: str = ""
     index: int = 0
 
     @classmethod
@@ -112,6 +114,7 @@ class Status:
             steps=tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else (),
             touched=bool(data.get("touched")),
             foreign=bool(data.get("foreign")),
+            answer=str(data.get("answer") or ""),
             index=index,
         )
 
@@ -228,6 +231,7 @@ class _Follower:
         self._wait_until = started + pickup + request.order.deploy_timeout + SLACK
         self._end_by = 0.0
         self._unseen_since = 0.0
+        self._look_at = 0.0
         self._last = Status()
 
     def decide(self, data: Any) -> Status | None:
@@ -258,16 +262,19 @@ class _Follower:
         self._end_by = self._end_by or now + self._request.order.longest
         if now >= self._end_by:
             return self._over(status, GIVEN_UP, f"it did not end within {self._request.order.longest:g} s")
-        unseen = self._request.is_out_of_sight()
-        self._unseen_since = (self._unseen_since or now) if unseen else 0.0
+        if now >= self._look_at:
+            # Not at the first sight: its agent has just answered.
+            unseen = self._look_at > 0 and self._request.is_out_of_sight()
+            self._unseen_since = (self._unseen_since or now) if unseen else 0.0
+            self._look_at = now + min(LOOK_EVERY, self._pickup or LOOK_EVERY)
         if self._unseen_since and now - self._unseen_since >= self._pickup:
             return self._over(status, GIVEN_UP, f"the machine is out of Consul's sight, at the step {status.state}")
-        raise AskAgain(max(0.01, min(self._end_by - now, LOOK_EVERY, self._pickup or LOOK_EVERY)))
+        raise AskAgain(max(0.01, min(self._end_by, self._look_at) - now))
 
     def _over(self, status: Status, state: str, message: str) -> Status | None:
         if not self._request.end(status, state, message):
             raise AskAgain(0.01)  # the agent was quicker: look again
-        return Status(status.request, state, message, status.steps, status.touched, status.foreign)
+        return replace(status, state=state, message=message)
 
 
 class LogFollower:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, status_op
@@ -58,8 +59,12 @@ class Turn:
         return str(maintenance.DeploymentReason(self.deployment, self.keys.service))
 
     @property
+    def node_wide(self) -> bool:
+        return list(self.scope) == ["node"]
+
+    @property
     def targets(self) -> list[maintenance.Target]:
-        if list(self.scope) == ["node"]:
+        if self.node_wide:
             return [maintenance.Target(self.node)]
         services = [self.keys.service] if list(self.scope) == ["service"] else list(self.scope)
         return [
@@ -92,19 +97,62 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """How long a host drains.
+
+    :param time: seconds after the catalog shows the maintenance; with ``observe`` for what cannot be observed.
+    :param observe: addresses of load balancers' statistics, which say when it is over: after ``least`` seconds at the
+        earliest, after ``most`` at the latest.
+    """
+
+    time: float = 0.0
+    observe: Sequence[str] = ()
+    least: float = 1.0
+    most: float = 60.0
+
+    def find(self, turn: Turn) -> list[drain.Watched]:
+        """The host's instances on the load balancers: to be looked for while they serve."""
+        if not self.observe:
+            return []
+        cluster, found = turn.cluster, []
+        services = {target.service: target.tags for target in turn.targets} if not turn.node_wide else {}
+        for service, tags in (services or {turn.keys.service: turn.tags}).items():
+            path, params = service_query(str(service), turn.node, cluster.connection.datacenter)
+            found += with_tags(parse_instances(cluster.get(path, params).data), tags)
+        return drain.find(self.observe, [f"{one.address}:{one.port}" for one in found])
+
+    def wait(self, watched: Sequence[drain.Watched], since: float) -> list[str]:
+        """Wait until it is over -> what a person should know of it.
+
+        :param since: when it began, on the monotonic clock.
+        """
+        if watched:
+            return drain.wait(watched, since, self.least, self.most, self.time).notes
+        time.sleep(max(0.0, since + self.time - time.monotonic()))
+        return []
+
+
+@dataclass(frozen=True)
 class TakenOut:
-    """How a host left the rotation; ``drained`` is the time waited after the catalog showed it, in seconds."""
+    """How a host left the rotation.
+
+    :param shown_after: seconds until the catalog showed it; ``shown_at`` is when, on the monotonic clock.
+    :param drained: this very deployment had taken it out before, and nothing is left to drain.
+    :param watched: the host's instances on the load balancers.
+    """
 
     changed: bool
     instances: list[str]
     shown_after: float
-    drained: float
+    shown_at: float
+    drained: bool
+    watched: Sequence[drain.Watched] = ()
 
 
 def take_out(
-    turn: Turn, drain_time: float, *, batch: int | None = None, rollback: bool = False, check_mode: bool = False
+    turn: Turn, how: Drain, *, batch: int | None = None, rollback: bool = False, check_mode: bool = False
 ) -> TakenOut:
-    """Maintenance on, seen in the catalog, and the drain time waited out from then.
+    """Maintenance on, seen in the catalog.
 
     A maintenance that an earlier, dead deployment of the service has set is taken over as it is: Consul keeps the first
     reason, and taking it off for a moment would send traffic to whatever that deployment left there.
@@ -118,6 +166,7 @@ def take_out(
     started = time.monotonic()
     targets = turn.targets
     found = [target.read(turn.cluster) for target in targets]
+    watched = how.find(turn)
     if not check_mode:
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         begun = [batch_op(turn.keys, turn.deployment, batch)] if batch else []
@@ -128,15 +177,26 @@ def take_out(
         for target, answer in zip(targets, found, strict=True)
     ]
     shown_at = max(change.shown_at for change in changes)
-    changed = any(change.changed for change in changes)
-    # Only what this very deployment had set before has been drained already.
     before = {reason for change in changes for reason in change.before.values()}
-    wait = 0.0 if check_mode or before == {turn.reason} else drain_time
-    time.sleep(max(0.0, shown_at + wait - time.monotonic()))
-    if not check_mode:
-        # The drain was long enough to lose the lock in; nothing is deployed without it.
-        turn.begin(DEPLOYING)
-    return TakenOut(changed, [name for change in changes for name in change.after], shown_at - started, wait)
+    return TakenOut(
+        changed=any(change.changed for change in changes),
+        instances=[name for change in changes for name in change.after],
+        shown_after=shown_at - started,
+        shown_at=shown_at,
+        # What an earlier deployment had taken out is drained again: nobody knows what it did since.
+        drained=before == {turn.reason},
+        watched=watched,
+    )
+
+
+def drained(turn: Turn, how: Drain, watched: Sequence[drain.Watched], since: float) -> list[str]:
+    """Return when the host is drained, and its deployment may begin -> what a person should know of the drain.
+
+    :raises LockLost: the drain was long enough to lose the lock in; nothing is deployed without it.
+    """
+    notes = how.wait(watched, since)
+    turn.begin(DEPLOYING)
+    return notes
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def _turn(plan: Mapping[str, Any], host: str, own: Mapping[str, Any], options: M
     """A host's turn: its deployment, or (where the role says that the outcome will be rolled_back) its rollback."""
     planned = plan["hosts"][host]
     outcome, rescued = own.get("_rollout_outcome", "ok"), own.get("_rollout_rescued") or {}
+    taken_out = own.get("_rollout_taken_out") or {}
     back = outcome == "rolled_back"
     reason = "rollback" if back else options["direction"]
     return {
@@ -92,7 +93,9 @@ def _turn(plan: Mapping[str, Any], host: str, own: Mapping[str, Any], options: M
         "target_version": planned["to"],
         # After a rollback by hand a second one must not go back to the bad version.
         "forget_previous": reason == "rollback" and not back,
-        "started": (own.get("_rollout_taken_out") or {}).get("started"),
+        "left": own.get("_rollout_out"),
+        "started": taken_out.get("started"),
+        "earlier_steps": taken_out.get("steps"),
         "error": rescued.get("error", "") if back else "",
         "output": rescued.get("output", "") if back else "",
     }

@@ -95,6 +95,11 @@ options:
   started:
     description: When the host's turn began, for the record.
     type: str
+  earlier_steps:
+    description: The steps before this one, for the record.
+    type: list
+    elements: dict
+    default: []
   error:
     description: Why it was rolled back, for the record.
     type: str
@@ -159,7 +164,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import Outc
 from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
-from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, record_version
+from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, RETURNING, record_version
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,
@@ -179,6 +184,7 @@ ARGUMENT_SPEC = {
     "host": {"type": "str"},
     "batch": {"type": "int"},
     "started": {"type": "str"},
+    "earlier_steps": {"type": "list", "elements": "dict", "default": []},
     "error": {"type": "str", "default": ""},
     "output": {"type": "str", "default": ""},
     "target_version": {"type": "str"},
@@ -206,14 +212,15 @@ def perform(task: Task) -> dict:
         result.update(proven_after=round(proven.seconds, 3), health_answer=proven.answer)
         seen = proven.seen
     if params["phase"] in ("all", "return"):
+        returning = timestamp()
         result["changed"] = rotation.put_back(turn, proof, deployed=params["deployed"], seen=seen)
         result["diff"] = {"before": {"maintenance": result["changed"]}, "after": {"maintenance": False}}
         if params["version"]:
-            result.update(record(task, turn))
+            result.update(record(task, turn, returning))
     return result
 
 
-def record(task: Task, turn: rotation.Turn) -> dict:
+def record(task: Task, turn: rotation.Turn, returning: str) -> dict:
     """Version and outcome in one transaction.
 
     The host is in rotation: what cannot be recorded now is reported and never a reason to roll it back.
@@ -232,6 +239,11 @@ def record(task: Task, turn: rotation.Turn) -> dict:
         seconds=seconds_between(params["started"], finished),
         error=params["error"],
         output=params["output"],
+        steps=(
+            *params["earlier_steps"],
+            {"state": RETURNING, "at": returning},
+            {"state": params["outcome"], "at": finished},
+        ),
     )
     # An automatic rollback leaves "previous" as it was before the deployment.
     previous = None if params["outcome"] == "rolled_back" else params["previous"]

@@ -96,6 +96,13 @@ options:
     description: The deployment was cancelled on purpose (O(state=finished)).
     type: bool
     default: false
+  keep:
+    description:
+      - How many deployments of the service stay in Consul (O(state=finished)). Older ones are deleted, with their logs,
+        but never one that runs, nor the last one of a version that runs on one of its hosts or that a rollback would go
+        to.
+    type: int
+    default: 20
   quiet:
     description: Do not show the table.
     type: bool
@@ -274,6 +281,7 @@ ARGUMENT_SPEC = {
     "lost": {"type": "list", "elements": "str", "default": []},
     "batches_begun": {"type": "int"},
     "cancelled": {"type": "bool", "default": False},
+    "keep": {"type": "int", "default": deployments.KEEP},
     "quiet": {"type": "bool", "default": False},
 }
 CONSTRAINTS = {"required_if": [("state", "finished", ["id"])]}
@@ -355,9 +363,12 @@ def finished(task: Task, keys: Keys) -> dict:
         return result
     try:
         deployments.end(task.consul, keys, found, params["session"])
-        result["pruned"] = deployments.prune(task.consul, keys, params["session"])
     except LockLost as error:
         return {**result, "failed": True, "lock_lost": True, "msg": f"The end could not be recorded. {error}"}
+    try:
+        result["pruned"] = deployments.prune(task.consul, keys, params["session"], params["keep"])
+    except HitlessError as error:  # the next one will try again
+        task.warn(f"Old deployments of {keys.service} could not be deleted: {error}")
     return result
 
 

@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Shows a service on one screen; its nodes with version and health, the deployment that runs now, who holds the lock,
     and the last deployments.
-  - With O(id) it tells the story of one deployment.
+  - With O(id) it tells the whole story of one deployment; the plan, each host's steps with their times, and the log.
   - A deployment whose record says that it runs, and whose lock no living run holds, is shown as interrupted.
 author:
   - Hitless contributors (@hitless)
@@ -33,6 +33,18 @@ options:
     type: str
     choices: [text, json]
     default: text
+  log:
+    description:
+      - With O(id), also what was logged; by the machines' own deploy agents in agent mode, and by the callback
+        P(hitless.consul.deployment_log#callback) where that is enabled.
+    type: bool
+    default: true
+  follow:
+    description:
+      - With O(id), show each step and each line of the log as they come, for as long as the deployment runs. Only with
+        O(format=text) and not with O(quiet).
+    type: bool
+    default: false
   quiet:
     description: Show nothing, only return it.
     type: bool
@@ -55,6 +67,7 @@ EXAMPLES = r"""
   hitless.consul.deployment_info:
     service: web
     id: last
+    follow: true
 
 - name: Refuse to go on while a deployment is running
   hitless.consul.deployment_info:
@@ -86,10 +99,17 @@ services:
       deployments:
         - {id: 20261123T142233Z-1.4.2-7f3a, version: 1.4.2, direction: deploy, state: successful, seconds: 72}
 deployment:
-  description: The deployment, its plan and each host's outcome with times, error and the end of its output.
+  description:
+    - The deployment, its plan and each host's outcome with times, error and the end of its output; in C(steps) the
+      steps of each host whose turn has begun, in C(log) what was logged of it.
   returned: with O(id)
   type: dict
-  sample: {id: 20261123T142233Z-1.4.2-7f3a, state: successful, hosts: {web-1: {outcome: ok, seconds: 11.2}}}
+  sample:
+    id: 20261123T142233Z-1.4.2-7f3a
+    state: successful
+    hosts: {web-1: {outcome: ok, seconds: 11.2}}
+    steps: {web-1: [{state: draining, at: "2026-11-23T14:22:40Z"}, {state: ok, at: "2026-11-23T14:22:51Z"}]}
+    log: {web-1: "== 2026-11-23T14:22:40Z out of rotation, seen in the catalog\n"}
 report:
   description: The same as text.
   returned: always
@@ -102,6 +122,8 @@ import json
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._follow import Follower
+from ansible_collections.hitless.consul.plugins.module_utils._log import read_logs
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._overview import overview, services_deployed
 from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
@@ -113,6 +135,8 @@ ARGUMENT_SPEC = {
     "id": {"type": "str"},
     "limit": {"type": "int", "default": 5},
     "format": {"type": "str", "choices": ["text", "json"], "default": "text"},
+    "log": {"type": "bool", "default": True},
+    "follow": {"type": "bool", "default": False},
     "quiet": {"type": "bool", "default": False},
 }
 CONSTRAINTS = {"required_by": {"id": ["service"]}}
@@ -122,23 +146,46 @@ def perform(task: Task) -> dict:
     params = task.params
     if params["limit"] < 0:
         raise HitlessError(f"limit must be 0 or more, not {params['limit']}.")
-    found, text = one_deployment(task) if params["id"] else all_services(task)
-    if not params["quiet"]:
-        task.show(json.dumps(found, indent=2) if params["format"] == "json" else text)
+    if params["id"]:
+        return one_deployment(task)
+    found, text = all_services(task)
+    show(task, found, text)
     return {"changed": False, "report": text, **found}
 
 
-def one_deployment(task: Task) -> tuple[dict, str]:
+def show(task: Task, found: dict, text: str) -> None:
+    """What was found, in the format that is wanted."""
+    if not task.params["quiet"]:
+        task.show(json.dumps(found, indent=2) if task.params["format"] == "json" else text)
+
+
+def one_deployment(task: Task) -> dict:
+    params = task.params
     keys = task.keys(task.params["service"])
-    wanted = task.params["id"]
+    wanted = params["id"]
     if wanted == "last":
         ids = deployments.list_ids(task.consul, keys)
         if not ids:
             raise HitlessError(f"Consul knows no deployment of {keys.service}, or the token may not read them.")
         wanted = ids[0]
     found = deployments.require(task.consul, keys, wanted)
-    told = found.as_dict()
-    return {"deployment": told}, report.story(told["state"], found.record, found.outcomes)
+    follows = found.is_alive and params["follow"] and params["format"] == "text" and not params["quiet"]
+    if follows:
+        task.show(report.beginning(found.state, found.record) + "\n")
+        found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
+    steps = deployments.read_steps(task.consul, keys, found)
+    hosts = {
+        name: host.node if found.record.by_agents and host.batch is not None else None
+        for name, host in found.record.hosts.items()
+    }
+    log = read_logs(task.consul, keys, wanted, hosts) if params["log"] else {}
+    text = report.story(found.state, found.record, found.outcomes, steps, log)
+    told = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
+    if follows:
+        task.show("\n" + report.ended(found.record, found.outcomes))
+    else:
+        show(task, told, text)
+    return {"changed": False, "report": text, **told}
 
 
 def all_services(task: Task) -> tuple[dict, str]:

@@ -204,6 +204,11 @@ lost:
   returned: failure, if so
   type: bool
   sample: true
+health_answer:
+  description: What O(health_match) matched in the answer of O(health_url); empty without one.
+  returned: with O(reason=recover)
+  type: str
+  sample: '"version": "1.4.2"'
 unrecorded:
   description: Why the outcome could not be recorded, although the host is in rotation.
   returned: where that happened
@@ -211,12 +216,11 @@ unrecorded:
   sample: No answer from Consul ...
 """
 
-import re
 import threading
 from contextlib import suppress
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client, kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
@@ -226,6 +230,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     seconds_between,
     timestamp,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._report import printable
 from ansible_collections.hitless.consul.plugins.module_utils._request import (
     DONE,
     FAILED,
@@ -242,7 +247,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
     Task,
     cluster_connection,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET
+from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, RETURNING
 
 SHOWN = 200
 """Lines shown of the log of a deployment that failed."""
@@ -307,6 +312,9 @@ def perform(task: Task) -> dict:
     }
     if status.state != DONE:
         raise failure(task, request, status, {**result, **log.of_failure()})
+    if params["reason"] == "recover":
+        leave_open(task, request)
+        return {**result, "health_answer": status.answer}
     return {**result, **record(task, request, result)}
 
 
@@ -345,14 +353,22 @@ def failure(task: Task, request: Request, status: Status, result: dict) -> Hitle
     return HitlessError(f"{request.node} is given up: {status.message}.", details={**result, "lost": True})
 
 
+def leave_open(task: Task, request: Request) -> None:
+    """The machine has proven itself, and which version it runs is not recorded: the next rollout deploys it anew.
+
+    Unless somebody knows better and records that, see M(hitless.consul.version).
+    """
+    fence = kv_check_session(request.keys.lock, request.session)
+    why = "recovered; which version it runs is not recorded"
+    task.consul.txn([fence, status_op(request.keys, request.node, task.params["deployment"], RETURNING, why)])
+
+
 def record(task: Task, request: Request, result: dict) -> dict:
     """The host's outcome; its version is written by its agent, in one transaction with the end of the request.
 
     The host is in rotation: what cannot be recorded now is reported and never a reason to roll it back.
     """
     params = task.params
-    if params["reason"] == "recover":
-        return {}
     finished = timestamp()
     outcome = Outcome(
         host=params["host"] or request.node,
@@ -435,9 +451,7 @@ class _Log:
 
     def _show(self, lines: list[str]) -> None:
         if lines:
-            # What comes from Consul is not trusted to be fit for a terminal.
-            plain = (re.sub(r"[^\t\x20-\x7e\xa0-\uffff]", "?", line) for line in lines)
-            self._task.show("\n".join(f"{self._name} | {line}" for line in plain))
+            self._task.show("\n".join(f"{self._name} | {printable(line)}" for line in lines))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from lab.agents import Certificate, ConsulError, Http
 from lab.binaries import consul_version, find_consul
 from lab.fleet import wait_until
 
-PORTS = ("http", "server", "serf_lan")
+PORTS = ("http", "server", "serf_lan", "dns")
 
 
 class Server:
@@ -32,13 +32,17 @@ class Server:
         cluster: dict[str, int] | None = None,
         certificate: Certificate | None = None,
         token: str = "",
+        *,
+        dns: bool = False,
     ) -> None:
         self.address = f"127.0.32.{number}"
         self.certificate = certificate
         self.token = token
-        self._binary = find_consul(consul)
-        self.version = tuple(int(part) for part in consul_version(self._binary).split("."))
+        self.dns = dns
+        self.binary = find_consul(consul)
+        self.version = tuple(int(part) for part in consul_version(self.binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
+        self.node = f"server{number}"
         self.ports = free_ports(self.address)
         self._cluster = cluster or {self.address: self.ports["serf_lan"]}
         if cluster is not None:
@@ -52,7 +56,7 @@ class Server:
     def _configuration(self) -> dict[str, Any]:
         api = {"http": -1, "https": self.ports["http"]} if self.certificate else {"http": self.ports["http"]}
         config: dict[str, Any] = {
-            "node_name": f"server{self.address.rpartition('.')[2]}",
+            "node_name": self.node,
             "data_dir": f"{self._folder.name}/data",
             "server": True,
             "bootstrap_expect": len(self._cluster),
@@ -63,8 +67,10 @@ class Server:
             "performance": {"raft_multiplier": 1},
             "session_ttl_min": "1s",
             "disable_update_check": True,
-            "ports": {**self.ports, **api, "dns": -1, "serf_wan": -1, "grpc": -1},
+            "ports": {**self.ports, **api, "serf_wan": -1, "grpc": -1},
         }
+        if not self.dns:
+            config["ports"]["dns"] = -1
         if self.version >= (1, 14):
             config["ports"]["grpc_tls"] = -1
         if self.token:
@@ -85,21 +91,22 @@ class Server:
         file.write_text(json.dumps(self._configuration()), encoding="utf-8")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self._binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [str(self.binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         if wait:
             self.wait()
 
     def wait(self) -> None:
-        """Return when it answers writes."""
+        """Return when it takes writes, and knows itself: before that it makes no session for its own node."""
 
-        def writes() -> bool:
+        def is_ready() -> bool:
             try:
-                return bool(self.http.call("PUT", "kv/ready", b""))
+                written = bool(self.http.call("PUT", "kv/ready", b""))
+                return written and bool(self.http.call("GET", f"catalog/node/{self.node}"))
             except ConsulError:
                 return False
 
-        wait_until(f"Consul at {self.address} takes writes", writes, log=self.log)
+        wait_until(f"Consul at {self.address} is ready", is_ready, log=self.log)
 
     def kill(self) -> None:
         """As kill -9 does."""

@@ -39,7 +39,7 @@ class Services:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.name = f"web-{next(_numbers)}"
-        self.node = f"server{server.address.rpartition('.')[2]}"
+        self.node = server.node
 
     def register(self, service_id: str = "", status: str = "passing", **more: Any) -> str:
         """An instance with a check that a test sets; its ID."""

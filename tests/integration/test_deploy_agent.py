@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ from lab.deploy_agent import PROGRAM
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
+from tests.unit.http_server import HttpServer, Reply
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"
@@ -321,6 +323,38 @@ def test_a_watch_starts_a_killed_one_again_by_itself(machine: Machine) -> None:
     assert len(machine.runs()) == 1
 
 
+def test_recovered_it_runs_nothing_and_tells_which_version_answers(machine: Machine) -> None:
+    machine.configure("sleep 2")
+    machine.start()
+    machine.ask()
+    machine.reaches("deploying")
+    order = {"version": None, "reason": "recover", "remember": None, "health_match": '"version": "(1|2).0.0"'}
+    with HttpServer(Reply(200, '{"version": "2.0.0", "pid": 7}'), address=machine.web.server.address) as application:
+        recovered = machine.ask(**order, health_url=application.url).follow(20)
+    assert (recovered.state, recovered.answer) == (DONE, '"version": "2.0.0"')
+    assert machine.runs() == [f"{NEW} {OLD} deploy"], "it waits for the command, and runs none"
+    assert machine.maintenance is None
+    assert machine.recorded("version") is None
+
+
+@pytest.mark.slow
+def test_an_event_wakes_it(machine: Machine) -> None:
+    """By `consul watch`, as the role's unit runs it; nobody watches the key here."""
+    server = machine.web.server
+    program = [sys.executable, "-I", str(PROGRAM), "run", str(machine.config)]
+    by_event = ["-shell=false", "-type=event", "-name=hitless-deploy", f"-http-addr={server.url}"]
+    with subprocess.Popen([server.binary, "watch", *by_event, *program]) as watch:
+        try:
+            time.sleep(2)  # at its start it runs the program once
+            request = machine.ask()
+            time.sleep(2)
+            assert machine.status().state == "requested"
+            request.fire_event()
+            assert request.follow(20).state == DONE
+        finally:
+            watch.kill()
+
+
 # -- taken, withdrawn, overtaken ----------------------------------------------------------------------------------
 
 
@@ -421,6 +455,29 @@ def test_much_output_is_cut_and_its_end_kept(machine: Machine) -> None:
     assert "1500000\nthe last line\n" in printed
     chunks = machine.client.keys(machine.keys.agent_log(machine.node, ID))
     assert max(len(chunk.value.encode()) for chunk in chunks) < 200_000
+
+
+@pytest.mark.parametrize("holes", [True, False], ids=["", "no holes"])
+def test_output_that_never_ends_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holes: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    store = importlib.import_module("hitless_deploy.store")
+    monkeypatch.setattr(store, "OUTPUT_TAIL", 1 << 20)
+    if not holes:
+        monkeypatch.setattr(store, "_PUNCH_HOLE", 1 << 20)
+    path = tmp_path / "output"
+    with path.open("ab", buffering=0) as output:
+        for number in range(40):
+            output.write(bytes([65 + number]) * (1 << 20))
+            store.bound_output(output, 300_000)
+        output.write(b"the end")
+    data = path.read_bytes()
+    assert data[:300_000] == b"A" * 300_000
+    assert data.endswith(b"the end")
+    assert path.stat().st_blocks * 512 < 5 << 20
+    if holes:
+        assert (len(data), data[-(1 << 20) - 7 : -7]) == ((40 << 20) + 7, b"h" * (1 << 20))
 
 
 def test_binary_output_and_secrets(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import Clie
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, Record
+from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version, record_version
 from ansible_collections.hitless.consul.plugins.modules import deployment, deployment_info
@@ -309,6 +310,48 @@ def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
     web.unlock(session)
     with pytest.raises(LockLost):
         deployments.prune(web.client, web.keys, session, keep=5)
+
+
+def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Service) -> None:
+    for number, version in enumerate(("1", "2", "1", "2", "3")):
+        hosts = {"a": PlannedHost("a", "n1", batch=1, to_version=version)}
+        identity = f"2026010{number}T000000Z-{version}-0000"
+        one = Record(identity, web.keys.service, version, state="failed", hosts=hosts, options={"mode": "agent"})
+        log = kv_set(f"{web.keys.agent_log('n1', identity)}000001", "a line\n")
+        web.client.txn([kv_set(web.keys.record(identity), one.to_json()), log])
+    session = web.lock("another")
+    record_version(web.client, web.keys, "n1", "3", previous="2", session=session)
+    kept = ["20260103T000000Z-2-0000", "20260104T000000Z-3-0000"]
+    assert len(deployments.prune(web.client, web.keys, session, keep=1)) == 3
+    assert sorted(deployments.list_ids(web.client, web.keys)) == kept
+    logs = web.client.key_names(f"nodes/n1/log/{web.keys.service}/")
+    assert [name.split("/")[4] for name in logs] == kept
+
+
+def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> None:
+    session = web.lock("d1")
+    options = {"rollout_mode": "agent"}
+    web.run("started", id="d1", session=session, version="2", plan=PLAN, holder="anna@ci", options=options)
+    web.client.txn([deployments.batch_op(web.keys, "d1", 1), deployments.status_op(web.keys, "n1", "d1", "draining")])
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(web.info, id="d1", follow=True)
+        wait_until("the step is told", lambda: "web1: draining" in "\n".join(web.shown))
+        log = web.keys.agent_log("n1", "d1")
+        web.client.set_key(f"{log}000001", "first\nsec")
+        wait_until("the line is told", lambda: "web1 | first" in "\n".join(web.shown))
+        web.client.set_key(f"{log}000002", "ond\n\x1b[2J\n")
+        steps = ({"state": "draining", "at": "2026-11-23T14:22:40Z"}, {"state": "failed", "at": "2026-11-23T14:24:40Z"})
+        web.end_host("d1", session, "web1", "failed", error="It exited with 3.", steps=steps)
+        web.run("finished", id="d1", session=session, quiet=True)
+        found = told.result()["deployment"]
+    text = "\n".join(web.shown)
+    assert text.index("Deployment of web-") < text.index("web1: draining") < text.index("web1 | first")
+    assert "web1 | second\nweb1 | ?[2J\n" in text
+    assert "14:24:40 web1: failed" in text
+    assert text.count("web1: It exited with 3.") == 1
+    assert text.rstrip().endswith("1 never reached (web2).")
+    assert found["log"] == {"web1": "first\nsecond\n\x1b[2J\n"}
+    assert found["steps"]["web1"] == list(steps)
 
 
 def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) -> None:

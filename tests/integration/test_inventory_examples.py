@@ -30,6 +30,7 @@ def consul() -> Iterator[Server]:
     server = Server(CONSUL, 131)
     try:
         server.start()
+        made = {"web-1": "canary,eu", "web-2": "eu"}
         for number, zone, version in ((1, "a", "1.4.2"), (2, "b", "1.4.2"), (3, "a", "1.4.1")):
             node = f"web-{number}"
             check = {"Node": node, "CheckID": "service:web", "Name": "http", "ServiceID": "web", "Status": "passing"}
@@ -41,12 +42,14 @@ def consul() -> Iterator[Server]:
                 {
                     "Node": node,
                     "Address": f"10.0.0.{number}",
-                    "NodeMeta": {"zone": zone},
+                    "NodeMeta": {"zone": zone, **({"groups": made[node]} if node in made else {})},
                     "Service": {"ID": "web", "Service": "web", "Tags": ["prod"], "Meta": {"version": version}},
                     "Checks": [check, maintenance] if number == 3 else [check],
                 },
             )
             server.put(f"kv/nodes/{node}/deployment/web/version", version.encode())
+        ssh = {"ID": "ssh", "Service": "ssh", "Port": 2222}
+        server.put("catalog/register", {"Node": "web-1", "Address": "10.0.0.1", "Service": ssh, "SkipNodeUpdate": True})
         yield server
     finally:
         server.close()
@@ -103,6 +106,51 @@ def test_by_zone_version_health_and_tag(consul: Server, examples: Path) -> None:
     assert hosts.split() == ["hosts", "(1):", "web-1"]
 
 
+def test_groups_names_and_variables_that_consul_io_py_made(consul: Server, examples: Path) -> None:
+    """As the script printed them for these machines; but web-3 was available to it, by the last of its checks."""
+    source = "like-consul-io.consul.yml"
+    asked = plain(json.loads(run(consul, examples, "ansible-inventory", "-i", source, "--list").stdout))
+    found = groups(asked)
+    everybody = ["web-1", "web-2", "web-3"]
+    expected = {"web": everybody, "web_prod": everybody, "ssh": ["web-1"]}
+    expected |= {"web_available": ["web-1", "web-2"], "web_unavailable": ["web-3"]}
+    assert {name: found.get(name) for name in expected} == expected
+    assert set(everybody) < set(found["dc1"])
+    of_web_1 = asked["_meta"]["hostvars"]["web-1"]
+    said = {
+        name: of_web_1[name] for name in ("consul_datacenter", "consul_nodename", "consul_web_tags", "ansible_port")
+    }
+    assert {**said, "ansible_port": int(said["ansible_port"])} == {
+        "consul_datacenter": "dc1", "consul_nodename": "web-1", "consul_web_tags": ["prod"], "ansible_port": 2222
+    }  # fmt: skip
+    assert sorted(of_web_1["consul_services"]) == ["ssh", "web"]
+    assert "ansible_host" not in of_web_1
+
+
+def test_what_consul_io_py_had_in_kv_and_in_names(consul: Server, examples: Path) -> None:
+    """The expressions of docs/moving-from-consul-io.md."""
+    (examples / "moved.consul.yml").write_text(
+        """plugin: hitless.consul.catalog
+services: [web]
+connect_with: []
+compose:
+  ansible_host: consul_node ~ '.node.' ~ consul_datacenter ~ '.consul'
+groups:
+  web_servers: "'web' in consul_services"
+keyed_groups:
+  - key: consul_node_meta.groups | default('') | split(',') | select
+    prefix: ""
+    separator: ""
+""",
+        encoding="utf-8",
+    )
+    asked = plain(json.loads(run(consul, examples, "ansible-inventory", "-i", "moved.consul.yml", "--list").stdout))
+    found = groups(asked)
+    assert (found["canary"], found["eu"]) == (["web-1"], ["web-1", "web-2"])
+    assert found["web_servers"] == ["web-1", "web-2", "web-3"]
+    assert asked["_meta"]["hostvars"]["web-1"]["ansible_host"] == "web-1.node.dc1.consul"
+
+
 def test_merged_with_a_static_list_and_groups_of_both(consul: Server, examples: Path) -> None:
     listed = run(consul, examples, "ansible-inventory", "-i", "merged", "--list", "--export")
     found = plain(json.loads(listed.stdout))
@@ -127,7 +175,7 @@ def test_work_on_those_behind_and_on_those_that_serve_nobody(consul: Server, exa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (TOOLS / "ansible-navigator").exists(), reason="make setup-tools installs ansible-navigator")
+@pytest.mark.skipif(not (TOOLS / "ansible-navigator").exists(), reason="make setup-tools")
 def test_the_navigator_s_command_lines(consul: Server, examples: Path) -> None:
     def navigator(*arguments: str) -> str:
         outside = ("--mode", "stdout", "--ee", "false", "--lf", str(examples / "navigator.log"))

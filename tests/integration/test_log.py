@@ -30,9 +30,11 @@ def test_entries_arrive_in_order_and_are_read_again(consul: Server) -> None:
         writer.put("web/1", f"line {number} of a host with a strange name\n")
     writer.put("web2", "x" * 50_000 + "the end\n")
     writer.close(10)
-    found = log.read_log(client, keys, ID, "node", "web/1")
-    assert found == "".join(f"line {number} of a host with a strange name\n" for number in range(500))
-    assert log.read_log(client, keys, ID, "node", "web2").endswith("the end\n")
+    client.set_key(f"{keys.agent_log('node2', ID)}000001", "told by its own agent\n")
+    found = log.read_logs(client, keys, ID, {"web/1": "node1", "web2": "node2", "web3": "node3"})
+    assert list(found) == ["web/1", "web2"]
+    assert found["web/1"] == "".join(f"line {number} of a host with a strange name\n" for number in range(500))
+    assert found["web2"].endswith("the end\ntold by its own agent\n")
     assert not writer.dropped
 
 
@@ -43,7 +45,7 @@ def test_a_host_that_prints_for_ever_is_cut(consul: Server, monkeypatch: pytest.
     for _ in range(20):
         writer.put("web1", "y" * 999 + "\n")
     writer.close(10)
-    assert log.read_log(client, keys, ID, "node", "web1").endswith("[... the rest is cut ...]\n")
+    assert log.read_logs(client, keys, ID, {"web1": "node1"})["web1"].endswith("[... the rest is cut ...]\n")
 
 
 def test_a_consul_that_never_answers_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +90,42 @@ def test_the_drain_counts_from_when_the_catalog_showed_it_and_once_per_deploymen
     drains = [seconds for seconds in slept if seconds > 1]
     assert [round(seconds) for seconds in drains] == [7, 7]
     assert web.reasons() == {web.name: ours(web)}
+
+
+def test_out_and_drained_in_two_halves(web: Services) -> None:
+    """What stands between them may take its time, and nothing can have been deployed meanwhile."""
+    web.register()
+    keys, client = Keys(web.name), web.client()
+    session = web.session(keys.lock)
+
+    def state() -> str:
+        found = client.key(keys.status(web.node))
+        assert found is not None
+        return str(json.loads(found.value)["state"])
+
+    left = out(web, session=session, phase="out")
+    assert web.reasons() == {web.name: ours(web)}
+    assert state() == "draining"
+    told = out(web, session=session, phase="drain", left=left)
+    assert state() == "deploying"
+    assert [told[name] == left[name] for name in ("started", "deployment", "instances")] == [True] * 3
+    with pytest.raises(HitlessError, match="left is needed"):
+        out(web, phase="drain")
+    again = rescued(web, session=session, drained=True)
+    assert (again["verdict"], web.reasons()) == ("restore", {web.name: ours(web)})
+    assert client.key(keys.outcome(ID, web.node)) is None, "it is not over"
+    ended = rescued(web, session=session, attempt="restore", failed={}, error="It broke.")
+    assert (ended["verdict"], web.reasons()) == ("cleared", {web.name: None})
+
+
+def test_the_servers_of_a_host_are_found_by_the_address_of_its_instances(web: Services) -> None:
+    web.register(Address="10.1.2.3", Port=8080)
+    head = "# pxname,svname,qcur,scur,stot,status,type,addr,\n"
+    pages = [f"{head}web,a,0,1,5,UP,2,10.1.2.3:8080,\n", f"{head}web,a,0,0,6,MAINT,2,10.1.2.3:8080,\n"]
+    with HttpServer(*(Reply(body=page) for page in pages)) as balancer:
+        told = out(web, drain_observe=[f"{balancer.url}/"], drain_least=0, drain_time=100)
+    assert told["drain_notes"] == []
+    assert told["watched"][0]["servers"] == [("web", "a")]
 
 
 def test_anothers_maintenance_is_left_alone(web: Services) -> None:

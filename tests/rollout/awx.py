@@ -1,9 +1,10 @@
 """Jobs as AWX runs them: ansible-runner in an execution environment, over a private data directory.
 
-What AWX does, and is done here: an inventory source is read by ``ansible-inventory --export`` with credentials in the
-environment only (:meth:`Awx.sync`), kept, and given to each job as a script; answers of a survey and the job's own
-variables are extra variables, text marked unsafe; the SSH key of the machine credential is handed to an agent; the
-working folder is the project. And the user is not root, the project cannot be written, there is no home folder.
+What AWX does, and is done here: an inventory source is read by ``ansible-inventory --export`` with what the credential
+type of examples/awx injects, and nothing else (:meth:`Awx.sync`), kept, and given to each job as a script; the answers
+of a survey, what an earlier node of a workflow handed on, and the job's own variables are extra variables, text marked
+unsafe; the SSH key of the machine credential is handed to an agent; the working folder is the project. And the user is
+not root, the project cannot be written, there is no home folder.
 
 An execution environment is a container. What matters of one is that it dies as a whole: a process namespace does so.
 """
@@ -23,6 +24,7 @@ from typing import Any
 import yaml
 
 from lab import Lab
+from tests.awx_credential import inject
 from tests.rollout.support import BIN, Ansible, Run, environment
 
 EXAMPLES = Path("ansible_collections/hitless/consul/examples")
@@ -47,6 +49,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(_Unsafe, lambda dumper, data: dumper.represent_scalar("!unsafe", str(data)))
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
 @dataclass(frozen=True)
@@ -124,15 +133,24 @@ class Awx:
         self.variables: dict[str, Any] = yaml.safe_load((folder / "lab.yml").read_text(encoding="utf-8"))
         for path in (self.project, *self.project.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
+        configuration = (ansible.collections / EXAMPLES / "awx" / "configuration.yml").read_text(encoding="utf-8")
+        self._configuration = yaml.load(configuration, _Loader)
         self.inventory: dict[str, Any] = {}
+
+    def template(self, playbook: str) -> dict[str, Any]:
+        """The job template of examples/awx that runs it."""
+        (found,) = [one for one in self._configuration["job_templates"] if one["playbook"] == playbook]
+        return dict(found)
 
     def sync(self) -> None:
         """Read the inventory source, as an inventory update does, into what AWX would keep in its database."""
         command = [BIN / "ansible-inventory", "--list", "--export", "-i", self.project / "inventory" / "web.consul.yml"]
-        home = self._private_folder("inventory")
+        folder = self._private_folder("inventory")
+        env = environment(self._ansible.collections, NO_HOME, self._given(folder))
+        self._hand_over(folder)
         done = subprocess.run(
             [*self._as_user(container=True), *map(str, command)],
-            env=self._environment(home),
+            env=env,
             cwd=self.project,
             capture_output=True,
             text=True,
@@ -145,14 +163,14 @@ class Awx:
     def launch(
         self,
         playbook: str,
-        survey: Mapping[str, str],
+        survey: Mapping[str, Any],
         *,
         container: bool = IS_ROOT,
         limit: str = "",
         user: str = "anna",
         variables: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Launch a job template."""
+        """Launch a job template; ``survey`` may hold the artifacts of a workflow's earlier node as well."""
         self._jobs += 1
         number = 40 + self._jobs
         folder = self._private_folder(str(number))
@@ -197,7 +215,7 @@ class Awx:
         )
         return Job(run, folder / "artifacts" / str(number), container)
 
-    def job(self, playbook: str, survey: Mapping[str, str], **options: Any) -> JobResult:
+    def job(self, playbook: str, survey: Mapping[str, Any], **options: Any) -> JobResult:
         """Launch a job template, and wait for the job's end."""
         with self.launch(playbook, survey, **options) as job:
             return job.wait()
@@ -207,7 +225,6 @@ class Awx:
     def _private_folder(self, name: str) -> Path:
         folder = self._folder / name
         (folder / "home").mkdir(parents=True)
-        self._hand_over(folder)
         return folder
 
     def _hand_over(self, folder: Path) -> None:
@@ -220,10 +237,19 @@ class Awx:
             return []
         return [*CONTAINER, *AS_NOBODY] if container else AS_NOBODY
 
-    def _environment(self, folder: Path) -> dict[str, str]:
+    def _given(self, folder: Path) -> dict[str, str]:
         """What is the same for all: the credential of Consul, and the folder that Ansible itself has to write to."""
-        mine = {**self._lab.environment, "ANSIBLE_HOME": str(folder / "home")}
-        return environment(self._ansible.collections, NO_HOME, mine)
+        lab = self._lab.environment
+        inputs = {"address": lab["CONSUL_HTTP_ADDR"], "token": lab.get("CONSUL_HTTP_TOKEN", "")}
+        if self._lab.certificate is not None:
+            inputs["ca_certificate"] = self._lab.certificate.ca.read_text(encoding="utf-8")
+            inputs["client_certificate"] = self._lab.certificate.certificate.read_text(encoding="utf-8")
+            inputs["client_key"] = self._lab.certificate.key.read_text(encoding="utf-8")
+        credential = folder / "credential"
+        credential.mkdir()
+        told = inject(self._configuration["credential_type"]["injectors"], inputs, credential)
+        # The one variable that is the lab's and no credential's: its lab.yml reads it.
+        return {**told, "HITLESS_LAB": lab["HITLESS_LAB"], "ANSIBLE_HOME": str(folder / "home")}
 
     def _job_environment(self, folder: Path, number: int) -> dict[str, str]:
         given = {
@@ -234,7 +260,7 @@ class Awx:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"),
         }
         (folder / "cp").mkdir()
-        ours = self._environment(folder)
+        ours = environment(self._ansible.collections, NO_HOME, self._given(folder))
         del ours["ANSIBLE_NOCOLOR"]
         return {**ours, **given}
 
@@ -252,6 +278,8 @@ class Awx:
 
 
 def _unsafe(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _unsafe(each) for name, each in value.items()}
     return _Unsafe(value) if isinstance(value, str) else value
 
 

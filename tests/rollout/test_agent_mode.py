@@ -270,6 +270,32 @@ def test_a_machine_that_dies_in_its_turn_is_lost_and_the_next_run_goes_on(drive:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["draining", "deploying", "proving"])
+def test_the_controller_killed_and_recover(drive: Drive, step: str) -> None:
+    """What the agents have begun they end themselves; what recover meets before that proves itself again."""
+    version = "2.0.0-deployslow3"
+    with Load(drive.lab) as load:
+        run = drive.start(version, kind="agent", batch_size=2, drain_time=2, min_healthy_time=2)
+        with run:
+            for vm in drive.lab.vms[:2]:
+                reaches(vm, step, run=run)
+            run.send(signal.SIGKILL, group=True)
+            run.process.wait()
+        told = drive.run(None, "--check", name="recover", kind="agent")
+        cleared = drive.run(None, name="recover", kind="agent", lock_wait=60, min_healthy_time=1)
+        assert (told.rc, cleared.rc) == (0, 0), told.output + cleared.output
+        assert drive.is_settled()
+        assert drive.record()["state"] == "interrupted"
+        if step != "draining":  # after which it depends on who is quicker
+            assert drive.recorded()[:2] == [version] * 2
+        again = drive.run(version, kind="agent", batch_size=2)
+    assert again.rc == 0, again.output
+    load.check_nothing_lost()
+    assert drive.running() == drive.recorded() == [version] * 4
+    assert [len(vm.deploys()) for vm in drive.lab.vms] == [1] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["draining", "deploying", "proving"])
 def test_the_controller_killed_and_the_same_again(drive: Drive, step: str) -> None:
     version = "2.0.0-deployslow3"
     vm = drive.lab.vm("web1")

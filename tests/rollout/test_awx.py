@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import Lab
 from lab.nodes import wait_until
+from tests.fleet import CONSUL
 from tests.rollout.awx import ADDRESS, IS_ROOT, Awx, JobResult
 from tests.rollout.drive import Drive, Load, flat
 from tests.rollout.support import Ansible
@@ -23,10 +25,14 @@ SURVEY = {"rollout_service": "web", "rollout_batch_size": "2", "rollout_message"
 def awx(ansible: Ansible, fleet: Lab) -> Iterator[Awx]:
     # Not below pytest's own folder, which no other user may enter.
     with tempfile.TemporaryDirectory(prefix="awx") as folder:
-        awx = Awx(ansible, fleet, Path(folder))
-        awx.variables["rollout_min_healthy"] = "50%"
-        awx.sync()
-        yield awx
+        yield start(ansible, fleet, Path(folder))
+
+
+def start(ansible: Ansible, lab: Lab, folder: Path, **variables: Any) -> Awx:
+    awx = Awx(ansible, lab, folder)
+    awx.variables |= {"rollout_min_healthy": "50%", **variables}
+    awx.sync()
+    return awx
 
 
 def check_readable(result: JobResult) -> None:
@@ -60,6 +66,9 @@ def test_jobs(awx: Awx, drive: Drive) -> None:
     assert failed.artifacts["hitless_deployment"]["result"] == "failed"
     assert failed.artifacts["hitless_deployment"]["hosts"]["web1"] == "rolled_back"
     check_readable(failed)
+    told = awx.job("verdict", {**SURVEY, **failed.artifacts})
+    assert (told.status, told.failed_hosts) == ("failed", {"localhost"})
+    assert failed.artifacts["hitless_deployment"]["verdict"] in flat(told.stdout), told.stdout
     before = drive.record()
     again = awx.job("rollout", {**SURVEY, "rollout_version": "3.0.0-broken"}, limit="web1,web2")
     assert again.status == "failed"
@@ -109,3 +118,48 @@ def test_cancelled_by_the_runner(awx: Awx, drive: Drive) -> None:
     load.check_nothing_lost()
     assert drive.running() == [SLOW] * 5
     assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
+def test_the_workflow_after_a_rollout_is_lost(awx: Awx, drive: Drive) -> None:
+    """Its nodes in their order: recover waits for the dead job's lock, and the last says that there is no verdict."""
+    survey = {**SURVEY, "rollout_version": SLOW}
+    with Load(drive.lab) as load:
+        with awx.launch("rollout", survey, container=True) as job:
+            wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), 90)
+            job.destroy()
+            lost = job.wait()
+        assert lost.artifacts == {}
+        variables = {**awx.template("recover.yml").get("extra_vars", {}), "rollout_check_interval": 2}
+        assert variables["rollout_lock_wait"] > 30
+        recovered = awx.job("recover", survey, variables=variables)
+        assert recovered.status == "successful", recovered.stdout
+        assert drive.is_settled()
+        verdict = awx.job("verdict", {**survey, **lost.artifacts, **recovered.artifacts})
+        assert verdict.status == "failed"
+        assert "refused, cancelled or lost before it came to a verdict" in flat(verdict.stdout)
+    load.check_nothing_lost()
+
+
+@pytest.mark.slow
+def test_a_token_and_certificates_come_by_the_credential_alone(ansible: Ansible, tmp_path: Path) -> None:
+    with (
+        Lab(vms=3, acl=True, tls=True, consul=CONSUL) as closed,
+        tempfile.TemporaryDirectory(prefix="awx") as folder,
+    ):
+        closed.wait_passing()
+        of_agents = {
+            "hitless_consul_agent_url": "https://{{ consul_address }}:8501",
+            "hitless_consul_agent_ca_path": f"{closed.directory}/tls/ca.pem",
+            "hitless_consul_agent_client_cert": f"{closed.directory}/tls/{{{{ consul_node }}}}.pem",
+            "hitless_consul_agent_client_key": f"{closed.directory}/tls/{{{{ consul_node }}}}.key",
+        }
+        for vm in closed.vms:
+            closed.node_certificate(vm)
+        awx = start(ansible, closed, Path(folder), **of_agents)
+        done = awx.job("rollout", {**SURVEY, "rollout_version": "2.0.0"})
+        assert done.status == "successful", done.stdout
+        assert [vm.running_version() for vm in closed.vms] == ["2.0.0"] * 3
+        said = "".join(file.read_text(encoding="utf-8") for file in Path(folder).rglob("*.json"))
+        assert closed.management_token not in said

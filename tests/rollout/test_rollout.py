@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,15 @@ from tests.rollout.drive import DRAIN, Drive, Load, RotationWatch
 OLD, NEW = "1.0.0", "2.0.0"
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("local", 1), pytest.param("ssh", 2, marks=pytest.mark.oldest)])
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [
+        ("local", 1),
+        pytest.param("ssh", 2, marks=pytest.mark.oldest),
+        pytest.param("local", 2, marks=pytest.mark.slow),
+        pytest.param("ssh", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_new_version(drive: Drive, kind: str, batch: int) -> None:
     lab = drive.lab
     with Load(lab) as load, RotationWatch(lab) as watch:
@@ -63,3 +73,33 @@ def test_the_requests_of_a_host_are_few_and_do_not_depend_on_the_others(drive: D
     for host, begin, end in zip(hosts, begins, begins[1:], strict=False):
         turn = asked[begin:end] + [one for one in log.requests if one.node == host]
         assert 10 < len(turn) <= 15, turn
+
+
+@pytest.mark.oldest
+def test_a_key_starts_it(drive: Drive, tmp_path: Path) -> None:
+    """The playbook request, as ansible-rulebook starts it: with an empty --limit. Its text is nobody's template."""
+    injected = tmp_path / "injected"
+    message = f"{{{{ lookup('pipe', 'touch {injected}') }}}}"
+    drive.ask(json.dumps({"version": "2.0.0", "batch_size": 5, "message": message}))
+    done = drive.run(None, "--limit", "", name="request", min_healthy=0)
+    assert done.rc == 0, done.output
+    assert drive.running() == ["2.0.0"] * 5
+    record = drive.record()
+    assert record["message"] == message
+    assert not injected.exists()
+    assert [len(batch) for batch in record["plan"]["batches"]] == [5]
+    told = drive.answer()
+    assert told.items() >= {"state": "successful", "deployment": record["id"], "version": "2.0.0"}.items()
+    assert told["reason"] == record["description"]
+    again = drive.run(None, name="request")
+    assert (again.rc, "its request is successful already" in again.stdout) == (0, True), again.output
+    assert drive.record()["id"] == record["id"]
+
+
+@pytest.mark.slow
+def test_a_rollout_without_a_drain_loses_requests(drive: Drive) -> None:
+    """The control of the drain itself: the load balancer needs a moment to follow the catalog."""
+    with Load(drive.lab) as load:
+        result = drive.run("2.0.0-slow1", drain_time=0)
+    assert result.rc == 0, result.output
+    assert load.report.lost

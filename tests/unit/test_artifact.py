@@ -16,9 +16,9 @@ NEEDED = {
     *("LICENSE", "MANIFEST.json", "FILES.json", "README.md", "bindep.txt", "execution-environment.yml"),
     *("meta/execution-environment.yml", "meta/runtime.yml", "requirements.txt"),
 }
-RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
+RUNTIME_FOLDERS = ("extensions/eda", "meta", "playbooks", "plugins", "roles")
 ALLOWED = {
-    *("CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+    *(".ansible-lint", "CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
     *("bindep.txt", "execution-environment.yml", "requirements.txt"),
     *("changelogs", "docs", "examples", "extensions", *RUNTIME_FOLDERS),
 }
@@ -52,7 +52,7 @@ def test_nothing_needed_is_missing(installed: Path) -> None:
 def test_nothing_else_is_in_it(installed: Path) -> None:
     assert sorted({Path(path).parts[0] for path in files(installed)} - ALLOWED) == []
     hidden = [path for path in files(installed) if any(part.startswith(".") for part in Path(path).parts)]
-    assert hidden == []
+    assert hidden == [".ansible-lint"]
     unwanted = ("__pycache__", "molecule", "fragments")
     assert [path for path in files(installed) if set(Path(path).parts) & set(unwanted)] == []
 
@@ -64,3 +64,16 @@ def test_it_says_what_it_is(installed: Path) -> None:
     assert info["dependencies"] == {}
     runtime = yaml.safe_load((installed / "meta" / "runtime.yml").read_text(encoding="utf-8"))
     assert runtime["requires_ansible"] == ">=2.16.0"
+
+
+def test_galaxy_s_importer_can_follow_it(installed: Path) -> None:
+    """It finds no playbook of a collection by its full name, and no module of another collection."""
+    settings = yaml.safe_load((installed / ".ansible-lint").read_text(encoding="utf-8"))
+    assert "examples/project/" in settings["exclude_paths"]
+    for playbook in (installed / "playbooks").glob("*.yml"):
+        plays = yaml.safe_load(playbook.read_text(encoding="utf-8"))
+        named = [play["ansible.builtin.import_playbook"] for play in plays if "ansible.builtin.import_playbook" in play]
+        assert all((playbook.parent / name).is_file() for name in named), playbook.name
+    tasks = yaml.safe_load((installed / "examples" / "awx" / "apply.yml").read_text(encoding="utf-8"))[0]["tasks"]
+    used = {name for task in tasks for name in task if name.startswith("awx.awx.")}
+    assert used == set(settings["mock_modules"])

@@ -222,6 +222,7 @@ class Agent:
         index = 0
         while True:
             self.settle()
+            self.store.bound_output()  # what the last command has started may write to it for ever
             params = [("index", max(index, 1)), ("wait", "300s")] if index else []
             try:
                 _code, _data, new_index = self.consul.ask("GET", "/v1/kv/" + self.key("new"), params, timeout=330.0)

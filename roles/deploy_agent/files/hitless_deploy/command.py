@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 
+from hitless_deploy.store import bound_output
+
 
 def run_command(config, store):
     """What the handler starts as a process of its own, which outlives it: runs the command, writes its result.
@@ -44,15 +46,26 @@ def run_command(config, store):
             result["error"] = str(error)
         else:
             store.save({"pid": process.pid, "began": began(process.pid)}, "process")
-            try:
-                process.wait(timeout=request["deploy_timeout"])
-            except subprocess.TimeoutExpired:
+            if not ends_within(process, request["deploy_timeout"], lambda: bound_output(output, config["log_limit"])):
                 result["timed_out"] = True
                 end_group(process.pid, process)
             result["rc"] = process.returncode
     result["seconds"] = round(time.time() - started, 3)
     store.save(result, "result")
     store.clear("process")
+
+
+def ends_within(process, seconds, meanwhile):
+    """Whether a process ends in time; meanwhile() is called every now and then."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            process.wait(timeout=max(0, min(0.5, until - time.monotonic())))
+            return True
+        except subprocess.TimeoutExpired:
+            meanwhile()
+            if time.monotonic() >= until:
+                return False
 
 
 def began(pid):

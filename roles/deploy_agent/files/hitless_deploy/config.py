@@ -30,7 +30,7 @@ DEFAULTS = {
     "deploy_prefix": "deploy",
     "nodes_prefix": "nodes",
     "state_directory": "/var/lib/hitless",
-    "log_limit": 1024 * 1024,
+    "log_limit": 256 * 1024,
 }
 
 

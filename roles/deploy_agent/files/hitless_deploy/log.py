@@ -106,10 +106,7 @@ class Log(threading.Thread):
             if not final:
                 return 0
             start = size - LOG_TAIL
-            note = "\n[... %d bytes left out; all of it is in %s on this machine ...]\n" % (
-                start - self.offset,
-                self.path,
-            )
+            note = "\n[... %d bytes left out ...]\n" % (start - self.offset)
         else:
             start = self.offset
         room = max(0, self.limit - LOG_TAIL - start) if not final and not note else CHUNK

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the machine knows of itself: files, and the locks that keep two deployments apart."""
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -12,17 +13,44 @@ import tempfile
 
 from hitless_deploy.errors import Problem
 
+OUTPUT_TAIL = 4 * 1024 * 1024  # bytes kept of the end of an output, at least
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # of fallocate(2)
+
+
+def bound_output(file, head):
+    """Take the middle out of a file that others append to: what is left is its first bytes, and its end.
+
+    Its space is given back and its length stays, so that nothing which is being written gets lost. Where the file
+    system knows no holes, all after the first bytes is lost.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size <= head + 2 * OUTPUT_TAIL:
+        return
+    start, length = ctypes.c_long(head), ctypes.c_long(size - OUTPUT_TAIL - head)
+    libc = ctypes.CDLL(None)
+    if libc.fallocate(file.fileno(), _PUNCH_HOLE | _KEEP_SIZE, start, length) != 0:
+        os.ftruncate(file.fileno(), head)
+
 
 class Store:
     """The files of one service: the request in hand, the result of its command, its output."""
 
     def __init__(self, config):
         self.shared = config["state_directory"]
+        self.log_limit = config["log_limit"]
         self.folder = os.path.join(self.shared, "%s.%s" % (config["service"], config["node"]))
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
 
     def path(self, name):
         return os.path.join(self.folder, name)
+
+    def bound_output(self):
+        """Of the last command, see the function of that name."""
+        try:
+            with open(self.path("output"), "r+b") as file:
+                bound_output(file, self.log_limit)
+        except FileNotFoundError:
+            pass
 
     def load(self, name="state"):
         try:

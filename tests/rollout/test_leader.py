@@ -1,0 +1,69 @@
+"""The Consul leader dies in the middle of a rollout: it goes on with the next one, and no request is lost.
+
+The shorter telling of it, for each run of the tests, is in test_closed.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab import ConsulError, Lab
+from lab.nodes import Server, wait_until
+from tests.fleet import CONSUL
+from tests.rollout.drive import Drive, Load
+
+OLD = "1.0.0"
+NEW = "2.0.0-deployslow2-slow2"
+"""Its deployment command takes two seconds, and so does its start: time to meet a run in each of its steps."""
+HOSTS = ["web1", "web2", "web3"]
+
+STEPS: dict[str, Callable[[Drive], bool]] = {
+    "drain": lambda drive: "web1" in drive.maintenance(),
+    "deploy": lambda drive: bool(drive.lab.vm("web1").deploys()),
+    "prove": lambda drive: drive.lab.vm("web1").running_version() == NEW,
+    "return": lambda drive: drive.status("web1") in ("returning", "ok"),
+}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(vms=5, servers=3, consul=CONSUL) as running:
+        yield running
+
+
+def kill_leader(lab: Lab) -> Server:
+    """kill -9; returns when another one leads."""
+    leader = lab.leader()
+    assert leader is not None
+    leader.kill()
+    wait_until("another server leads", lambda: lab.leader() not in (None, leader), 60)
+    return leader
+
+
+def can_lose_one(lab: Lab) -> bool:
+    """Whether the cluster has three servers with a vote: one that came back gets its vote some 10 s later."""
+    try:
+        return int(lab.consul_get("operator/autopilot/health")["FailureTolerance"]) >= 1
+    except ConsulError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_the_leader_dies(drive: Drive, step: str) -> None:
+    lab = drive.lab
+    wait_until("a server can be lost", lambda: can_lose_one(lab))
+    with Load(lab) as load:
+        with drive.start(NEW, kind="ssh", hosts=HOSTS, batch_size=2) as run:
+            wait_until(f"it is at {step}", lambda: STEPS[step](drive), 60)
+            killed = kill_leader(lab)
+            result = run.wait()
+        assert result.rc == 0, result.output
+    load.check_nothing_lost()
+    assert not lab.unit_runs(f"{killed.name}.consul"), "it was back before the end"
+    assert drive.running() == [NEW] * 3 + [OLD] * 2
+    assert drive.recorded()[:3] == [NEW] * 3
+    assert drive.record()["state"] == "successful"
+    assert drive.is_settled()
