@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "waiting": (waiting.measure, 10),
     "inventory": (measure_inventory, 2),
     "requests": (asked.measure, 1),
-    "follow": (follow.measure, 10),
+    "follow": (follow.measure, 9),
 }
 """Part -> what measures and prints it, and how many rounds it takes."""
 

@@ -21,7 +21,7 @@ def measure(folder: Path, _rounds: int) -> None:
     with Lab(vms=MANY) as lab:
         runs = Runs(lab, folder)
         print(f"(d) requests to Consul, all agents together, rollouts over {FEW} and {MANY} hosts", flush=True)
-        for kind, batch in (("local", 1), ("ssh", 1), ("ssh", 2)):
+        for kind, batch in (("local", 1), ("ssh", 2)):
             counted = [count(lab, runs, hosts, kind, batch) for hosts in (FEW, MANY)]
             (few, _), (many, renewals) = counted
             each = (many - few) / (MANY - FEW)
