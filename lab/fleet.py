@@ -549,6 +549,7 @@ class Lab:
         vm.agent.call("PUT", "agent/leave", timeout=20)
         wait_until(f"{name} has left", lambda: not self.unit_runs(f"{name}.consul"), 20)
         vm.stop_app()
+        vm.stop_units()
         if self.settings.agent:
             vm.deploy_agent.stop()
         if self.settings.ssh:

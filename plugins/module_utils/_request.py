@@ -274,7 +274,8 @@ class _Follower:
     def _over(self, status: Status, state: str, message: str) -> Status | None:
         if not self._request.end(status, state, message):
             raise AskAgain(0.01)  # the agent was quicker: look again
-        return replace(status, state=state, message=message)
+        steps = (*status.steps, {"state": state, "at": timestamp()})
+        return replace(status, state=state, message=message, steps=steps)
 
 
 class LogFollower:

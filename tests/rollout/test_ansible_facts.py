@@ -120,7 +120,7 @@ def hosts_that(told: Counter[str], what: str) -> str:
 # --- failures -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.oldest
+@pytest.mark.slow
 def test_a_rescued_host_is_a_success(site: Site) -> None:
     """So a rollout counts its failures itself, and a last play makes hosts red."""
     result = site(block_of("hosts: web\n  serial: 2", "true"))
@@ -205,7 +205,7 @@ def test_a_batch_gone_as_a_whole_ends_the_playbook(site: Site, how: str) -> None
     assert said(result) == {}, result.output
 
 
-@pytest.mark.oldest
+@pytest.mark.slow
 def test_a_host_that_cannot_fail_keeps_its_batch_from_that(site: Site) -> None:
     """So each batch has one, added before the play; the play's hosts and sizes are lists, and keep their order."""
     result = site(BATCHES + LATER_PLAY)

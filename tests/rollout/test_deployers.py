@@ -76,7 +76,7 @@ class Example:
             environment = {**os.environ, **self.drive.lab.environment}
             subprocess.run([publish, *versions], env=environment, check=True, timeout=60)
         # By local connections: how the hook comes to a machine is Ansible's matter.
-        done = self.playbook("machines", "-e", "ansible_connection=local", "-e", "ansible_ssh_common_args=")
+        done = self.playbook("machines", "-e", "ansible_connection=local")
         assert done.rc == 0, done.output
 
     def roll_out(self, version: str, *more: str) -> Result:
@@ -176,7 +176,7 @@ def test_by_the_machines_own_agents(example: Callable[[str], Example], name: str
 def test_back_by_hand_and_machines_set_up_twice(example: Callable[[str], Example]) -> None:
     release = example("systemd-release")
     release.prepare(OLD, NEW)
-    twice = release.playbook("machines", "-e", "ansible_connection=local", "-e", "ansible_ssh_common_args=")
+    twice = release.playbook("machines", "-e", "ansible_connection=local")
     assert all(counts["changed"] == 0 for counts in twice.recap.values()), twice.output
     assert release.roll_out(NEW).rc == 0
     arguments = ["hitless.consul.rollback", *release.options, "-e", "rollout_service=web"]
@@ -283,11 +283,20 @@ def test_what_is_cut_off_is_no_release(releases: Releases) -> None:
     assert failed.returncode != 0, "a restart that fails is a deployment that fails"
 
 
-@pytest.mark.parametrize("version", ["..", ".hidden", "a/../../b"])
-def test_a_version_that_is_no_name_of_a_release(releases: Releases, version: str) -> None:
-    refused = releases.deploy(version)
+@pytest.mark.parametrize(
+    ("version", "keep", "why"),
+    [
+        ("..", "5", "cannot be the name of a release"),
+        (".hidden", "5", "cannot be the name of a release"),
+        ("a/../../b", "5", "cannot be the name of a release"),
+        ("1.0", "five", "WEB_KEEP is five"),
+    ],
+)
+def test_what_a_release_cannot_be_is_refused_at_once(releases: Releases, version: str, keep: str, why: str) -> None:
+    refused = releases.deploy(version, WEB_KEEP=keep)
     assert refused.returncode != 0
-    assert "cannot be the name of a release" in refused.stderr
+    assert why in refused.stderr
+    assert not (releases.root / "releases").exists(), "it has begun"
 
 
 class Packages:
