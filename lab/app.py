@@ -4,8 +4,9 @@
 
 """The application that a lab's VM runs: a small HTTP/1.1 server whose version string says how it behaves.
 
-GET /health tells its health, everything else answers {"instance", "version", "pid"} as JSON. On SIGTERM it stops
-accepting, finishes the requests in flight, closes idle connections and exits. docs/lab.md lists the behaviours.
+GET /health tells its health, everything else answers {"instance", "version", "pid"} as JSON, /latency/3000 after 3 s.
+On SIGTERM it stops accepting, finishes the requests in flight, closes idle connections and exits. docs/lab.md lists the
+behaviours.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 TOKEN = re.compile(r"^([a-z]+?)(\d*)$")
+LATENCY = re.compile(r"GET /latency/(\d+) ")
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,10 @@ class Connection(asyncio.Protocol):
         lines = head.decode("latin-1").split("\r\n")
         headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
         self.busy = True
-        if self.application.behaviour.latency:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self.application.behaviour.latency, self._respond, lines[0], headers)
+        asked = LATENCY.match(lines[0])
+        latency = int(asked.group(1)) / 1000 if asked else self.application.behaviour.latency
+        if latency:
+            asyncio.get_running_loop().call_later(latency, self._respond, lines[0], headers)
         else:
             self._respond(lines[0], headers)
 

@@ -656,14 +656,21 @@ class Lab:
         return variables
 
     def load(
-        self, *, rate: float = 100, seconds: float = 900, timeout: float = 5, keepalive_every: int = 5, path: str = "/"
+        self,
+        *,
+        rate: float = 100,
+        seconds: float = 900,
+        timeout: float = 5,
+        keepalive_every: int = 5,
+        path: str = "/",
+        url: str = "",
     ) -> LoadGenerator:
-        """Load through the load balancer; a context manager, see LoadGenerator."""
+        """Load through the load balancer (or another `url`); a context manager, see LoadGenerator."""
         self._loads += 1
         file = self.directory / f"load-{os.getpid()}-{self._loads}.jsonl"
         supervisor = self.directory / SOCKET_NAME
         return LoadGenerator(
-            self.frontend,
+            url or self.frontend,
             file,
             supervisor,
             rate=rate,

@@ -33,13 +33,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_values imp
     ServiceName,
     TasksFile,
     Text,
+    Urls,
     Version,
 )
 
 PREFIX = "rollout_"
 RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
 """What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
-LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis", "drain_observe")
+LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis")
 """Options of later versions."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
 NEEDS_CONNECTION = (
@@ -52,6 +53,8 @@ NEEDS_CONNECTION = (
     "smoke_tasks",
 )
 """Options that only the mode push can follow."""
+DRAINED_BY_CONTROLLER = ("drain_observe", "drain_tasks", "restore_tasks")
+"""Likewise: in agent mode each machine drains itself."""
 UNSET = (None, "")
 """Values that stand for "not set": a survey of AWX sends empty text for an answer that was left out."""
 
@@ -129,6 +132,26 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("maintenance", MaintenanceScope(), "service", "what is taken out of rotation on a host"),
     Option("drain_time", _SECONDS, 10, "at least, from when the catalog shows the maintenance to the deployment"),
+    Option(
+        "drain_observe",
+        Urls(),
+        [],
+        "HAProxy statistics: the drain ends when all of them show the instance out and idle, instead of after "
+        "`rollout_drain_time`, see load-balancers.md",
+    ),
+    Option("drain_least", _SECONDS, 1, "an observed drain lasts at least"),
+    Option("drain_most", _SECONDS, 60, "after which sessions that an observed drain still shows are given up"),
+    Option(
+        "drain_tasks",
+        TasksFile(),
+        help="on the controller, for each host that is in maintenance: take it out at a load balancer that does not "
+        "follow Consul; the drain counts from then on",
+    ),
+    Option(
+        "restore_tasks",
+        TasksFile(),
+        help="on the controller, for each host that has proven healthy: put it back there, before its maintenance ends",
+    ),
     Option(
         "health_url",
         Text("URL"),
@@ -306,7 +329,9 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     _refuse_ignored_files(sources.places)
     options = {option.name: reader.read(option) for option in OPTIONS if not option.per_host}
     if not deploys:
-        return RolloutOptions(options, hosts, [], [], [])
+        restore = [_hook(BY_NAME["restore_tasks"], options, sources.places)] if options["restore_tasks"] else []
+        options |= {hook.option: hook.target for hook in restore}
+        return RolloutOptions(options, hosts, restore, [], [])
     _refuse_contradictions(options)
     way = "request" if options["mode"] == "agent" else reader.deploy_way(options)
     if options["mode"] == "agent":
@@ -314,11 +339,19 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     reader.check_health_match()
     hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
     options |= {hook.option: hook.target for hook in hooks}
-    back = ["prove", "smoke", "return"] if options["smoke_tasks"] else ["bring_back"]
-    rollback_steps = ["take_out", way, *back] if options["mode"] == "push" else ["request"]
+    rollback_steps = ["request"] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
     return RolloutOptions(options, hosts, hooks, steps, rollback_steps)
+
+
+def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
+    """The steps of one host from its maintenance on; what has nothing in between is one step, and quicker."""
+    apart = bool(options["drain_tasks"])
+    out = ["leave", "drain_hook", "drain"] if apart else ["take_out"]
+    between = [step for step, wanted in (("smoke", options["smoke_tasks"]), ("restore_hook", apart)) if wanted]
+    back = ["prove", *between, "return"] if between else ["bring_back"]
+    return [*out, way, *back]
 
 
 def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:
@@ -360,6 +393,17 @@ def _refuse_ignored_files(places: Places) -> None:
 def _refuse_contradictions(options: Mapping[str, Any]) -> None:
     if options["direction"] == "deploy" and not options["version"]:
         raise HitlessError("rollout_version is not set: the version to deploy.", hint="Add -e rollout_version=VERSION.")
+    if bool(options["drain_tasks"]) != bool(options["restore_tasks"]):
+        there, missing = ("drain", "restore") if options["drain_tasks"] else ("restore", "drain")
+        raise HitlessError(
+            f"rollout_{there}_tasks is set, and rollout_{missing}_tasks is not: what the one takes out of a load "
+            "balancer the other puts back."
+        )
+    if options["drain_most"] < options["drain_least"]:
+        raise HitlessError(
+            f"rollout_drain_most ({options['drain_most']:g} s) is less than rollout_drain_least "
+            f"({options['drain_least']:g} s)."
+        )
     scope = options["maintenance"]
     if isinstance(scope, list) and options["service"] not in scope:
         raise HitlessError(
@@ -493,6 +537,13 @@ class _Reader:
             raise HitlessError(
                 f"{named} cannot be used with rollout_mode agent, which logs in on no host.",
                 hint="Let the deployment command of the machine do it, or remove the option.",
+            )
+        drained = [name for name in DRAINED_BY_CONTROLLER if options[name]]
+        if drained:
+            raise HitlessError(
+                f"{' and '.join(PREFIX + name for name in drained)} cannot be used with rollout_mode agent: there each "
+                "machine drains itself.",
+                hint="Remove it, and let rollout_drain_time be long enough.",
             )
 
     def check_health_match(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name, checked_version
@@ -121,6 +122,33 @@ class Names:
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
             raise HitlessError(f"{name} must be a {self.rule}, and is {value!r}.")
         return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+@dataclass(frozen=True)
+class Urls:
+    """A list of addresses of web pages, or text with commas between them; without passwords, since they are shown."""
+
+    rule: str = "list of URLs"
+
+    def read(self, value: Any, name: str) -> list[str]:
+        urls = Names(self.rule).read(value, name)
+        for url in urls:
+            parts = _split(url)
+            if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+                raise HitlessError(f"{name} must be a {self.rule} (http://...), and holds {url!r}.")
+            if parts.username is not None:
+                raise HitlessError(
+                    f"{name} holds a user or a password for {parts.hostname}, which would show in warnings and logs.",
+                    hint="Let the page answer the controller's address without one.",
+                )
+        return [url.removesuffix(";csv") for url in urls]
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,13 @@ options:
     description: Seconds between maintenance and deployment.
     type: float
     default: 10
+  drain_observe:
+    description:
+      - Statistics of HAProxy by which drains will be observed, see M(hitless.consul.take_out). Each is asked once; one
+        that does not answer is noted, and one that answers with something else makes the plan fail.
+    type: list
+    elements: str
+    default: []
   healthy_deadline:
     description: Seconds a host has to become healthy.
     type: float
@@ -221,6 +228,7 @@ notes:
   sample: ["No rollback possible on 1 host: web1 (no version recorded): set rollout_previous_version."]
 """
 
+from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _fleet as fleets
 from ansible_collections.hitless.consul.plugins.module_utils import _plan as plans
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
@@ -258,6 +266,7 @@ ARGUMENT_SPEC = {
     "maintenance": {"type": "raw", "default": "service"},
     "deploy_timeout": {"type": "float", "default": 1800},
     "drain_time": {"type": "float", "default": 10},
+    "drain_observe": {"type": "list", "elements": "str", "default": []},
     "healthy_deadline": {"type": "float", "default": 300},
     "forks": {"type": "int"},
 }
@@ -298,6 +307,8 @@ def perform(task: Task) -> dict:
     longest = params["deploy_timeout"] + params["drain_time"] + params["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings, *_too_many(plan, params["forks"])]
+    fixed = f"Each drain is waited for by the fixed time ({params['drain_time']:g} s) there."
+    notes += [f"{problem} {fixed}" for problem in drain.unanswered(params["drain_observe"])]
     for note in notes:
         task.warn(note)
     result = plan.as_dict()

@@ -11,7 +11,8 @@ module: rescue
 short_description: Decide what becomes of a host whose deployment failed
 version_added: 0.1.0
 description:
-  - Where the deployment never started, this deployment's own maintenance is cleared, and nothing else happens.
+  - Where the deployment never started, this deployment's own maintenance is cleared, and nothing else happens; what the
+    user's drain tasks took out of a load balancer is restored first.
   - Where it started, the host goes back to its previous version if there is one; the role then takes the same steps.
   - If that failed too, or there is none, the host stays in maintenance. A broken instance never gets traffic.
   - Where the lock is lost, nothing is done, since another run may be at work.
@@ -53,10 +54,20 @@ options:
     type: str
     default: ""
   attempt:
-    description: What failed.
+    description:
+      - What failed.
+      - V(restore) is for after the verdict V(restore), and O(failed) is empty where the restore tasks did well.
     type: str
-    choices: [deploy, rollback]
+    choices: [deploy, rollback, restore]
     default: deploy
+  drained:
+    description: The user's drain tasks have run, so that the host may be out of a load balancer of theirs.
+    type: bool
+    default: false
+  not_restored:
+    description: The user's restore tasks are what failed. No other version would help.
+    type: bool
+    default: false
   rollback:
     description: Whether a rollback is wanted.
     type: bool
@@ -126,6 +137,8 @@ RETURN = r"""
 verdict:
   description:
     - V(roll_back), the same steps are to be taken with the previous version.
+    - V(restore), nothing was deployed, and the user's restore tasks are to run before the maintenance ends; then this
+      task again, with O(attempt=restore).
     - V(cleared), nothing was deployed and the host is as it was.
     - V(kept), the host stays in maintenance.
     - V(lost), the host cannot be reached.
@@ -172,7 +185,9 @@ ARGUMENT_SPEC = {
     "failed": {"type": "dict", "default": {}},
     "step": {"type": "str", "default": ""},
     "started": {"type": "str", "default": ""},
-    "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "attempt": {"type": "str", "choices": ["deploy", "rollback", "restore"], "default": "deploy"},
+    "drained": {"type": "bool", "default": False},
+    "not_restored": {"type": "bool", "default": False},
     "rollback": {"type": "bool", "default": True},
     "from_version": {"type": "str", "default": ""},
     "to_version": {"type": "str", "default": ""},
@@ -188,15 +203,20 @@ ARGUMENT_SPEC = {
 def perform(task: Task) -> dict:
     params = task.params
     failure = rescue.failure_of(params["failed"], params["step"])
-    verdict, why = rescue.judge(
-        failure,
-        started=bool(params["started"]),
-        attempt=params["attempt"],
-        rollback=params["rollback"],
-        rollback_to=params["rollback_to"],
-        to_version=params["to_version"],
-        earlier=params["error"],
-    )
+    if params["attempt"] == "restore":
+        verdict, why = rescue.judge_undrained(failure if params["failed"] else None, params["error"])
+    else:
+        verdict, why = rescue.judge(
+            failure,
+            started=bool(params["started"]),
+            attempt=params["attempt"],
+            rollback=params["rollback"],
+            rollback_to=params["rollback_to"],
+            to_version=params["to_version"],
+            earlier=params["error"],
+            drained=params["drained"],
+            not_restored=params["not_restored"],
+        )
     turn = turn_of(task)
     if verdict != rescue.STOPPED and not task.check_mode:
         try:
@@ -227,7 +247,7 @@ def carry_out(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Fa
         raise
     except HitlessError as error:
         verdict, why = rescue.KEPT, f"{why} And {error}"
-    if verdict != rescue.ROLL_BACK:
+    if verdict not in (rescue.ROLL_BACK, rescue.RESTORE):
         record(task, turn, verdict, why, failure)
     return verdict, why
 

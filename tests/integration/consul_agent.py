@@ -16,7 +16,7 @@ from lab.agents import Certificate, ConsulError, Http
 from lab.binaries import consul_version, find_consul
 from lab.fleet import wait_until
 
-PORTS = ("http", "server", "serf_lan")
+PORTS = ("http", "server", "serf_lan", "dns")
 
 
 class Server:
@@ -32,12 +32,15 @@ class Server:
         cluster: dict[str, int] | None = None,
         certificate: Certificate | None = None,
         token: str = "",
+        *,
+        dns: bool = False,
     ) -> None:
         self.address = f"127.0.32.{number}"
         self.certificate = certificate
         self.token = token
-        self._binary = find_consul(consul)
-        self.version = tuple(int(part) for part in consul_version(self._binary).split("."))
+        self.dns = dns
+        self.binary = find_consul(consul)
+        self.version = tuple(int(part) for part in consul_version(self.binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
         self.node = f"server{number}"
         self.ports = free_ports(self.address)
@@ -64,8 +67,10 @@ class Server:
             "performance": {"raft_multiplier": 1},
             "session_ttl_min": "1s",
             "disable_update_check": True,
-            "ports": {**self.ports, **api, "dns": -1, "serf_wan": -1, "grpc": -1},
+            "ports": {**self.ports, **api, "serf_wan": -1, "grpc": -1},
         }
+        if not self.dns:
+            config["ports"]["dns"] = -1
         if self.version >= (1, 14):
             config["ports"]["grpc_tls"] = -1
         if self.token:
@@ -86,7 +91,7 @@ class Server:
         file.write_text(json.dumps(self._configuration()), encoding="utf-8")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self._binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [str(self.binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         if wait:
             self.wait()

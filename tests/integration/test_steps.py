@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +90,42 @@ def test_the_drain_counts_from_when_the_catalog_showed_it_and_once_per_deploymen
     drains = [seconds for seconds in slept if seconds > 1]
     assert [round(seconds) for seconds in drains] == [7, 7]
     assert web.reasons() == {web.name: ours(web)}
+
+
+def test_out_and_drained_in_two_halves(web: Services) -> None:
+    """What stands between them may take its time, and nothing can have been deployed meanwhile."""
+    web.register()
+    keys, client = Keys(web.name), web.client()
+    session = web.session(keys.lock)
+
+    def state() -> str:
+        found = client.key(keys.status(web.node))
+        assert found is not None
+        return str(json.loads(found.value)["state"])
+
+    left = out(web, session=session, phase="out")
+    assert web.reasons() == {web.name: ours(web)}
+    assert state() == "draining"
+    told = out(web, session=session, phase="drain", left=left)
+    assert state() == "deploying"
+    assert [told[name] == left[name] for name in ("started", "deployment", "instances")] == [True] * 3
+    with pytest.raises(HitlessError, match="left is needed"):
+        out(web, phase="drain")
+    again = rescued(web, session=session, drained=True)
+    assert (again["verdict"], web.reasons()) == ("restore", {web.name: ours(web)})
+    assert client.key(keys.outcome(ID, web.node)) is None, "it is not over"
+    ended = rescued(web, session=session, attempt="restore", failed={}, error="It broke.")
+    assert (ended["verdict"], web.reasons()) == ("cleared", {web.name: None})
+
+
+def test_the_servers_of_a_host_are_found_by_the_address_of_its_instances(web: Services) -> None:
+    web.register(Address="10.1.2.3", Port=8080)
+    head = "# pxname,svname,qcur,scur,stot,status,type,addr,\n"
+    pages = [f"{head}web,a,0,1,5,UP,2,10.1.2.3:8080,\n", f"{head}web,a,0,0,6,MAINT,2,10.1.2.3:8080,\n"]
+    with HttpServer(*(Reply(body=page) for page in pages)) as balancer:
+        told = out(web, drain_observe=[f"{balancer.url}/"], drain_least=0, drain_time=100)
+    assert told["drain_notes"] == []
+    assert told["watched"][0]["servers"] == [("web", "a")]
 
 
 def test_anothers_maintenance_is_left_alone(web: Services) -> None:
@@ -196,9 +233,21 @@ def test_draining_is_told_only_while_nothing_can_have_been_deployed(
     if before:
         web.operator(ours(web, before))
     seen: list[str] = []
-    monkeypatch.setattr(Turn, "begin", lambda turn, state, message="": seen.append(state))
+    monkeypatch.setattr(Turn, "begin", lambda turn, state, **_more: seen.append(state))
     out(web, **more)
     assert seen == told
+
+
+def test_the_batch_is_begun_with_the_first_write_to_a_host_of_it(web: Services) -> None:
+    web.register()
+    keys, client = Keys(web.name), web.client()
+    session = web.session(keys.lock)
+    out(web, session=session)
+    assert client.key(keys.batch(ID)) is None
+    out(web, session=session, batch=2)
+    begun = client.key(keys.batch(ID))
+    assert begun is not None
+    assert '"batch":2' in begun.value
 
 
 # -- back ---------------------------------------------------------------------------------------------------------
@@ -269,6 +318,23 @@ def test_the_health_url_proves_the_new_process(web: Services) -> None:
         back(web, health_url=f"{app.url}/health", health_match="version 2", check_interval=600)
         assert len(app.asked) == 3
     assert web.reasons() == {web.name: None}
+
+
+@pytest.mark.parametrize("min_healthy_time", [0, 1])
+def test_what_passed_before_the_health_url_answered_must_pass_after_it(web: Services, min_healthy_time: int) -> None:
+    """Its check fails as soon as the new process is there."""
+    web.register()
+    out(web)
+    check = f"check-{web.name}"
+
+    def answer(_asked: object) -> Reply:
+        web.set("critical", "the new process is broken")
+        wait_until("the catalog shows it", lambda: web.statuses()[web.name][check] == "critical")
+        return Reply(200, "version 2")
+
+    with HttpServer(answer=answer) as app, pytest.raises(DeadlineExceeded, match="the new process is broken"):
+        back(web, health_url=app.url, min_healthy_time=min_healthy_time, healthy_deadline=2)
+    assert web.reasons() == {web.name: ours(web)}
 
 
 def test_a_new_process_that_never_answers(web: Services) -> None:

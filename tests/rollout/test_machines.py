@@ -124,3 +124,34 @@ def test_what_is_wrong_is_refused_before_the_agent_or_the_load_balancer_sees_it(
         assert lab.balancer.config.read_text(encoding="utf-8") == config
     mended = machines.set_up("lb")
     assert mended.rc == 0, mended.output
+
+
+@pytest.mark.slow
+def test_an_image_gets_files_only(machines: Machines, tmp_path: Path) -> None:
+    """Nothing is asked or reloaded, several instances of a service included; a machine made of it registers itself."""
+    vm = machines.lab.vms[0]
+    right = vm.service_definition()
+    two = [{**right, "id": f"web-{port}", "port": port} for port in (8081, 8082)]
+    services = tmp_path / "consul.d"
+    services.mkdir()
+    offline = {"consul_service_offline": True, "consul_service_config_dir": str(services)}
+    # Neither an agent nor a Consul answers there.
+    nobody = {"hitless_consul_agent_url": "http://127.0.0.1:9", "consul_load_balancer_consul_url": "http://127.0.0.1:9"}
+    built = machines.set_up(vm.name, consul_service_services=two, **offline, **nobody)
+    assert built.rc == 0, built.output
+    found = {path.name: json.loads(path.read_text(encoding="utf-8"))["service"] for path in services.iterdir()}
+    assert {name: one["port"] for name, one in found.items()} == {
+        "service-web-8081.json": 8081,
+        "service-web-8082.json": 8082,
+    }
+    gone = machines.set_up(vm.name, consul_service_services=[{**two[0], "state": "absent"}], **offline, **nobody)
+    assert gone.rc == 0, gone.output
+    assert [path.name for path in services.iterdir()] == ["service-web-8082.json"]
+
+    folder = tmp_path / "lb"
+    balancer = {"consul_load_balancer_offline": True, "consul_load_balancer_directory": str(folder)}
+    built = machines.set_up("lb", **balancer, **nobody)
+    assert built.rc == 0, built.output
+    assert "server-template web 1-50" in (folder / "haproxy.cfg").read_text(encoding="utf-8")
+    again = machines.set_up("lb", **balancer, **nobody)
+    assert again.recap["lb"]["changed"] == 0

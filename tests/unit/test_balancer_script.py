@@ -111,3 +111,12 @@ def test_what_haproxy_does_not_do_takes_a_reload(script: ModuleType, monkeypatch
     running = {"web": {"web1": state()}}
     done, _told = by_runtime(script, monkeypatch, {"web": {}}, ONE, running, answer="No such server.")
     assert not done
+
+
+def test_a_haproxy_that_does_not_run_has_nothing_to_reload(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a container's files are written before it starts."""
+    nowhere = str(tmp_path / "nowhere")
+    script.reload({"kind": "haproxy", "socket": nowhere, "master": nowhere, "state": nowhere, "config": "/x.cfg"})
+    assert "HAProxy does not run; it will start with /x.cfg" in capsys.readouterr().out

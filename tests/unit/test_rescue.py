@@ -10,11 +10,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rescue import (
     CLEARED,
     KEPT,
     LOST,
+    RESTORE,
     ROLL_BACK,
     STOPPED,
+    UNTOLD,
     Failure,
     failure_of,
     judge,
+    judge_undrained,
 )
 
 pytestmark = pytest.mark.oldest
@@ -39,6 +42,13 @@ ROLLING_BACK = {**DEPLOYING, "attempt": "rollback", "earlier": "It was broken."}
         (FAILED, True, {**DEPLOYING, "rollback_to": ""}, KEPT, "No previous version is known"),
         (FAILED, True, {**DEPLOYING, "rollback_to": "2"}, KEPT, "The previous version is the same"),
         (FAILED, True, {**DEPLOYING, "rollback": False}, KEPT, "rollout_rollback: none"),
+        # It may be out of a load balancer that Consul does not drive: back there first.
+        (FAILED, False, {**DEPLOYING, "drained": True}, RESTORE, "Nothing was deployed."),
+        (HOST_LOST, False, {**DEPLOYING, "drained": True}, LOST, "left as it is"),
+        # What runs is fine, and another version would not help.
+        (FAILED, True, {**DEPLOYING, "not_restored": True}, KEPT, "2 runs and is healthy, but it was not restored."),
+        (FAILED, True, {**ROLLING_BACK, "not_restored": True}, KEPT, "It was broken. Its previous version runs again"),
+        (LOCK_LOST, True, {**DEPLOYING, "not_restored": True}, STOPPED, "The host is left as it is."),
         # The rollback failed too.
         (FAILED, True, ROLLING_BACK, KEPT, "It was broken. The rollback failed too: Deploy: it exited with 3."),
         (FAILED, False, ROLLING_BACK, KEPT, "It stays in maintenance."),
@@ -60,6 +70,16 @@ def test_the_verdict(failure: Failure, started: bool, how: dict[str, Any], verdi
 
 
 @pytest.mark.parametrize(
+    ("failure", "verdict"), [(None, CLEARED), (FAILED, KEPT), (LOCK_LOST, STOPPED)], ids=["restored", "not", "lock"]
+)
+def test_the_verdict_once_the_drain_is_undone(failure: Failure | None, verdict: str) -> None:
+    found, why = judge_undrained(failure, "It broke. Nothing was deployed.")
+    assert found == verdict
+    assert why.startswith("It broke. Nothing was deployed.")
+    assert failure is None or failure.what in why
+
+
+@pytest.mark.parametrize(
     ("result", "what", "output"),
     [
         ({"msg": "It broke."}, "It broke.", ""),
@@ -69,7 +89,7 @@ def test_the_verdict(failure: Failure, started: bool, how: dict[str, Any], verdi
         ({"msg": "two\n  lines"}, "two lines.", ""),
         ({"reason": "could not parse"}, "could not parse.", ""),
         ({"exception": "Traceback"}, "Traceback.", ""),
-        ({}, "it failed without a message.", ""),
+        ({}, f"{UNTOLD}.", ""),
         ({"msg": ["a", "b"]}, "['a', 'b'].", ""),
         # A loop: the item that failed tells why.
         (

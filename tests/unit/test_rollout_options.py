@@ -102,6 +102,11 @@ def test_the_least_that_is_needed() -> None:
             "failure_budget": 0,
             "maintenance": "service",
             "drain_time": 10,
+            "drain_observe": [],
+            "drain_least": 1,
+            "drain_most": 60,
+            "drain_tasks": None,
+            "restore_tasks": None,
             "healthy_deadline": 300,
             "min_healthy_time": 10,
             "check_interval": 30,
@@ -233,6 +238,8 @@ def test_a_group_of_a_service_is_named_as_the_inventory_names_it() -> None:
         ("rollout_failure_budget", "2", 2),
         ("rollout_drain_time", "0.5", 0.5),
         ("rollout_drain_time", 0, 0),
+        ("rollout_drain_observe", "http://lb1:8404/;csv, https://lb2/stats", ["http://lb1:8404/", "https://lb2/stats"]),
+        ("rollout_drain_observe", ["http://lb1:8404/"], ["http://lb1:8404/"]),
         ("rollout_batch_size", "25%", "25%"),
         ("rollout_batch_size", ["1", "10%"], [1, "10%"]),
         ("rollout_min_healthy", "0", 0),
@@ -269,6 +276,9 @@ def test_values_are_converted(variable: str, value: object, found: object) -> No
         ("rollout_deploy_timeout", "inf"),
         ("rollout_batch_size", 0),
         ("rollout_min_healthy", "most"),
+        ("rollout_drain_observe", "lb1:8404"),
+        ("rollout_drain_observe", "http://["),
+        ("rollout_drain_observe", "http://operator:secret@lb1:8404/"),
         ("rollout_tags", 5),
         ("rollout_tags", [1]),
         ("rollout_deploy_success_codes", 256),
@@ -308,6 +318,14 @@ def test_a_version_is_a_string() -> None:
     assert refused(extra={"rollout_version": 1.1}).startswith("rollout_version must be a string, and 1.1 is a float")
     assert "is not a version" in refused(extra={"rollout_version": "1.0; rm -rf /"})
     assert "rollout_previous_version must be a string" in refused(extra={"rollout_previous_version": 2})
+
+
+def test_a_drain_has_room(project: Callable[..., Places]) -> None:
+    assert refused(extra={"rollout_drain_least": 9, "rollout_drain_most": 5}) == (
+        "rollout_drain_most (5 s) is less than rollout_drain_least (9 s)."
+    )
+    agent = {"rollout_mode": "agent", "rollout_deploy_command": "", "rollout_drain_observe": "http://lb1:8404/"}
+    assert "rollout_drain_observe cannot be used with rollout_mode agent" in refused(extra=agent, places=project())
 
 
 def test_later_values_and_options_are_said_to_be_unknown_yet() -> None:
@@ -457,6 +475,21 @@ def test_hooks_and_steps(project: Callable[..., Places], tmp_path: Path) -> None
     assert found.options["deploy_role"] == f"{tmp_path}/beside/roles/install"
     assert found.steps == ["prepare", "take_out", "deploy_role", "prove", "smoke", "return"]
     assert found.rollback_steps == ["take_out", "deploy_role", "prove", "smoke", "return"]
+
+
+def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., Places]) -> None:
+    places = project("here/out.yml", "here/in.yml")
+    pair = {"rollout_drain_tasks": "out.yml", "rollout_restore_tasks": "in.yml"}
+    found = read(extra=pair, places=places)
+    steps = ["leave", "drain_hook", "drain", "deploy_command", "prove", "restore_hook", "return"]
+    assert found.steps == found.rollback_steps == steps
+    smoke = read(extra={**pair, "rollout_smoke_tasks": "in.yml"}, places=places)
+    assert smoke.steps[-4:] == ["prove", "smoke", "restore_hook", "return"]
+    recovery = read_options(sources(extra=pair, places=places), deploys=False)
+    assert [hook.name for hook in recovery.hooks] == ["restore"]
+    for one, other in (("drain", "restore"), ("restore", "drain")):
+        said = refused(extra={f"rollout_{one}_tasks": pair[f"rollout_{one}_tasks"]}, places=places)
+        assert said.startswith(f"rollout_{one}_tasks is set, and rollout_{other}_tasks is not")
 
 
 def test_files_beside_the_playbook_come_first(project: Callable[..., Places], tmp_path: Path) -> None:

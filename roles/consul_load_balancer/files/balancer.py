@@ -351,6 +351,9 @@ def reload(settings):
             print("balancer: nginx does not run; it will start with {}".format(settings["config"]), flush=True)
         return
     old = pid(settings)
+    if old is None:
+        print("balancer: HAProxy does not run; it will start with {}".format(settings["config"]), flush=True)
+        return
     save_state(settings)
     ask(settings["master"], "reload")
     # The next command must not reach the old process: what it is told ends with it.
