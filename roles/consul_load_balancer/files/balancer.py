@@ -383,7 +383,7 @@ def settled(settings):
 
 
 def reload(settings):
-    for _ in range(RELOADS):
+    for _attempt in range(RELOADS):
         if not reloaded(settings) or not settings.get("state") or settled(settings):
             return
     raise Refused("an instance left during each of {} reloads, and still gets requests: reload again".format(RELOADS))
