@@ -5,6 +5,7 @@ BIN := .venv/bin
 # Some tools look for Ansible's programs there.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST_ARGS ?=
+BENCH ?=
 
 .PHONY: help
 help: ## this list
@@ -16,7 +17,7 @@ setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
 	@scripts/setup
 
 .PHONY: setup-tools
-setup-tools: ## also .venv-tools: galaxy-importer, Sphinx, ansible-navigator
+setup-tools: ## also what only test-all and releases need: .venv-tools, .venv-eda, Java
 	@scripts/setup --tools
 
 # --- see it ---
@@ -52,8 +53,8 @@ unit integration rollout: setup ## one folder of tests; PYTEST_ARGS='-k lock -x'
 molecule: setup ## a rollout in the lab, driven by molecule
 	@scripts/molecule
 
-bench: setup ## the inventory of 10,000 nodes against a static file, as ratios
-	@$(BIN)/python -m bench.inventory
+bench: setup ## figures, side by side with the alternatives; BENCH='overhead waiting' for some of them
+	@$(BIN)/python -m bench $(BENCH)
 
 # --- publish it ---
 

@@ -1,7 +1,8 @@
 """Runs of ansible-playbook against a lab, for the parts of the bench: the same fleet, connection and waits for all.
 
-Nothing is really deployed (`true` is the deployment command) and every check passes all the time, so that nothing has
-to be waited for but the drain, which is known: what is left is what the orchestration itself costs.
+Nothing is really deployed: the deployment command only notes the time. Every check passes all the time, so that nothing
+has to be waited for but the drain, whose length is known. What is left between the deployment of one batch and that of
+the next is what the orchestration of a batch costs, apart from what a run costs once: its start, its plan, its end.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +30,35 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of one run: by the clock, and of processor time by all its processes."""
+    """One run: `wall` in seconds, and when each host was deployed (epoch seconds, in order)."""
 
     wall: float
-    processor: float
+    deployed: tuple[float, ...]
+
+    def batches(self, size: int) -> list[float]:
+        """Seconds that each batch took, but the last one: from its deployment to that of the next."""
+        return [after - before for before, after in itertools.pairwise(self.deployed[::size])]
 
 
-@dataclass(frozen=True)
 class Runs:
     """Runs playbooks over the first so many VMs of a lab."""
 
-    ansible: Ansible
-    lab: Lab
-
-    @classmethod
-    def on(cls, lab: Lab, folder: Path) -> Runs:
+    def __init__(self, lab: Lab, folder: Path) -> None:
         """Builds and installs the collection; `folder` becomes HOME (a short path: sockets of ssh are in there)."""
-        return cls(Ansible(install_collection(), folder, folder / "logs"), lab)
+        self.lab = lab
+        self.folder = folder
+        self.ansible = Ansible(install_collection(), folder, folder / "logs")
+        self._noted = folder / "deployed"
+        self._deploy = folder / "deploy"
+        self._deploy.write_text(f"#!/bin/sh\ndate +%s.%N >>{self._noted}\n", encoding="utf-8")
+        self._deploy.chmod(0o755)
 
-    def rollout(self, hosts: int, kind: str, batch: int, **more: Any) -> Taken:
-        """A rollout by this collection; `more` are further options, and `environment`."""
+    def versions(self) -> str:
+        """What runs here, for the reader of figures."""
+        return f"ansible-core {version('ansible-core')}, Consul {self.lab.settings.consul_version}"
+
+    def rollout(self, hosts: int, kind: str, batch: int) -> Taken:
+        """A rollout by this collection."""
         options = {
             "service": "web",
             "version": f"{next(_numbers)}.0",
@@ -58,12 +68,9 @@ class Runs:
             "min_healthy_time": 0,
             "min_healthy": 0,
             "health_url": HEALTH_URL,
-            "deploy_command": "true",
+            "deploy_command": str(self._deploy),
         }
-        environment = more.pop("environment", {})
-        variables = more.pop("variables", {})
-        values = {f"rollout_{name}": value for name, value in {**options, **more}.items()} | variables
-        return self._run(kind, "hitless.consul.rollout", values, environment)
+        return self._run(kind, "hitless.consul.rollout", {f"rollout_{name}": value for name, value in options.items()})
 
     def by_hand(self, hosts: int, kind: str, batch: int) -> Taken:
         """The same by `bench/handwritten.yml`."""
@@ -72,26 +79,27 @@ class Runs:
             "batch_size": batch,
             "version": f"{next(_numbers)}.0",
             "drain_time": DRAIN,
-            "deploy_command": "true",
+            "deploy_command": str(self._deploy),
             "health_url": HEALTH_URL,
             "consul_url": self.lab.url,
             "agent_url": "{{ hitless_consul_agent_url }}",
         }
-        return self._run(kind, str(HAND_WRITTEN), variables, {})
+        return self._run(kind, str(HAND_WRITTEN), variables)
 
     def _pattern(self, hosts: int) -> str:
         return ",".join(vm.name for vm in self.lab.vms[:hosts])
 
-    def _run(self, kind: str, playbook: str, variables: Mapping[str, Any], environment: Mapping[str, str]) -> Taken:
+    def _run(self, kind: str, playbook: str, variables: Mapping[str, Any]) -> Taken:
         inventory = self.lab.directory / "inventory" / f"static-{kind}.yml"
-        settings = {**self.lab.environment, "ANSIBLE_PIPELINING": "True", **environment}
-        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        settings = {**self.lab.environment, "ANSIBLE_PIPELINING": "True"}
+        self._noted.unlink(missing_ok=True)
+        started = time.monotonic()
         done = self.ansible.playbook("-i", inventory, playbook, "-e", json.dumps(variables), env=settings)
-        wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall = time.monotonic() - started
         if done.rc != 0:
-            over = variables.get("hosts", variables.get("rollout_hosts"))
-            raise RuntimeError(f"{playbook} over {over}:\n{done.output}")
-        return Taken(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            raise RuntimeError(f"{playbook} failed:\n{done.output}")
+        noted = self._noted.read_text(encoding="utf-8").split()
+        return Taken(wall, tuple(sorted(float(one) for one in noted)))
 
 
 def home() -> tempfile.TemporaryDirectory[str]:

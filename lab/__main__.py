@@ -121,6 +121,18 @@ def show(lab: Lab) -> None:
         print(f"  {vm.name:<8} {vm.address:<14} {vm.running_version() or '-':<14} {serves:<13} {state}")
 
 
+def environment(lab: Lab) -> None:
+    """CONSUL_* variables for a shell."""
+    for name, value in lab.environment.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def start_units(lab: Lab) -> None:
+    """What systemd does at boot, on each VM."""
+    for vm in lab.vms:
+        print(f"{vm.name}: {', '.join(vm.start_units()) or 'no unit files'}")
+
+
 def load(options: argparse.Namespace) -> int:
     """Load for a while, then the account; exit code 1 when anything was lost."""
     with current().load(rate=options.rate, seconds=options.seconds) as generator:
@@ -158,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seconds", type=float, default=20)
     one.add_argument("--rate", type=float, default=100)
     commands.add_parser("add-vm", help="one more VM")
+    commands.add_parser("start-units", help="start what the unit files in the VMs' folders `units` describe")
     for name, action in VM_ACTIONS.items():
         commands.add_parser(name, help=(action.__doc__ or "").splitlines()[0]).add_argument("vm")
     one = commands.add_parser("maintenance", help="an operator's own maintenance")
@@ -170,19 +183,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+LAB_ACTIONS = {"status": show, "env": environment, "down": Lab.stop, "start-units": start_units}
+
+
 def run(options: argparse.Namespace) -> int:
     """One command."""
     if options.command == "up":
         up(options)
     elif options.command == "demo":
         return demo()
-    elif options.command == "status":
-        show(current())
-    elif options.command == "env":
-        for name, value in current().environment.items():
-            print(f"export {name}={shlex.quote(value)}")
-    elif options.command == "down":
-        current().stop()
+    elif options.command in LAB_ACTIONS:
+        LAB_ACTIONS[options.command](current())
     elif options.command == "load":
         return load(options)
     elif options.command == "add-vm":

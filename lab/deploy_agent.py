@@ -68,7 +68,8 @@ class DeployAgent:
         if self.vm.lab.settings.agent == "consul":
             lab = self.vm.lab
             key = f"nodes/{self.vm.name}/deployment/{lab.settings.service}/new"
-            watch = [lab.settings.consul, "watch", f"-http-addr={self.vm.agent_url}", "-type=key", f"-key={key}"]
+            asked = ["-shell=false", f"-http-addr={self.vm.agent_url}", "-type=key", f"-key={key}"]
+            watch = [lab.settings.consul, "watch", *asked]
             if (self.vm.directory / "deploy-agent.token").exists():
                 watch.append(f"-token-file={self.vm.directory / 'deploy-agent.token'}")
             argv = [*watch, *program, "run", str(self.config)]

@@ -356,14 +356,16 @@ class Lab:
         unit = self.units().get(name)
         return unit is not None and unit["exit_code"] is None
 
-    def start_unit(self, name: str, argv: Sequence[str], log: Path) -> None:
+    def start_unit(
+        self, name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start a long-running process of the lab; it ends with the lab."""
-        environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
+        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
         request = {
             "op": "start",
             "unit": name,
             "argv": list(argv),
-            "env": {**environment, "LANG": "C.UTF-8"},
+            "env": {**inherited, "LANG": "C.UTF-8", **(environment or {})},
             "log": str(log),
         }
         try:
@@ -547,6 +549,7 @@ class Lab:
         vm.agent.call("PUT", "agent/leave", timeout=20)
         wait_until(f"{name} has left", lambda: not self.unit_runs(f"{name}.consul"), 20)
         vm.stop_app()
+        vm.stop_units()
         if self.settings.agent:
             vm.deploy_agent.stop()
         if self.settings.ssh:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -183,6 +184,7 @@ class VM(Node):
         self.app_log = self.directory / "app.log"
         self.app_url = f"http://{self.address}:{APP_PORT}"
         self.deploys_log = self.directory / "deploys.log"
+        self.units_directory = self.directory / "units"
         self.ssh_port = SSH_PORT
         self._unit = f"{self.name}.app"
         self.deploy_agent = DeployAgent(self)
@@ -225,6 +227,7 @@ class VM(Node):
 
     def configure(self) -> None:
         super().configure()
+        self.units_directory.mkdir(exist_ok=True)
         service = self.service_definition()
         certificate = self._certificate()
         check = service["checks"][0]
@@ -325,6 +328,27 @@ class VM(Node):
                 runs.setdefault((entry["pid"], entry["start"]), {}).update(entry)
         return sorted((Deploy(**run) for run in runs.values()), key=lambda run: run.start)
 
+    # -- units -----------------------------------------------------------------------------------------------------
+
+    def start_units(self) -> list[str]:
+        """Start (again) what the unit files in `units` describe, as systemd does at boot -> their names.
+
+        Of a unit file it follows ExecStart and Environment: the process runs as the user of the lab.
+        """
+        names = []
+        for file in sorted(self.units_directory.glob("*.service")):
+            argv, environment = _unit_file(file.read_text(encoding="utf-8"))
+            name = f"{self.name}.{file.stem}"
+            self.lab.stop_unit(name, signal.SIGTERM)
+            self.lab.start_unit(name, argv, self.directory / f"{file.stem}.log", environment)
+            names.append(file.stem)
+        return names
+
+    def stop_units(self) -> None:
+        """Stop them."""
+        for file in self.units_directory.glob("*.service"):
+            self.lab.stop_unit(f"{self.name}.{file.stem}", signal.SIGTERM)
+
     # -- sshd and the operator -------------------------------------------------------------------------------------
 
     def start_sshd(self, wait: bool = True) -> None:
@@ -365,6 +389,14 @@ def _duration(check: Mapping[str, Any]) -> dict[str, str]:
         "deregister_critical_service_after": "DeregisterCriticalServiceAfter",
     }
     return {api: check[key] for key, api in names.items() if key in check}
+
+
+def _unit_file(text: str) -> tuple[list[str], dict[str, str]]:
+    """ExecStart and Environment of a unit file; systemd splits both much as a shell does."""
+    settings = [line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    argv = next(shlex.split(value) for name, value in settings if name == "ExecStart")
+    pairs = [pair.partition("=") for name, value in settings if name == "Environment" for pair in shlex.split(value)]
+    return argv, {name: value for name, _, value in pairs}
 
 
 def _accepts(address: str, port: int) -> bool:

@@ -272,6 +272,19 @@ class Client:
         every: float = 60.0,
         first: Answer | None = None,
     ) -> T:
+        """:meth:`watch_with_answer` without the answer."""
+        return self.watch_with_answer(path, params, decide, deadline, every=every, first=first)[0]
+
+    def watch_with_answer(
+        self,
+        path: str,
+        params: Sequence[tuple[str, object]],
+        decide: Callable[[Any], T | None],
+        deadline: float,
+        *,
+        every: float = 60.0,
+        first: Answer | None = None,
+    ) -> tuple[T, Answer]:
         """Blocking reads until ``decide(data)`` is not None; it is asked at once, and at each return of a read.
 
         A return is no proof of change, and an index that goes back starts over (Consul's blocking query rules).
@@ -279,6 +292,8 @@ class Client:
         :param deadline: on ``time.monotonic()``'s clock.
         :param every: longest wait of one read in seconds; ``decide`` is asked again at least that often. May be
             lowered between reads by ``decide`` raising :class:`AskAgain`.
+        :param first: an answer to the same read to begin with, the one that ended another watch for instance.
+        :returns: what ``decide`` said, and the answer it said that of.
         :raises DeadlineExceeded: with the last data seen under ``details["last"]``.
         """
         index, answer = 0, first
@@ -293,7 +308,7 @@ class Client:
             except AskAgain as soon:
                 wait, decided = soon.within, None
             if decided is not None:
-                return decided
+                return decided, answer
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded("The deadline passed.", details={"last": answer.data})
             index = answer.index if answer.index >= index else 0

@@ -87,7 +87,7 @@ class Statistics:
 
 def normal(address: str) -> str:
     """``host:port`` with the host as an IP address written one way; a name is resolved here, on the controller."""
-    host, _colon, port = address.rpartition(":")
+    host, port = address.rpartition(":")[::2]
     host = host.strip("[]")
     try:
         return f"{ipaddress.ip_address(host)}:{port}"

@@ -108,7 +108,7 @@ class Options:
     own: Mapping[str, Any]
 
 
-def read_options(args: Mapping[str, Any], own: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
+def read_options(args: Mapping[str, Any], own: Sequence[str], environment: Mapping[str, str] | None = None) -> Options:
     """The arguments of a source as the rulebook gives them; empty text stands for "not set".
 
     :raises HitlessError: one sentence; nothing has been asked yet.
@@ -122,7 +122,10 @@ def read_options(args: Mapping[str, Any], own: Sequence[str], environment: Mappi
     if "remember_key" in given and "remember_file" in given:
         raise HitlessError("remember_key and remember_file are both set; one place to remember is enough.")
     # Retries are the source's own, so that it can be cancelled between them.
-    client = Client(cluster_connection(connection_options(given, {}, environment)), retry_for=0)
+    client = Client(
+        cluster_connection(connection_options(given, {}, os.environ if environment is None else environment)),
+        retry_for=0,
+    )
     memory: Memory = Memory()
     if "remember_key" in given:
         memory = KeyMemory(client, str(given["remember_key"]).strip("/"))

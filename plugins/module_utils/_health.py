@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, AskAgain, Client
@@ -214,10 +214,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reached:
-    """The instances when the wait ended, and how long it took in seconds."""
+    """The instances when the wait ended, how long it took in seconds, and the answer that showed them."""
 
     instances: list[Instance]
     seconds: float
+    answer: Answer | None = None
 
 
 def wait_for_health(
@@ -226,7 +227,7 @@ def wait_for_health(
     deadline: float,
     *,
     first: Answer | None = None,
-    also: Callable[[Any], None] | None = None,
+    also: Callable[[Any], object] | None = None,
 ) -> Reached:
     """Blocking reads until the state is reached and has been stable for as long as wanted.
 
@@ -260,7 +261,9 @@ def wait_for_health(
 
     path, params = service_query(wanted.service, wanted.node, client.connection.datacenter)
     try:
-        return client.watch(path, params, decide, started + deadline + wanted.stable_for + 1, first=first)
+        until = started + deadline + wanted.stable_for + 1
+        reached, answer = client.watch_with_answer(path, params, decide, until, first=first)
+        return replace(reached, answer=answer)
     except DeadlineExceeded:
         raise not_reached(wanted, last, deadline) from None
 

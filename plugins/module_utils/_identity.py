@@ -31,8 +31,14 @@ def who(variables: Mapping[str, Any] | None = None) -> str:
 
 
 def whence(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications."""
+    """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications.
+
+    ansible-rulebook runs playbooks in a temporary folder; there it is the name of the ruleset.
+    """
     job, said = _job(variables or {})
+    rules = (variables or {}).get("ansible_eda")
+    if not job and isinstance(rules, Mapping) and rules.get("ruleset"):
+        return f"{socket.gethostname()}, ruleset {rules['ruleset']!s}"
     if not job:
         return f"{socket.gethostname()}:{os.getcwd()}"
     address = (os.environ if environment is None else environment).get("AWX_HOST")

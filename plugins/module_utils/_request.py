@@ -231,6 +231,7 @@ class _Follower:
         self._wait_until = started + pickup + request.order.deploy_timeout + SLACK
         self._end_by = 0.0
         self._unseen_since = 0.0
+        self._look_at = 0.0
         self._last = Status()
 
     def decide(self, data: Any) -> Status | None:
@@ -261,16 +262,20 @@ class _Follower:
         self._end_by = self._end_by or now + self._request.order.longest
         if now >= self._end_by:
             return self._over(status, GIVEN_UP, f"it did not end within {self._request.order.longest:g} s")
-        unseen = self._request.is_out_of_sight()
-        self._unseen_since = (self._unseen_since or now) if unseen else 0.0
+        if now >= self._look_at:
+            # Not at the first sight: its agent has just answered.
+            unseen = self._look_at > 0 and self._request.is_out_of_sight()
+            self._unseen_since = (self._unseen_since or now) if unseen else 0.0
+            self._look_at = now + min(LOOK_EVERY, self._pickup or LOOK_EVERY)
         if self._unseen_since and now - self._unseen_since >= self._pickup:
             return self._over(status, GIVEN_UP, f"the machine is out of Consul's sight, at the step {status.state}")
-        raise AskAgain(max(0.01, min(self._end_by - now, LOOK_EVERY, self._pickup or LOOK_EVERY)))
+        raise AskAgain(max(0.01, min(self._end_by, self._look_at) - now))
 
     def _over(self, status: Status, state: str, message: str) -> Status | None:
         if not self._request.end(status, state, message):
             raise AskAgain(0.01)  # the agent was quicker: look again
-        return replace(status, state=state, message=message)
+        steps = (*status.steps, {"state": state, "at": timestamp()})
+        return replace(status, state=state, message=message, steps=steps)
 
 
 class LogFollower:

@@ -30,11 +30,15 @@ class Failure:
     foreign: bool = False
 
 
+UNTOLD = "it failed for a reason that Ansible only prints (a missing file that a hook includes, for instance)"
+"""Where rescue has neither a result nor a task: a failed include leaves none."""
+
+
 def failure_of(result: Mapping[str, Any], step: str = "") -> Failure:
     """What a failed result tells, whoever's task it was: ours, a command, a module, an item of a loop."""
     items = [one for one in result.get("results") or () if isinstance(one, Mapping)]
     item = next((one for one in items if one.get("failed") or one.get("unreachable")), result)
-    message = str(item.get("msg") or item.get("reason") or item.get("exception") or "it failed without a message")
+    message = str(item.get("msg") or item.get("reason") or item.get("exception") or UNTOLD)
     printed = [str(item.get(name) or "").strip() for name in ("stdout", "stderr")]
     if not any(printed):
         printed = [str(item.get(name) or "").strip() for name in ("module_stdout", "module_stderr")]

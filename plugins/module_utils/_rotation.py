@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import status_op
+from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     Wanted,
@@ -86,10 +86,14 @@ class Turn:
     def fence(self) -> list[dict[str, Any]]:
         return [kv_check_session(self.keys.lock, self.session)] if self.session else []
 
-    def begin(self, state: str, message: str = "") -> None:
-        """Write the host's status, if the lock is still ours; raises :class:`LockLost` where it is not."""
+    def begin(self, state: str, message: str = "", *, also: Sequence[dict[str, Any]] = ()) -> None:
+        """Write the host's status, and ``also`` these operations, if the lock is still ours.
+
+        :raises LockLost: it is not.
+        """
         if self.session:
-            self.cluster.txn([*self.fence(), status_op(self.keys, self.node, self.deployment, state, message)])
+            status = status_op(self.keys, self.node, self.deployment, state, message)
+            self.cluster.txn([*self.fence(), status, *also])
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ class TakenOut:
     watched: Sequence[drain.Watched] = ()
 
 
-def take_out(turn: Turn, how: Drain, *, rollback: bool = False, check_mode: bool = False) -> TakenOut:
+def take_out(
+    turn: Turn, how: Drain, *, batch: int | None = None, rollback: bool = False, check_mode: bool = False
+) -> TakenOut:
     """Maintenance on, seen in the catalog.
 
     A maintenance that an earlier, dead deployment of the service has set is taken over as it is: Consul keeps the first
@@ -153,6 +159,7 @@ def take_out(turn: Turn, how: Drain, *, rollback: bool = False, check_mode: bool
 
     The host's status says draining only while nothing can have been deployed there, so that a later run may trust it.
 
+    :param batch: the number of its batch, which is begun with this.
     :param rollback: a deployment has begun there already.
     :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``).
     """
@@ -162,7 +169,8 @@ def take_out(turn: Turn, how: Drain, *, rollback: bool = False, check_mode: bool
     watched = how.find(turn)
     if not check_mode:
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
-        turn.begin(DEPLOYING if rollback or out_already else DRAINING)
+        begun = [batch_op(turn.keys, turn.deployment, batch)] if batch else []
+        turn.begin(DEPLOYING if rollback or out_already else DRAINING, also=begun)
     ours = maintenance.set_by_deployment_of(turn.keys.service)
     changes = [
         maintenance.enable(turn.cluster, turn.agent, target, turn.reason, ours, check_mode=check_mode, first=answer)
@@ -211,10 +219,15 @@ class Proof:
 
 @dataclass(frozen=True)
 class Proven:
-    """How it was proven: ``answer`` is the start of what the health URL said, empty without one."""
+    """How it was proven.
+
+    :param answer: the start of what the health URL said, empty without one.
+    :param seen: the catalog's last answer, see :func:`put_back`.
+    """
 
     seconds: float
     answer: str = ""
+    seen: Answer | None = None
 
 
 def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
@@ -229,20 +242,24 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
     main = turn.main_target
     path, params = service_query(turn.keys.service, turn.node, turn.cluster.connection.datacenter)
 
-    def keep_out(data: Any) -> None:
-        for one in with_tags(parse_instances(data), turn.tags):
-            if one.maintenance is None:
-                maintenance.send(turn.agent, main, "" if main.node_wide else one.service_id, turn.reason)
+    def keep_out(data: Any) -> bool:
+        """Whether it had to be put back."""
+        dropped = [one for one in with_tags(parse_instances(data), turn.tags) if one.maintenance is None]
+        for one in dropped:
+            maintenance.send(turn.agent, main, "" if main.node_wide else one.service_id, turn.reason)
+        return bool(dropped)
 
     answer: Answer | None = turn.cluster.get(path, params)
-    keep_out(answer.data if answer else None)
+    data = answer.data if answer else None
+    was_dropped = keep_out(data)
     stable_for, said = proof.stable_for, ""
     if proof.health_url:
         said = ask_application(host, proof)
-        answer = None
+        # What was read before that answer proves something only by staying so from now on.
+        if was_dropped or not stable_for:
+            answer = None
     else:
-        instances = with_tags(parse_instances(answer.data if answer else None), turn.tags)
-        stable_for = max(stable_for, freshness(instances, proof.check_interval))
+        stable_for = max(stable_for, freshness(with_tags(parse_instances(data), turn.tags), proof.check_interval))
     wanted = Wanted(
         service=turn.keys.service,
         state="checks_passing",
@@ -253,8 +270,8 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
         in_maintenance=True,
     )
     left = max(0.0, proof.deadline - (time.monotonic() - started))
-    wait_for_health(turn.cluster, wanted, left, first=answer, also=keep_out)
-    return Proven(time.monotonic() - started, said)
+    reached = wait_for_health(turn.cluster, wanted, left, first=answer, also=keep_out)
+    return Proven(time.monotonic() - started, said, reached.answer)
 
 
 def ask_application(host: Host, proof: Proof) -> str:
@@ -278,14 +295,20 @@ def ask_application(host: Host, proof: Proof) -> str:
     return str(answer["body"][:_SAID])
 
 
-def put_back(turn: Turn, proof: Proof, *, deployed: bool = True) -> bool:
+def put_back(turn: Turn, proof: Proof, *, deployed: bool = True, seen: Answer | None = None) -> bool:
     """Maintenance off, seen in the catalog, and passing in rotation -> whether anything changed.
 
     :param deployed: whether a deployment may have changed the host; else its status says that nothing has.
+    :param seen: what :func:`prove` saw just now of the service on the node, so that it need not be read again.
     """
     turn.begin(RETURNING if deployed else CLEARED)
     ours = maintenance.set_by_deployment_of(turn.keys.service)
-    changes = [maintenance.disable(turn.cluster, turn.agent, target, ours) for target in turn.targets]
+    changes = [
+        maintenance.disable(
+            turn.cluster, turn.agent, target, ours, first=seen if target.service == turn.keys.service else None
+        )
+        for target in turn.targets
+    ]
     wanted = Wanted(service=turn.keys.service, node=turn.node, tags=turn.tags, accept_warning=proof.accept_warning)
     # What showed the end of the maintenance usually shows the health as well.
     shown = [change.shown for change in changes if change.target.service == turn.keys.service]

@@ -50,17 +50,21 @@ def step_options(variables: Callable[[str], Mapping[str, Any]], host: str, own: 
         "scope": options["maintenance"],
         "deadline": options["deploy_timeout"],
         "success_codes": options["deploy_success_codes"],
-        **(_head(variables, plan, host) if host in plan["coordinators"] else _turn(plan, host, own, options)),
+        **(_head(variables, read, plan, host) if host in plan["coordinators"] else _turn(plan, host, own, options)),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _head(variables: Callable[[str], Mapping[str, Any]], plan: Mapping[str, Any], coordinator: str) -> dict[str, Any]:
+def _head(
+    variables: Callable[[str], Mapping[str, Any]], read: Mapping[str, Any], plan: Mapping[str, Any], coordinator: str
+) -> dict[str, Any]:
     """The head of a batch."""
     index = plan["coordinators"].index(coordinator)
     before = variables(plan["coordinators"][index - 1]) if index else {}
     return {
         "leads": True,
+        # With its first host's first write, where nothing is done to a host before that.
+        "announce": read["steps"][0] != "take_out",
         "batch": index + 1,
         "nodes": [plan["hosts"][host]["node"] for host in plan["batches"][index]],
         "stopped": before.get("_rollout_gate", {}).get("stop", ""),

@@ -206,12 +206,14 @@ def perform(task: Task) -> dict:
     if task.check_mode:
         return {"changed": True, "diff": {"before": {"maintenance": True}, "after": {"maintenance": False}}}
     result: dict = {"changed": False}
+    seen = None
     if params["phase"] in ("all", "prove") and params["deployed"]:
         proven = rotation.prove(turn, task.host, proof)
         result.update(proven_after=round(proven.seconds, 3), health_answer=proven.answer)
+        seen = proven.seen
     if params["phase"] in ("all", "return"):
         returning = timestamp()
-        result["changed"] = rotation.put_back(turn, proof, deployed=params["deployed"])
+        result["changed"] = rotation.put_back(turn, proof, deployed=params["deployed"], seen=seen)
         result["diff"] = {"before": {"maintenance": result["changed"]}, "after": {"maintenance": False}}
         if params["version"]:
             result.update(record(task, turn, returning))

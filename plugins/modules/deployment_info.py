@@ -171,7 +171,7 @@ def one_deployment(task: Task) -> dict:
     found = deployments.require(task.consul, keys, wanted)
     follows = found.is_alive and params["follow"] and params["format"] == "text" and not params["quiet"]
     if follows:
-        task.show(report.beginning(found.state, found.record) + "\n")
+        task.show(report.beginning(found.state, found.record) + "\n\n")
         found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
     steps = deployments.read_steps(task.consul, keys, found)
     hosts = {

@@ -32,6 +32,12 @@ options:
     description: Whether this host decides for its batch; the others of the batch just pass.
     type: bool
     default: true
+  announce:
+    description:
+      - Whether to record that the batch is begun. The role leaves that to M(hitless.consul.take_out) where nothing else
+        comes before it.
+    type: bool
+    default: true
   stopped:
     description: Why an earlier batch was stopped; this one then is, too.
     type: str
@@ -129,6 +135,7 @@ ARGUMENT_SPEC = {
     "batch": {"type": "int"},
     "nodes": {"type": "list", "elements": "str"},
     "leads": {"type": "bool", "default": True},
+    "announce": {"type": "bool", "default": True},
     "stopped": {"type": "str", "default": ""},
     "tags": {"type": "list", "elements": "str", "default": []},
     "min_healthy": {"type": "int", "default": 0},
@@ -173,7 +180,7 @@ def decide(task: Task, lost: list[str]) -> str:
     idle = (datetime.now(timezone.utc) - latest).total_seconds()
     stop = gate.budget_stop(outcomes, params["failure_budget"]) or gate.progress_stop(idle, params["progress_deadline"])
     stop = stop or wait_for_minimum(task)
-    if not stop:
+    if not stop and params["announce"]:
         client.txn([fence, batch_op(keys, params["deployment"], batch)])
     return stop
 

@@ -82,6 +82,9 @@ options:
   started:
     description: When the host's turn began, where this is its rollback; else it begins now.
     type: str
+  batch:
+    description: Number of the host's batch. Where given, the deployment's record says from now on that it is begun.
+    type: int
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
@@ -174,6 +177,7 @@ ARGUMENT_SPEC = {
     "drain_least": {"type": "float", "default": 1},
     "drain_most": {"type": "float", "default": 60},
     "attempt": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+    "batch": {"type": "int"},
     "earlier_steps": {"type": "list", "elements": "dict", "default": []},
     "started": {"type": "str"},
 }
@@ -188,7 +192,7 @@ def perform(task: Task) -> dict:
     rollback = params["attempt"] == "rollback"
     began = timestamp()
     turn = turn_of(task)
-    done = rotation.take_out(turn, how, rollback=rollback, check_mode=task.check_mode)
+    done = rotation.take_out(turn, how, batch=params["batch"], rollback=rollback, check_mode=task.check_mode)
     result = {
         "changed": done.changed,
         "instances": done.instances,

@@ -39,8 +39,8 @@ class Server:
         self.certificate = certificate
         self.token = token
         self.dns = dns
-        self._binary = find_consul(consul)
-        self.version = tuple(int(part) for part in consul_version(self._binary).split("."))
+        self.binary = find_consul(consul)
+        self.version = tuple(int(part) for part in consul_version(self.binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
         self.node = f"server{number}"
         self.ports = free_ports(self.address)
@@ -91,7 +91,7 @@ class Server:
         file.write_text(json.dumps(self._configuration()), encoding="utf-8")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self._binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [str(self.binary), "agent", f"-config-file={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         if wait:
             self.wait()

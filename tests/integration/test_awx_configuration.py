@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,13 +68,13 @@ class Runner:
     collections: Path
     home: Path
 
-    def __call__(self, example: Path, *more: str) -> Applied:
+    def __call__(self, example: Path, *more: str, consul: Mapping[str, str] = CONSUL) -> Applied:
         notes = self.home / "notes"
         notes.write_text("")
         files = {name: self.home / name for name in FILES}
         for name, file in files.items():
             file.write_text(f"what {name} says\n", encoding="utf-8")
-        told = {**CONSUL, **{name: str(file) for name, file in files.items()}, "NOTES": str(notes)}
+        told = {**consul, **{name: str(file) for name, file in files.items()}, "NOTES": str(notes)}
         done = subprocess.run(
             [BIN / "ansible-playbook", "-i", "localhost,", "apply.yml", *more],
             cwd=example,
@@ -106,7 +107,7 @@ def applied(run: Runner) -> Applied:
 def test_each_task_is_what_awx_awx_takes(applied: Applied) -> None:
     assert [name.rpartition(".")[2] for name, _given in applied.modules] == [
         *("execution_environment", "credential_type", "credential", "project", "inventory", "inventory_source"),
-        *(["job_template"] * 5 + ["workflow_job_template"] + ["workflow_job_template_node"] * 3),
+        *(["job_template"] * 6 + ["workflow_job_template"] + ["workflow_job_template_node"] * 3),
     ]
 
 
@@ -120,6 +121,12 @@ def test_what_awx_awx_does_not_take_is_noticed(run: Runner, tmp_path: Path) -> N
     assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in " ".join(
         done.output.split()
     )
+
+
+def test_without_an_address_of_consul_nothing_is_set_up(run: Runner) -> None:
+    done = run(EXAMPLE, consul={})
+    assert (done.rc != 0, done.modules) == (True, [])
+    assert "Set CONSUL_HTTP_ADDR to an address that AWX's jobs reach" in " ".join(done.output.split())
 
 
 def test_the_credential_type_is_one(applied: Applied) -> None:
@@ -181,7 +188,7 @@ def test_the_templates_run_the_project_s_playbooks_one_at_a_time(applied: Applie
         assert credential in template["credentials"]
         assert (template["allow_simultaneous"], template["job_slice_count"]) == (False, 1)
         assert template["ask_limit_on_launch"] is False
-    started = {"rollout", "rollback", "status", "recover", "verdict"}
+    started = {"rollout", "rollback", "status", "recover", "request", "verdict"}
     assert {template["playbook"] for template in templates} == {f"{name}.yml" for name in started}
     source = applied.one("awx.awx.inventory_source")
     assert (PROJECT / source["source_path"]).is_file()
@@ -213,8 +220,17 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
         "Hitless: rollback": rollout,
         "Hitless: status": ["service"],
         "Hitless: recover": ["service"],
+        "Hitless: request": ["service"],
         applied.one("awx.awx.workflow_job_template")["name"]: rollout,
     }
+
+
+def test_a_rulebook_may_set_variables_of_what_it_launches(applied: Applied) -> None:
+    """AWX drops those that neither a survey nor the template asks for."""
+    asked = {
+        template["playbook"] for template in applied.all("awx.awx.job_template") if template["ask_variables_on_launch"]
+    }
+    assert asked == {"request.yml", "recover.yml"}
 
 
 def test_the_workflow_recovers_where_the_rollout_fails(applied: Applied) -> None:

@@ -161,6 +161,14 @@ def test_a_request_is_taken_once_and_recorded(machine: Machine) -> None:
     assert machine.runs() == [f"{NEW} {OLD} deploy"]
 
 
+def test_it_sees_to_it_that_its_key_is_there(machine: Machine) -> None:
+    """A watch on a key that is missing fires at each change of any other."""
+    machine.start()
+    wait_until("its key is there", lambda: machine.recorded("new") == "{}")
+    assert machine.ask().follow(0.0).state in (WITHDRAWN, DONE)
+    wait_until("it is there again", lambda: machine.recorded("new") is not None)
+
+
 def test_a_failed_command_keeps_it_out_and_a_rollback_brings_it_back(machine: Machine) -> None:
     machine.configure('test "$DEPLOY_REASON" = rollback')
     machine.start()
@@ -337,12 +345,31 @@ def test_recovered_it_runs_nothing_and_tells_which_version_answers(machine: Mach
     assert machine.recorded("version") is None
 
 
+@pytest.mark.slow
+def test_an_event_wakes_it(machine: Machine) -> None:
+    """By `consul watch`, as the role's unit runs it; nobody watches the key here."""
+    server = machine.web.server
+    program = [sys.executable, "-I", str(PROGRAM), "run", str(machine.config)]
+    by_event = ["-shell=false", "-type=event", "-name=hitless-deploy", f"-http-addr={server.url}"]
+    with subprocess.Popen([server.binary, "watch", *by_event, *program]) as watch:
+        try:
+            time.sleep(2)  # at its start it runs the program once
+            request = machine.ask()
+            time.sleep(2)
+            assert machine.status().state == "requested"
+            request.fire_event()
+            assert request.follow(20).state == DONE
+        finally:
+            watch.kill()
+
+
 # -- taken, withdrawn, overtaken ----------------------------------------------------------------------------------
 
 
 def test_a_request_that_nobody_takes_is_withdrawn_for_good(machine: Machine) -> None:
     request = machine.ask()
-    assert request.follow(0.5).state == WITHDRAWN
+    status = request.follow(0.5)
+    assert (status.state, status.steps[-1]["state"]) == (WITHDRAWN, WITHDRAWN)
     assert machine.start("run").wait(20) == 0
     assert not machine.runs()
     assert machine.status().state == WITHDRAWN

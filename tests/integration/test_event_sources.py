@@ -16,6 +16,8 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _event_source as source
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from lab.agents import Authority
+from lab.binaries import find_tool
 from tests import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -270,6 +272,24 @@ def test_a_token_that_may_not_read_is_waited_out(caplog: pytest.LogCaptureFixtur
         server.close()
     assert caplog.text.count("It is tried again") == 1, "said once, however often it is tried"
     assert server.token not in caplog.text
+
+
+@pytest.mark.slow
+def test_tls_with_client_certificates(tmp_path: Path) -> None:
+    files = Authority(find_tool("openssl", "openssl"), tmp_path / "tls").issue("server", "127.0.32.198", True)
+    server = Server(CONSUL, 198, certificate=files)
+    tls = {"ca_path": str(files.ca), "client_cert": str(files.certificate), "client_key": str(files.key)}
+
+    async def scene() -> None:
+        async with running("kv", key="tls/a", url=server.url, existing=True, **tls) as kv:
+            await put(server, "tls/a", "1")
+            assert (await kv.event())["value"] == "1"
+
+    try:
+        server.start()
+        asyncio.run(scene())
+    finally:
+        server.close()
 
 
 @pytest.mark.oldest

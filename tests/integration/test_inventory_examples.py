@@ -175,7 +175,7 @@ def test_work_on_those_behind_and_on_those_that_serve_nobody(consul: Server, exa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (TOOLS / "ansible-navigator").exists(), reason="make setup-tools installs ansible-navigator")
+@pytest.mark.skipif(not (TOOLS / "ansible-navigator").exists(), reason="make setup-tools")
 def test_the_navigator_s_command_lines(consul: Server, examples: Path) -> None:
     def navigator(*arguments: str) -> str:
         outside = ("--mode", "stdout", "--ee", "false", "--lf", str(examples / "navigator.log"))

@@ -178,7 +178,8 @@ def test_a_run_that_died_is_answered_by_the_next(web: Services) -> None:
     word = claim(web)["claim"]
     session = run_record(web)
     web.run(module, service=web.name, state="running", claim=word, deployment=ID)
-    assert claim(web)["state"] == "running", "its run is alive"
+    alive = claim(web)
+    assert (alive["state"], alive["changed"]) == ("running", False)
     web.server.put(f"session/destroy/{session}")
     assert claim(web)["state"] == "interrupted"
     assert answer(web).items() >= {"state": "interrupted", "reason": "the run died", "version": "1.4.2"}.items()

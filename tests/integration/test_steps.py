@@ -233,9 +233,21 @@ def test_draining_is_told_only_while_nothing_can_have_been_deployed(
     if before:
         web.operator(ours(web, before))
     seen: list[str] = []
-    monkeypatch.setattr(Turn, "begin", lambda turn, state, message="": seen.append(state))
+    monkeypatch.setattr(Turn, "begin", lambda turn, state, **_more: seen.append(state))
     out(web, **more)
     assert seen == told
+
+
+def test_the_batch_is_begun_with_the_first_write_to_a_host_of_it(web: Services) -> None:
+    web.register()
+    keys, client = Keys(web.name), web.client()
+    session = web.session(keys.lock)
+    out(web, session=session)
+    assert client.key(keys.batch(ID)) is None
+    out(web, session=session, batch=2)
+    begun = client.key(keys.batch(ID))
+    assert begun is not None
+    assert '"batch":2' in begun.value
 
 
 # -- back ---------------------------------------------------------------------------------------------------------
@@ -306,6 +318,23 @@ def test_the_health_url_proves_the_new_process(web: Services) -> None:
         back(web, health_url=f"{app.url}/health", health_match="version 2", check_interval=600)
         assert len(app.asked) == 3
     assert web.reasons() == {web.name: None}
+
+
+@pytest.mark.parametrize("min_healthy_time", [0, 1])
+def test_what_passed_before_the_health_url_answered_must_pass_after_it(web: Services, min_healthy_time: int) -> None:
+    """Its check fails as soon as the new process is there."""
+    web.register()
+    out(web)
+    check = f"check-{web.name}"
+
+    def answer(_asked: object) -> Reply:
+        web.set("critical", "the new process is broken")
+        wait_until("the catalog shows it", lambda: web.statuses()[web.name][check] == "critical")
+        return Reply(200, "version 2")
+
+    with HttpServer(answer=answer) as app, pytest.raises(DeadlineExceeded, match="the new process is broken"):
+        back(web, health_url=app.url, min_healthy_time=min_healthy_time, healthy_deadline=2)
+    assert web.reasons() == {web.name: ours(web)}
 
 
 def test_a_new_process_that_never_answers(web: Services) -> None:

@@ -134,8 +134,13 @@ class Awx:
         for path in (self.project, *self.project.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         configuration = (ansible.collections / EXAMPLES / "awx" / "configuration.yml").read_text(encoding="utf-8")
-        self._injectors = yaml.load(configuration, _Loader)["credential_type"]["injectors"]
+        self._configuration = yaml.load(configuration, _Loader)
         self.inventory: dict[str, Any] = {}
+
+    def template(self, playbook: str) -> dict[str, Any]:
+        """The job template of examples/awx that runs it."""
+        (found,) = [one for one in self._configuration["job_templates"] if one["playbook"] == playbook]
+        return dict(found)
 
     def sync(self) -> None:
         """Read the inventory source, as an inventory update does, into what AWX would keep in its database."""
@@ -242,7 +247,7 @@ class Awx:
             inputs["client_key"] = self._lab.certificate.key.read_text(encoding="utf-8")
         credential = folder / "credential"
         credential.mkdir()
-        told = inject(self._injectors, inputs, credential)
+        told = inject(self._configuration["credential_type"]["injectors"], inputs, credential)
         # The one variable that is the lab's and no credential's: its lab.yml reads it.
         return {**told, "HITLESS_LAB": lab["HITLESS_LAB"], "ANSIBLE_HOME": str(folder / "home")}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab import ConsulError, Lab, Report
@@ -25,10 +26,19 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Drive:
-    """Runs the collection's playbooks against a lab. Options come without their prefix: ``batch_size=2``."""
+    """Runs the collection's playbooks against a lab. Options come without their prefix: ``batch_size=2``.
+
+    :param more: beats the lab's own environment variables.
+    """
 
     ansible: Ansible
     lab: Lab
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which Ansible finds the lab."""
+        return {**self.lab.environment, **self.more}
 
     def arguments(self, version: str | None, *more: str, name: str, kind: str, **options: Any) -> list[str]:
         values = {"rollout_service": "web", **{f"rollout_{key}": value for key, value in options.items()}}
@@ -42,12 +52,12 @@ class Drive:
     ) -> Result:
         """One playbook to its end; ``more`` are further arguments of ansible-playbook."""
         arguments = self.arguments(version, *more, name=name, kind=kind, **options)
-        return self.ansible.playbook(*arguments, env=self.lab.environment)
+        return self.ansible.playbook(*arguments, env=self.environment)
 
     def start(self, version: str | None, *more: str, name: str = "rollout", kind: str = "local", **options: Any) -> Run:
         """One playbook, under way."""
         arguments = self.arguments(version, *more, name=name, kind=kind, **options)
-        return self.ansible.start(*arguments, env=self.lab.environment)
+        return self.ansible.start(*arguments, env=self.environment)
 
     # -- what became of it ---------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from types import TracebackType
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The tests run with the Ansible of the Python they run in: that is how a column (oldest, newest) is chosen.
 BIN = Path(sys.executable).parent
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RECAP_LINE = re.compile(r"^(?P<host>\S+)\s+: (?P<counts>ok=\d+ .*)$", re.MULTILINE)
 
 
@@ -47,7 +48,7 @@ def environment(collections: Path, home: Path, more: Mapping[str, str] | None = 
 
 def recap(output: str) -> dict[str, dict[str, int]]:
     """Host -> counts (ok, changed, unreachable, failed, skipped, rescued, ignored) of the last PLAY RECAP."""
-    _, found, table = output.rpartition("PLAY RECAP *")
+    _, found, table = COLOUR.sub("", output).rpartition("PLAY RECAP *")
     if not found:
         return {}
     hosts = {}

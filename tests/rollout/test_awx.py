@@ -121,6 +121,28 @@ def test_cancelled_by_the_runner(awx: Awx, drive: Drive) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
+def test_the_workflow_after_a_rollout_is_lost(awx: Awx, drive: Drive) -> None:
+    """Its nodes in their order: recover waits for the dead job's lock, and the last says that there is no verdict."""
+    survey = {**SURVEY, "rollout_version": SLOW}
+    with Load(drive.lab) as load:
+        with awx.launch("rollout", survey, container=True) as job:
+            wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), 90)
+            job.destroy()
+            lost = job.wait()
+        assert lost.artifacts == {}
+        variables = {**awx.template("recover.yml").get("extra_vars", {}), "rollout_check_interval": 2}
+        assert variables["rollout_lock_wait"] > 30
+        recovered = awx.job("recover", survey, variables=variables)
+        assert recovered.status == "successful", recovered.stdout
+        assert drive.is_settled()
+        verdict = awx.job("verdict", {**survey, **lost.artifacts, **recovered.artifacts})
+        assert verdict.status == "failed"
+        assert "refused, cancelled or lost before it came to a verdict" in flat(verdict.stdout)
+    load.check_nothing_lost()
+
+
+@pytest.mark.slow
 def test_a_token_and_certificates_come_by_the_credential_alone(ansible: Ansible, tmp_path: Path) -> None:
     with (
         Lab(vms=3, acl=True, tls=True, consul=CONSUL) as closed,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.support import Result
 
 OLD = "1.0.0"
 ALL = {"web1", "web2", "web3", "web4", "web5"}
@@ -61,6 +62,107 @@ def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
     assert result.red == ALL, "hosts that were never reached are not done either"
     check_first_put_back(drive, load, "3.0.0")
     assert load.report.by_version.keys() == {OLD}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_third_host_fails(drive: Drive, kind: str, batch_size: int) -> None:
+    """What was done stays done, what was not begun stays untouched."""
+    new = "3.0.0-brokenon-web3"
+    with Load(drive.lab) as load:
+        result = drive.run(new, kind=kind, batch_size=batch_size)
+    assert result.rc != 0
+    done = {"web1", "web2"} | ({"web4"} if batch_size == 2 else set())
+    assert result.red == ALL - done, result.output
+    load.check_nothing_lost()
+    versions = dict(zip(sorted(ALL), drive.running(), strict=True))
+    assert versions == {name: new if name in done else OLD for name in ALL}
+    assert set(drive.deployed()) == done | {"web3"}
+    assert {name for name, outcome in drive.outcomes().items() if outcome == "ok"} == done
+    assert drive.outcomes()["web3"] == "rolled_back"
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [0, 1])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_every_host_fails(drive: Drive, budget: int, batch_size: int) -> None:
+    """Each host more than the budget stops it, but the batch that is under way ends as a whole."""
+    with Load(drive.lab) as load:
+        result = drive.run("3.0.0-broken", kind="ssh", failure_budget=budget, batch_size=batch_size)
+    assert result.rc != 0
+    assert result.red == ALL
+    load.check_nothing_lost()
+    assert drive.running() == [OLD] * 5
+    reached = 2 if batch_size == 2 else budget + 1
+    assert drive.deployed() == [f"web{number}" for number in range(1, reached + 1)]
+    assert load.report.by_version.keys() == {OLD}
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_slow_within_the_deadline(drive: Drive) -> None:
+    with Load(drive.lab) as load:
+        result = drive.run("3.0.0-slow5", kind="ssh", hosts="web1:web2", batch_size=2, healthy_deadline=40)
+    assert result.rc == 0, result.output
+    load.check_nothing_lost()
+    assert drive.running() == ["3.0.0-slow5"] * 2 + [OLD] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_a_hook_that_includes_a_missing_file(drive: Drive, tmp_path: Path) -> None:
+    """Ansible counts its host as failed for good; the rollback and the end come all the same."""
+    smoke = tmp_path / "smoke.yml"
+    smoke.write_text(
+        "- ansible.builtin.include_tasks: missing.yml\n  when: deploy_reason == 'deploy'\n", encoding="utf-8"
+    )
+    with Load(drive.lab) as load:
+        result = drive.run("3.0.0", smoke_tasks=str(smoke))
+    assert result.rc != 0
+    assert "missing.yml" in result.output
+    assert "a missing file that a hook includes" in drive.results()["web1"]["error"]
+    assert result.red == ALL
+    check_first_put_back(drive, load, "3.0.0")
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_handlers_of_the_deployment_run_before_traffic_returns(drive: Drive, tmp_path: Path, kind: str) -> None:
+    """The role only notifies; its handler is what starts the new version. One that fails is a failed deployment."""
+    role = tmp_path / "roles" / "install"
+    for name, text in {
+        "tasks": "- name: Put the files there\n  ansible.builtin.command: 'true'\n  notify: Restart\n",
+        "handlers": "- name: Restart\n"
+        "  ansible.builtin.command: '{{ lab_vm_dir }}/deploy {{ deploy_version }}'\n"
+        "  environment: {DEPLOY_REASON: '{{ deploy_reason }}'}\n"
+        "  failed_when: deploy_version is search('unlucky')\n",
+    }.items():
+        (role / name).mkdir(parents=True)
+        (role / name / "main.yml").write_text(text, encoding="utf-8")
+    site = tmp_path / "site.yml"
+    site.write_text("- ansible.builtin.import_playbook: hitless.consul.rollout\n", encoding="utf-8")
+    inventory = drive.lab.directory / "inventory" / kind / "web.consul.yml"
+
+    def run(version: str) -> Result:
+        options = ["rollout_service=web", f"rollout_version={version}", "rollout_deploy_role=install"]
+        options += ["rollout_deploy_command=", "rollout_batch_size=2"]
+        extra = [part for option in options for part in ("-e", option)]
+        return drive.ansible.playbook("-i", inventory, site, *extra, cwd=tmp_path, env=drive.environment)
+
+    with Load(drive.lab) as load:
+        done = run("2.0.0-slow1")
+        assert done.rc == 0, done.output
+        assert drive.running() == ["2.0.0-slow1"] * 5
+        failed = run("3.0.0-unlucky")
+    load.check_nothing_lost()
+    assert failed.rc != 0
+    assert drive.running() == ["2.0.0-slow1"] * 5
+    assert [drive.outcomes()[name] for name in ("web1", "web2")] == ["rolled_back"] * 2, failed.output
+    assert load.report.by_version.keys() == {OLD, "2.0.0-slow1"}
+    assert drive.is_settled()
 
 
 def test_within_the_budget_the_others_are_done(drive: Drive) -> None:

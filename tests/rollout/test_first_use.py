@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.rollout.drive import Drive, flat
+from tests.rollout.drive import Drive, Load, flat
 
 OLD, NEW = "1.0.0", "2.0.0"
 
@@ -40,6 +42,65 @@ def test_forth_adopted_from_meta_again_and_back(drive: Drive) -> None:
     assert [run.reason for run in drive.lab.vms[0].deploys()] == ["deploy", "rollback"]
     assert drive.record()["state"] == "successful"
     assert drive.is_settled()
+
+
+def forget_meta(drive: Drive) -> None:
+    """The services tell no version, as those of most people do."""
+    for vm in drive.lab.vms:
+        registration = json.loads((vm.directory / "vm.json").read_text(encoding="utf-8"))["service"]
+        vm.agent.call("PUT", "agent/service/register", {**registration, "Meta": {}})
+    drive.lab.wait_passing()
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_no_version_is_known(drive: Drive) -> None:
+    """Said before anything is touched; a host that fails has nowhere to go back to, and gets no traffic."""
+    forget_meta(drive)
+    told = drive.run("3.0.0-broken", "--check")
+    assert told.rc == 0, told.output
+    assert "No rollback possible on 5 hosts" in flat(told.output), told.output
+    with Load(drive.lab) as load:
+        failed = drive.run("3.0.0-broken")
+    assert failed.rc != 0
+    assert "No previous version is known" in flat(failed.output)
+    load.check_nothing_lost()
+    assert drive.outcomes()["web1"] == "failed"
+    assert drive.maintenance().keys() == {"web1"}
+    assert drive.deployed() == ["web1"]
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_the_previous_version_is_given(drive: Drive) -> None:
+    forget_meta(drive)
+    with Load(drive.lab) as load:
+        failed = drive.run("3.0.0-broken", previous_version=OLD)
+        assert failed.rc != 0
+        assert drive.outcomes()["web1"] == "rolled_back", failed.output
+        assert drive.running() == [OLD] * 5
+        done = drive.run(NEW, previous_version=OLD, batch_size=2)
+    assert done.rc == 0, done.output
+    load.check_nothing_lost()
+    assert drive.recorded("previous") == [OLD] * 5
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_the_same_version_once_more(drive: Drive) -> None:
+    """Only where it is asked for. A host that fails has nothing else to go back to."""
+    nothing = drive.run(OLD)
+    assert nothing.rc == 0, nothing.output
+    assert "nothing to do" in flat(nothing.output)
+    assert drive.deployed() == []
+    again = drive.run(OLD, skip_current=False, batch_size=2)
+    assert again.rc == 0, again.output
+    assert drive.recorded() == [OLD] * 5
+    assert [len(vm.deploys()) for vm in drive.lab.vms] == [1] * 5
+    failed = drive.run(OLD, skip_current=False, deploy_command="exit 1")
+    assert failed.rc != 0
+    assert "The previous version is the same" in flat(failed.output), failed.output
+    assert drive.maintenance().keys() == {"web1"}
 
 
 def test_rollback_without_a_previous_version_is_refused(drive: Drive) -> None:

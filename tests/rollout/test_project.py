@@ -58,6 +58,9 @@ def test_what_fails_is_put_back_and_what_worked_can_be(project: Project, drive: 
         assert project("rollout", "-e", "rollout_version=2.0.0", "-e", "rollout_hosts=web1:web2").rc == 0
         assert project("rollout", "-e", "rollout_version=3.0.0-broken").rc != 0
         assert drive.running() == ["2.0.0", "2.0.0", "1.0.0", "1.0.0", "1.0.0"]
+        limited = project("recover", "--limit", "web1")
+        assert limited.rc != 0
+        assert "relaunch on all hosts" in flat(limited.output), limited.output
         back = project("rollback", "-e", "rollout_hosts=web1:web2")
         assert back.rc == 0, back.output
     load.check_nothing_lost()

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from lab import Lab
 from lab.nodes import wait_until
 from tests.rollout.drive import VARIABLES, Drive, flat
-from tests.rollout.support import Ansible
+from tests.rollout.support import Ansible, Result
 
-HOOKS = {
+FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",
     "broken.yml": "- name: [x\n",
     "unknown.yml": "- name: Notify\n  no.such.module:\n",
+    "keyword.yml": "- name: Notify\n  ansible.builtin.debug: {msg: x}\n  untill: true\n",
+    # Further inventories, to be read beside the lab's.
+    "nobody.ini": "[nobody]\n",
+    "differ.ini": "web2 rollout_batch_size=2\nweb3 rollout_batch_size=3\n",
+    "own.ini": "web2 deploy_version=9\n",
+    "typing.ini": "web2 rollout_drain_tiem=9\n",
+    "lb.ini": "lb ansible_connection=local consul_node=lb hitless_consul_agent_url={lb}\n",
+    "stranger.ini": "stranger ansible_connection=local consul_node=stranger hitless_consul_agent_url={web1}\n",
+    # A Python that finds no client library.
+    "no-library/consul/__init__.py": "raise ImportError('No module named consul')\n",
 }
 
 
@@ -28,9 +43,34 @@ def untouched(lab: Lab) -> Lab:
 
 @pytest.fixture
 def refused(ansible: Ansible, untouched: Lab) -> Drive:
-    for name, text in HOOKS.items():
-        (ansible.home / name).write_text(text, encoding="utf-8")
+    urls = {node.name: node.agent_url for node in (untouched.load_balancer, *untouched.vms)}
+    for name, text in FILES.items():
+        path = ansible.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.format_map(urls) if name.endswith(".ini") else text, encoding="utf-8")
     return Drive(ansible, untouched)
+
+
+@pytest.fixture
+def no_consul() -> Iterator[str]:
+    """The address of an HTTP server that is no Consul."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>It works!</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def check_untouched(drive: Drive) -> None:
@@ -81,12 +121,76 @@ CROSS_SECTION = {"limit", "unknown option", "version is no string", "minimum imp
     [pytest.param(*REFUSALS[name], id=name, marks=[pytest.mark.oldest] * (name in CROSS_SECTION)) for name in REFUSALS],
 )
 def test_refusal(refused: Drive, arguments: list[str], sentence: str) -> None:
-    result = refused.run("2.0.0", *arguments)
+    check_refused(refused, refused.run("2.0.0", *arguments), sentence)
+
+
+def check_refused(drive: Drive, result: Result, sentence: str) -> None:
     assert result.rc != 0, result.output
     for part in sentence.split(" ... "):
         assert part in flat(result.output), result.output
     assert "Traceback" not in result.output
-    check_untouched(refused)
+    check_untouched(drive)
+
+
+RARER = {
+    "empty group": (["-i", "nobody.ini", "-e", "rollout_hosts=nobody"], "The group nobody is empty"),
+    "host without the service": (["-i", "lb.ini", "-e", "rollout_hosts=all"], "lb"),
+    "host that Consul does not know": (["-i", "stranger.ini", "-e", "rollout_hosts=all"], "stranger"),
+    "hosts that differ": (["-i", "differ.ini"], "rollout_batch_size ... web2 ... web3"),
+    "deploy_version of a host": (["-i", "own.ini"], "deploy_version is set in"),
+    "unknown option of a host": (["-i", "typing.ini"], "rollout_drain_tiem ... Is it rollout_drain_time?"),
+    "hook with unknown keyword": (["-e", "rollout_start_tasks=keyword.yml"], "untill"),
+    "start at task": (["--start-at-task", "Deploy"], "A rollout cannot run with --start-at-task"),
+    "another host's agent": (["-e", "hitless_consul_agent_url={web2}"], "web2"),
+    "no agent there": (["-e", "hitless_consul_agent_url=http://127.0.0.1:9"], "hitless_consul_agent_url"),
+    "health match without a URL": (["-e", "rollout_health_url="], "rollout_health_url"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "sentence"), [pytest.param(*RARER[name], id=name) for name in RARER])
+def test_rarer_refusals(refused: Drive, arguments: list[str], sentence: str) -> None:
+    urls = {vm.name: vm.agent_url for vm in refused.lab.vms}
+    check_refused(refused, refused.run("2.0.0", *(one.format_map(urls) for one in arguments)), sentence)
+
+
+@pytest.mark.slow
+def test_no_consul_there(refused: Drive, no_consul: str) -> None:
+    check_refused(
+        refused, refused.run("2.0.0", "-e", f"hitless_consul_url={no_consul}"), "Is it a Consul HTTP address?"
+    )
+
+
+SURROUNDINGS = {
+    "strategy": ({"ANSIBLE_STRATEGY": "free"}, "A rollout cannot run with the strategy free"),
+    "namespace": ({"CONSUL_NAMESPACE": "team"}, "CONSUL_NAMESPACE is set"),
+    "partition": ({"CONSUL_PARTITION": "team"}, "CONSUL_PARTITION is set"),
+    "missing token file": ({"CONSUL_HTTP_TOKEN_FILE": "/nonexistent"}, "The token file /nonexistent cannot be read"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "sentence"), [pytest.param(*SURROUNDINGS[name], id=name) for name in SURROUNDINGS])
+def test_what_surrounds_the_run(refused: Drive, more: dict[str, str], sentence: str) -> None:
+    """With a plain inventory, since Consul's own would refuse most of it before."""
+    refused = replace(refused, more=more)
+    check_refused(refused, plain(refused), sentence)
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+@pytest.mark.parametrize("inventory", ["plain", "Consul's"])
+def test_no_client_library(refused: Drive, inventory: str) -> None:
+    refused = replace(refused, more={"PYTHONPATH": str(refused.ansible.home / "no-library")})
+    result = plain(refused) if inventory == "plain" else refused.run("2.0.0")
+    check_refused(refused, result, "has no Consul client library ... pip install python-consul2")
+
+
+def plain(drive: Drive) -> Result:
+    """A rollout over the hosts of a plain inventory."""
+    inventory = drive.lab.directory / "inventory" / "static-local.yml"
+    options = ["-e", "rollout_service=web", "-e", "rollout_hosts=web", "-e", "rollout_version=2.0.0"]
+    return drive.ansible.playbook("-i", inventory, "hitless.consul.rollout", *options, env=drive.environment)
 
 
 def test_the_same_lab_accepts_a_rollout(refused: Drive) -> None:

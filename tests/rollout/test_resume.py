@@ -62,6 +62,21 @@ def test_two_at_once(drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
+def test_the_second_may_wait(drive: Drive) -> None:
+    with Load(drive.lab) as load, drive.start(SLOW, hosts="web1:web2") as first:
+        wait_for_deployment(drive, "web1")
+        holder = drive.record()["id"]
+        second = drive.run("3.0.0", lock_wait=120)
+        assert first.wait().rc == 0
+    assert second.rc == 0, second.output
+    load.check_nothing_lost()
+    assert drive.record()["id"] > holder
+    assert drive.running() == ["3.0.0"] * 5
+    assert drive.recorded("previous") == [SLOW, SLOW, OLD, OLD, OLD]
+    assert drive.is_settled()
+
+
 def test_operators_maintenance_is_left_alone(drive: Drive) -> None:
     drive.lab.vm("web3").operator_maintenance("disk is being replaced")
     result = drive.run("2.0.0", batch_size=2)

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
+from lab.request_log import RequestLog
 from tests.rollout.drive import DRAIN, Drive, Load, RotationWatch
 
 OLD, NEW = "1.0.0", "2.0.0"
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("local", 1), pytest.param("ssh", 2, marks=pytest.mark.oldest)])
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [
+        ("local", 1),
+        pytest.param("ssh", 2, marks=pytest.mark.oldest),
+        pytest.param("local", 2, marks=pytest.mark.slow),
+        pytest.param("ssh", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_new_version(drive: Drive, kind: str, batch: int) -> None:
     lab = drive.lab
     with Load(lab) as load, RotationWatch(lab) as watch:
@@ -50,6 +59,22 @@ def test_without_draining_requests_are_lost(fleet: Lab) -> None:
     assert load.report.lost
 
 
+def test_the_requests_of_a_host_are_few_and_do_not_depend_on_the_others(drive: Drive) -> None:
+    """At most 15, the gate of its batch included; beside them only the lock is renewed every few seconds."""
+    lab = drive.lab
+    hosts = [vm.name for vm in lab.vms[:3]]
+    quick = {"drain_time": 0.1, "min_healthy_time": 0.1, "health_match": ""}
+    with RequestLog([lab.controller, *lab.vms]) as log:
+        result = drive.run(NEW, hosts=",".join(hosts), deploy_command="true", **quick)
+    assert result.rc == 0, result.output
+    asked = [one for one in log.requests if one.node == "controller" and "/session/renew/" not in one.url]
+    # Each turn begins with a read of the host's instances, and each but the last ends with the gate of the next.
+    begins = [next(at for at, one in enumerate(asked) if f"%22{host}%22" in one.url) for host in hosts]
+    for host, begin, end in zip(hosts, begins, begins[1:], strict=False):
+        turn = asked[begin:end] + [one for one in log.requests if one.node == host]
+        assert 10 < len(turn) <= 15, turn
+
+
 @pytest.mark.oldest
 def test_a_key_starts_it(drive: Drive, tmp_path: Path) -> None:
     """The playbook request, as ansible-rulebook starts it: with an empty --limit. Its text is nobody's template."""
@@ -69,3 +94,12 @@ def test_a_key_starts_it(drive: Drive, tmp_path: Path) -> None:
     again = drive.run(None, name="request")
     assert (again.rc, "its request is successful already" in again.stdout) == (0, True), again.output
     assert drive.record()["id"] == record["id"]
+
+
+@pytest.mark.slow
+def test_a_rollout_without_a_drain_loses_requests(drive: Drive) -> None:
+    """The control of the drain itself: the load balancer needs a moment to follow the catalog."""
+    with Load(drive.lab) as load:
+        result = drive.run("2.0.0-slow1", drain_time=0)
+    assert result.rc == 0, result.output
+    assert load.report.lost

@@ -1,12 +1,14 @@
-"""The helper itself: a wrong reading of a recap would let other tests pass."""
+"""The helpers themselves: a wrong reading of a recap, or of a text with a secret, would let other tests pass."""
 
 from __future__ import annotations
 
+import base64
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests.rollout.secrets import ProcessWatch, files_with, shows
 from tests.rollout.support import Ansible
 
 PLAY = """
@@ -54,3 +56,30 @@ def test_only_the_installed_collection_is_seen(ansible: Ansible, collection: Pat
     assert result.rc == 0, result.output
     assert f"# {collection}/ansible_collections" in result.stdout
     assert result.stdout.count("hitless.consul") == 1
+
+
+SECRET = "1a2b3c4d-0000-1111-2222-333344445555"
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "xyz"])
+def test_a_secret_is_found_plain_and_in_base64(before: str, tmp_path: Path) -> None:
+    text = f"{before}{SECRET} and more"
+    encoded = base64.b64encode(text.encode()).decode()
+    assert shows(SECRET, text)
+    assert shows(SECRET, f"request: {encoded}")
+    assert not shows(SECRET, encoded.swapcase())
+    (tmp_path / "log").write_text(encoded)
+    assert files_with(SECRET, tmp_path) == [str(tmp_path / "log")]
+    assert files_with(SECRET, tmp_path, but=[tmp_path]) == []
+
+
+@pytest.mark.slow
+def test_a_secret_of_a_process_is_found(ansible: Ansible) -> None:
+    said = ["a,", "-i", "a,", "-c", "local", "-m", "ansible.builtin.raw", "-a"]
+    with ProcessWatch(SECRET) as watch:
+        assert ansible.command("ansible", *said, f"sleep 0.5; : {SECRET}").rc == 0
+    assert watch.arguments
+    with ProcessWatch(SECRET) as watch:
+        assert ansible.command("ansible", *said, "sleep 0.5", env={"SECRET": SECRET}).rc == 0
+    assert watch.environments
+    assert not watch.arguments

@@ -16,7 +16,7 @@ NEEDED = {
     *("LICENSE", "MANIFEST.json", "FILES.json", "README.md", "bindep.txt", "execution-environment.yml"),
     *("meta/execution-environment.yml", "meta/runtime.yml", "requirements.txt"),
 }
-RUNTIME_FOLDERS = ("meta", "playbooks", "plugins", "roles")
+RUNTIME_FOLDERS = ("extensions/eda", "meta", "playbooks", "plugins", "roles")
 ALLOWED = {
     *(".ansible-lint", "CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
     *("bindep.txt", "execution-environment.yml", "requirements.txt"),
@@ -64,3 +64,16 @@ def test_it_says_what_it_is(installed: Path) -> None:
     assert info["dependencies"] == {}
     runtime = yaml.safe_load((installed / "meta" / "runtime.yml").read_text(encoding="utf-8"))
     assert runtime["requires_ansible"] == ">=2.16.0"
+
+
+def test_galaxy_s_importer_can_follow_it(installed: Path) -> None:
+    """It finds no playbook of a collection by its full name, and no module of another collection."""
+    settings = yaml.safe_load((installed / ".ansible-lint").read_text(encoding="utf-8"))
+    assert "examples/project/" in settings["exclude_paths"]
+    for playbook in (installed / "playbooks").glob("*.yml"):
+        plays = yaml.safe_load(playbook.read_text(encoding="utf-8"))
+        named = [play["ansible.builtin.import_playbook"] for play in plays if "ansible.builtin.import_playbook" in play]
+        assert all((playbook.parent / name).is_file() for name in named), playbook.name
+    tasks = yaml.safe_load((installed / "examples" / "awx" / "apply.yml").read_text(encoding="utf-8"))[0]["tasks"]
+    used = {name for task in tasks for name in task if name.startswith("awx.awx.")}
+    assert used == set(settings["mock_modules"])

@@ -44,6 +44,9 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
         ({"awx_job_id": 42}, {"AWX_HOST": "https://awx.example.com/"}, "https://awx.example.com/#/jobs/playbook/42"),
         ({"awx_job_id": 42, "awx_job_template_name": "web: rollout"}, {}, "AWX job template web: rollout"),
         ({"tower_job_id": 42}, {}, "AWX"),
+        ({"awx_job_id": 42, "ansible_eda": {"ruleset": "Requests"}}, {}, "AWX"),
+        ({"ansible_eda": {"ruleset": "Requests", "rule": "one"}}, {}, f"{socket.gethostname()}, ruleset Requests"),
+        ({"ansible_eda": "something else"}, {}, HERE),
     ],
 )
 def test_whence(variables: dict[str, object], environment: dict[str, str], expected: str) -> None:

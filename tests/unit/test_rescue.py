@@ -13,6 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rescue import (
     RESTORE,
     ROLL_BACK,
     STOPPED,
+    UNTOLD,
     Failure,
     failure_of,
     judge,
@@ -88,7 +89,7 @@ def test_the_verdict_once_the_drain_is_undone(failure: Failure | None, verdict: 
         ({"msg": "two\n  lines"}, "two lines.", ""),
         ({"reason": "could not parse"}, "could not parse.", ""),
         ({"exception": "Traceback"}, "Traceback.", ""),
-        ({}, "it failed without a message.", ""),
+        ({}, f"{UNTOLD}.", ""),
         ({"msg": ["a", "b"]}, "['a', 'b'].", ""),
         # A loop: the item that failed tells why.
         (

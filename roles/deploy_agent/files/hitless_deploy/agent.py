@@ -101,6 +101,8 @@ class Agent:
                 self.hold()
                 self.store.clear("state", "result")
             return True
+        if self.key("new") not in found:
+            self.create_key()
         mine = asked.get("request")
         if not mine or status.get("request") != mine:
             return False
@@ -138,6 +140,13 @@ class Agent:
             pass
         self.take({"request": request, "step": CLAIMED}, index, steps)
         return True
+
+    def create_key(self):
+        """While a key is missing, a watch on it fires at each change of any key: of a thousand machines, all would."""
+        try:
+            self.consul.txn([kv_cas(self.key("new"), "{}", 0)])
+        except Conflict:
+            pass
 
     def take(self, state, index, steps, resumed=False):
         self.store.save(state)

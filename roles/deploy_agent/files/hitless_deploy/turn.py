@@ -101,12 +101,13 @@ class Turn:
     def take_out(self):
         """Maintenance on, seen in the catalog, and the drain time from then."""
         self.begin(DRAINING)
-        if not self.own_instances():
+        services = self.services()
+        if not self.own_instances(services):
             raise Problem(
                 "No instance of %s is registered with the agent of this machine, or its token may not read it."
                 % self.config["service"]
             )
-        before = self.maintenance()
+        before = self.maintenance(self.checks(), services)
         foreign = [reason for reason in before.values() if reason is not None and not self.is_ours(reason)]
         if foreign:
             raise Problem(
@@ -161,10 +162,11 @@ class Turn:
 
         def decide(checks):
             moment = time.monotonic()
-            dropped = [name for name, reason in self.maintenance(checks).items() if reason is None]
+            services = self.services()
+            dropped = [name for name, reason in self.maintenance(checks, services).items() if reason is None]
             for name in dropped:
                 self.send_maintenance(name, self.reason)
-            bad = self.failing(checks, but_maintenance=True)
+            bad = self.failing(checks, services, but_maintenance=True)
             if bad or dropped:
                 since[0] = None
                 if moment >= deadline:
@@ -231,7 +233,7 @@ class Turn:
         deadline = time.monotonic() + self.request["healthy_deadline"]
 
         def decide(checks):
-            bad = self.failing(checks)
+            bad = self.failing(checks, self.services())
             if bad and time.monotonic() < deadline:
                 return Again(deadline - time.monotonic())
             return bad
@@ -285,33 +287,33 @@ class Turn:
     def checks(self):
         return self.consul.ask("GET", self.checks_path)[1] or []
 
-    def instances(self):
+    def instances(self, services):
         """The IDs that go into maintenance; the empty one stands for the node."""
         if self.request["scope"] == ["node"]:
             return [""]
-        return sorted(set(self.own_instances()) | set(self.other_instances()))
+        return sorted(set(self.own_instances(services)) | set(self.other_instances(services)))
 
-    def own_instances(self):
+    def own_instances(self, services):
         tags = set(self.request["tags"])
         return [
             name
-            for name, one in self.services().items()
+            for name, one in services.items()
             if one["Service"] == self.config["service"] and tags <= set(one.get("Tags") or ())
         ]
 
-    def other_instances(self):
+    def other_instances(self, services):
         wanted = set(self.request["scope"]) - {"service", self.config["service"]}
-        return [name for name, one in self.services().items() if one["Service"] in wanted]
+        return [name for name, one in services.items() if one["Service"] in wanted]
 
     def services(self):
         return self.consul.ask("GET", "/v1/agent/services")[1] or {}
 
-    def maintenance(self, checks=None):
+    def maintenance(self, checks, services):
         """ID -> the reason of its maintenance as the catalog shows it, None where it is in none."""
-        there = {one["CheckID"]: one.get("Notes", "") for one in (self.checks() if checks is None else checks or ())}
+        there = {one["CheckID"]: one.get("Notes", "") for one in checks or ()}
         return {
             name: there.get("_service_maintenance:" + name if name else "_node_maintenance")
-            for name in self.instances()
+            for name in self.instances(services)
         }
 
     def set_maintenance(self, wanted, only=None):
@@ -319,7 +321,7 @@ class Turn:
         sent = [0.0]
 
         def decide(checks):
-            found = self.maintenance(checks)
+            found = self.maintenance(checks, self.services())
             if wanted:
                 left = [name for name, reason in found.items() if reason is None]
             else:
@@ -344,9 +346,9 @@ class Turn:
         path = "/v1/agent/service/maintenance/" + name if name else "/v1/agent/maintenance"
         self.consul.ask("PUT", path, params, b"")
 
-    def failing(self, checks, but_maintenance=False):
+    def failing(self, checks, services, but_maintenance=False):
         """What keeps the service's own instances here out of rotation, each with the end of its output."""
-        mine = set(self.own_instances())
+        mine = set(self.own_instances(services))
         if not mine:
             return ["no instance of %s is registered" % self.config["service"]]
         good = ("passing", "warning") if self.request["accept_warning"] else ("passing",)
@@ -360,7 +362,7 @@ class Turn:
 
     def freshness(self):
         """Seconds within which each of its checks must have run anew; Consul tells from 1.20 on."""
-        mine = set(self.own_instances())
+        mine = set(self.own_instances(self.services()))
         delays = []
         for one in self.checks():
             if one.get("ServiceID") in mine and not is_maintenance(one):

@@ -1,0 +1,47 @@
+"""An application that deregisters and registers itself while it is deployed: its maintenance is lost with that."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rollout.drive import Drive, Load, RotationWatch
+
+OLD = "1.0.0"
+STABLE = 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+@pytest.mark.parametrize("version", ["2.0.0-reregister", "2.0.0-reregister-slow3"])
+@pytest.mark.parametrize("with_url", [True, False])
+def test_no_traffic_before_its_checks_pass(drive: Drive, kind: str, version: str, with_url: bool) -> None:
+    """The maintenance is put back, so that traffic comes after the time for which its checks have to pass."""
+    url = {} if with_url else {"health_url": "", "health_match": "", "check_interval": 2}
+    options = {"hosts": "web1:web2:web3", "batch_size": 2, "min_healthy_time": STABLE, "healthy_deadline": 30, **url}
+    with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:
+        result = drive.run(version, kind=kind, **options)
+    assert result.rc == 0, result.output
+    load.check_nothing_lost()
+    assert drive.running() == [version] * 3 + [OLD] * 2
+    for vm in drive.lab.vms[:3]:
+        assert "registered anew" in vm.app_log.read_text(encoding="utf-8")
+        deployed = vm.deploys()[-1].end
+        assert deployed is not None
+        first = min(row.sent for row in load.report.of(vm.name).rows if row.version == version)
+        assert first > deployed + STABLE, f"{vm.name} got traffic {first - deployed:.1f} s after its deployment"
+        assert watch.seen[vm.name][1] > deployed, "the catalog showed no maintenance after the deployment"
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.0.0-reregister-broken", "3.0.0-reregister-badafter2"])
+def test_a_broken_one_gets_none_at_all(drive: Drive, version: str) -> None:
+    with Load(drive.lab) as load:
+        result = drive.run(version, kind="ssh", min_healthy_time=STABLE)
+    assert result.rc != 0
+    load.check_nothing_lost()
+    assert load.report.by_version.keys() == {OLD}, "the version that failed got traffic"
+    assert drive.outcomes()["web1"] == "rolled_back", result.output
+    assert drive.running() == [OLD] * 5
+    assert drive.is_settled()
