@@ -60,7 +60,8 @@ class Example:
 
     def __init__(self, name: str, drive: Drive, folder: Path) -> None:
         self.name, self.drive, self.folder = name, drive, folder
-        self.options = ["-e", "@lab.yml", "-e", "rollout_drain_time=1 rollout_min_healthy_time=0.5"]
+        times = "rollout_drain_time=1 rollout_min_healthy_time=0.5 rollout_healthy_deadline=60"
+        self.options = ["-e", "@lab.yml", "-e", times]
         shutil.copytree(drive.ansible.collections / EXAMPLES / name, folder)
 
     def playbook(self, name: str, *more: str) -> Result:
@@ -138,7 +139,8 @@ def check_all(example: Example) -> None:
         again = example.roll_out(NEW)
         assert again.rc == 0, again.output
         assert [len(vm.deploys()) for vm in example.drive.lab.vms] == ran, "the second run has deployed"
-        failed = example.roll_out(BROKEN)
+        # The rollback has no longer than that either.
+        failed = example.roll_out(BROKEN, "-e", "rollout_healthy_deadline=20")
     check_put_back(example, load, failed, "it answered 500")
 
 
@@ -178,7 +180,8 @@ def test_back_by_hand_and_machines_set_up_twice(example: Callable[[str], Example
     release.prepare(OLD, NEW)
     twice = release.playbook("machines", "-e", "ansible_connection=local")
     assert all(counts["changed"] == 0 for counts in twice.recap.values()), twice.output
-    assert release.roll_out(NEW).rc == 0
+    there = release.roll_out(NEW)
+    assert there.rc == 0, there.output
     arguments = ["hitless.consul.rollback", *release.options, "-e", "rollout_service=web"]
     back = release.drive.ansible.playbook(*arguments, cwd=release.folder, env=release.drive.lab.environment)
     assert back.rc == 0, back.output
