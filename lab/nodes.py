@@ -276,7 +276,9 @@ class VM(Node):
             f"AuthorizedKeysFile {self.lab.directory}/ssh/authorized_keys\nStrictModes no\nPidFile none\n"
             "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nMaxStartups 200\nMaxSessions 100\n"
-            "Subsystem sftp internal-sftp\n",
+            "Subsystem sftp internal-sftp\n"
+            # Else bash reads the ~/.bashrc of whoever runs the lab, for each command, and waits for what that waits for.
+            "SetEnv SHLVL=1\n",
             encoding="utf-8",
         )
 
