@@ -53,7 +53,7 @@ unit integration rollout: setup ## one folder of tests; PYTEST_ARGS='-k lock -x'
 molecule: setup ## a rollout in the lab, driven by molecule
 	@scripts/molecule
 
-bench: setup ## figures, side by side with the alternatives; BENCH='overhead waiting' for some of them
+bench: setup ## figures, side by side with the alternatives; BENCH='ssh waiting' for some of them
 	@$(BIN)/python -m bench $(BENCH)
 
 # --- publish it ---

@@ -1,15 +1,16 @@
 """Measures the collection side by side with the alternatives: `python -m bench [PART ...]`, or `make bench`.
 
-overhead   (a) orchestration per host of a rollout, against a playbook written by hand
-waiting    (b) from "passing in Consul" until the task that waits has returned
-inventory  (c) the inventory of 10,000 nodes, against a static file
-requests   (d) requests to Consul per host
-follow     (e) how fast a load balancer follows the catalog
+local, ssh  (a) orchestration per host of a rollout, against a playbook written by hand
+waiting     (b) from "passing in Consul" until the task that waits has returned
+inventory   (c) the inventory of 10,000 nodes, against a static file
+requests    (d) requests to Consul per host
+follow      (e) how fast a load balancer follows the catalog
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import platform
 import sys
@@ -26,7 +27,8 @@ def measure_inventory(_folder: Path, rounds: int) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
-    "overhead": (overhead.measure, 2),
+    "local": (functools.partial(overhead.measure, "local"), 2),
+    "ssh": (functools.partial(overhead.measure, "ssh"), 2),
     "waiting": (waiting.measure, 10),
     "inventory": (measure_inventory, 2),
     "requests": (asked.measure, 1),

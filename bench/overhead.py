@@ -1,8 +1,8 @@
 """(a) What the orchestration of a rollout costs for each host, against a playbook written by hand.
 
 Both run over the same VMs with the same drain and a deployment that takes no time; see `runs.py` for how a host's share
-is told from the rest. The two take turns, for each way to connect and each batch size, so that whatever else the
-machine has to do meets both. The ratio is that of the two medians.
+is told from the rest. The two take turns, so that whatever else the machine has to do meets both. The ratio is that of
+the two medians.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from .runs import DRAIN, Runs, Taken
 HOSTS = 6
 
 
-def measure(folder: Path, rounds: int) -> None:
-    """Print the figures."""
-    with Lab(vms=HOSTS) as lab:
+def measure(kind: str, folder: Path, rounds: int) -> None:
+    """Print the figures of one way to connect, local or ssh."""
+    with Lab(vms=HOSTS, ssh=kind == "ssh") as lab:
         runs = Runs(lab, folder)
-        print(f"(a) overhead per host: {HOSTS} hosts, {rounds} rounds in turn, {runs.versions()}", flush=True)
+        print(f"(a) overhead per host, {kind}: {HOSTS} hosts, {rounds} rounds in turn, {runs.versions()}", flush=True)
         ways: dict[str, Callable[[int, str, int], Taken]] = {"by hand": runs.by_hand, "rollout": runs.rollout}
-        for kind in ("local", "ssh"):
-            for batch in (1, 2):
-                found: dict[str, list[Taken]] = {name: [] for name in ways}
-                for _round in range(rounds):
-                    for name, run in ways.items():
-                        found[name].append(run(HOSTS, kind, batch))
-                report(f"{kind:5} batch size {batch}", batch, found)
+        for batch in (1, 2):
+            found: dict[str, list[Taken]] = {name: [] for name in ways}
+            for _round in range(rounds):
+                for name, run in ways.items():
+                    found[name].append(run(HOSTS, kind, batch))
+            report(f"batch size {batch}", batch, found)
 
 
 def report(what: str, batch: int, found: dict[str, list[Taken]]) -> None:

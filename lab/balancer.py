@@ -116,9 +116,14 @@ class Balancer:
 
     def command(self, text: str) -> str:
         """The answer of HAProxy's runtime API ("show stat", …)."""
+        return self.ask(self.folder / "haproxy.sock", text)
+
+    @staticmethod
+    def ask(path: Path, text: str) -> str:
+        """One command on a socket of HAProxy, its master's for example."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(5)
-            connection.connect(str(self.folder / "haproxy.sock"))
+            connection.connect(str(path))
             connection.sendall(text.encode() + b"\n")
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 

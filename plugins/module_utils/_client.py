@@ -74,6 +74,7 @@ class Connection:
     :param token: ACL token; never shown by ``repr``.
     :param ca_path: file or directory of CA certificates.
     :param timeout: seconds to wait for an answer; a blocking read adds its own wait.
+    :param is_agent: whether it is a host's own agent, whose options have other names than the cluster's.
     """
 
     url: str = DEFAULT_URL
@@ -84,6 +85,7 @@ class Connection:
     validate_certs: bool = True
     datacenter: str | None = None
     timeout: float = 10.0
+    is_agent: bool = False
 
     @property
     def base(self) -> str:
@@ -416,6 +418,9 @@ class Client:
                 asked=f"{method} {path}",
                 hint="Use an http:// address if that port speaks no TLS."
                 if plain
+                else "Check hitless_consul_agent_ca_path, hitless_consul_agent_client_cert and "
+                "hitless_consul_agent_client_key."
+                if self.connection.is_agent
                 else "Check ca_path, client_cert, client_key (CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY).",
             ) from None
         except requests.exceptions.ConnectTimeout:
@@ -432,7 +437,9 @@ class Client:
 
     def _no_answer(self, method: str, path: str, why: str, *, refused: bool) -> ConsulUnavailable:
         hint = (
-            "Set url (CONSUL_HTTP_ADDR) to an address this machine reaches; where agents listen on their own "
+            "Set hitless_consul_agent_url to the address of that host's own agent."
+            if self.connection.is_agent
+            else "Set url (CONSUL_HTTP_ADDR) to an address this machine reaches; where agents listen on their own "
             "loopback only, a tunnel does: ssh -N -L 8500:127.0.0.1:8500 HOST."
         )
         return ConsulUnavailable(

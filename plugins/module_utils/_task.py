@@ -175,6 +175,7 @@ def agent_connection(options: Mapping[str, Any]) -> Connection:
         client_key=options.get("agent_client_key"),
         validate_certs=boolean(options.get("validate_certs", True), "validate_certs"),
         timeout=_seconds(options.get("timeout", 10)),
+        is_agent=True,
     )
 
 

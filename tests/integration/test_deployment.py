@@ -348,6 +348,8 @@ def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> No
     assert text.index("Deployment of web-") < text.index("web1: draining") < text.index("web1 | first")
     assert "web1 | second\nweb1 | ?[2J\n" in text
     assert "14:24:40 web1: failed" in text
+    # As its status said, and as its outcome does, with another time here.
+    assert text.count("web1: draining") == 2
     assert text.count("web1: It exited with 3.") == 1
     assert text.rstrip().endswith("1 never reached (web2).")
     assert found["log"] == {"web1": "first\nsecond\n\x1b[2J\n"}

@@ -483,6 +483,37 @@ def test_handlers_run_at_the_end_of_the_batch_unless_flushed(
 
 
 @pytest.mark.slow
+def test_handlers_of_a_role_see_the_variables_of_its_include(site: Site) -> None:
+    """Each time those it was notified with: the version to deploy, and then the one to go back to."""
+    site.write(
+        {
+            "roles/install/tasks/main.yml": "- ansible.builtin.raw: 'true'\n  notify: Restart\n",
+            "roles/install/handlers/main.yml": """
+                - name: Restart
+                  ansible.builtin.debug: {msg: "say: {{ deploy_version }}"}
+                """,
+            "step.yml": """
+                - ansible.builtin.include_role: {name: install}
+                - ansible.builtin.meta: flush_handlers
+                """,
+        }
+    )
+    result = site("""
+        - hosts: a
+          gather_facts: false
+          tasks:
+            - block:
+                - ansible.builtin.include_tasks: step.yml
+                  vars: {deploy_version: new}
+                - ansible.builtin.fail: {msg: on purpose}
+              rescue:
+                - ansible.builtin.include_tasks: step.yml
+                  vars: {deploy_version: old}
+        """)
+    assert in_order(result) == ["new", "old"], result.output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("meta", ["end_host", "end_batch", "end_play"])
 def test_an_end_inside_a_block_skips_always(site: Site, meta: str) -> None:
     result = site(f"""

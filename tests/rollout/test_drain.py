@@ -214,6 +214,7 @@ def test_without_the_hooks_requests_are_lost(drive: Drive, static: Static) -> No
 FAILS = "- name: The appliance says no\n  ansible.builtin.fail: {msg: no licence}\n"
 
 
+@pytest.mark.slow
 def test_a_failing_drain_hook_begins_no_deployment(drive: Drive, static: Static) -> None:
     with Load(drive.lab, static.url) as load:
         result = drive.run(NEW, **static.hooks(drain=FAILS))

@@ -133,14 +133,14 @@ def check_refused(drive: Drive, result: Result, sentence: str) -> None:
 
 
 RARER = {
-    "empty group": (["-i", "nobody.ini", "-e", "rollout_hosts=nobody"], "The group nobody is empty"),
+    "empty group": (["-i", "nobody.ini", "-e", "rollout_hosts=nobody"], "the group nobody is empty"),
     "host without the service": (["-i", "lb.ini", "-e", "rollout_hosts=all"], "lb"),
     "host that Consul does not know": (["-i", "stranger.ini", "-e", "rollout_hosts=all"], "stranger"),
-    "hosts that differ": (["-i", "differ.ini"], "rollout_batch_size ... web2 ... web3"),
+    "hosts that differ": (["-i", "differ.ini"], "rollout_batch_size holds for the whole rollout ... web2"),
     "deploy_version of a host": (["-i", "own.ini"], "deploy_version is set in"),
     "unknown option of a host": (["-i", "typing.ini"], "rollout_drain_tiem ... Is it rollout_drain_time?"),
     "hook with unknown keyword": (["-e", "rollout_start_tasks=keyword.yml"], "untill"),
-    "start at task": (["--start-at-task", "Deploy"], "A rollout cannot run with --start-at-task"),
+    "start at task": (["--start-at-task", "Read the options"], "A rollout cannot run with --start-at-task"),
     "another host's agent": (["-e", "hitless_consul_agent_url={web2}"], "web2"),
     "no agent there": (["-e", "hitless_consul_agent_url=http://127.0.0.1:9"], "hitless_consul_agent_url"),
     "health match without a URL": (["-e", "rollout_health_url="], "rollout_health_url"),

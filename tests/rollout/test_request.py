@@ -30,6 +30,8 @@ def test_nothing_asked_and_nothing_that_can_be_followed(drive: Drive) -> None:
     assert refused.rc == 2, refused.output
     assert "A request may not set 'deploy_command'" in flat(refused.output)
     assert drive.answer()["state"] == "refused"
+    again = run(drive)
+    assert (again.rc, "its request is refused already" in again.stdout) == (0, True), again.output
     assert drive.all_keys() == ["deploy/web/request"]
 
 

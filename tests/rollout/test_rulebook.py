@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from lab.nodes import wait_until
 from tests.link_tree import CHECKOUT
-from tests.rollout.drive import Drive, Load
+from tests.rollout.drive import VARIABLES, Drive, Load
 from tests.rollout.support import Ansible, Run, environment
 
 EDA = CHECKOUT / ".venv-eda" / "bin"
@@ -32,6 +32,8 @@ needs_rulebook = pytest.mark.skipif(not (EDA / "ansible-rulebook").exists(), rea
 @pytest.fixture
 def start(ansible: Ansible, drive: Drive, tmp_path: Path) -> Iterator[Callable[[], Run]]:
     """Starts one more rulebook, and returns when it takes events."""
+    # The lab's checks run each second, which a recovery cannot know.
+    drive.lab.write_inventory({**VARIABLES, "rollout_check_interval": 2})
     variables = tmp_path / "vars.yml"
     variables.write_text("service: web\n", encoding="utf-8")
     # In a folder of their own, so that a rulebook's hot reload watches that alone.
@@ -48,6 +50,7 @@ def start(ansible: Ansible, drive: Drive, tmp_path: Path) -> Iterator[Callable[[
         def begin(*more: str) -> Run:
             command = [EDA / "ansible-rulebook", "--rulebook", rulebook, "-i", inventory, "--vars", variables, "-v"]
             run = stack.enter_context(Run([*command, *more], whole, tmp_path, tmp_path / "rulebooks"))
+            stack.callback(kill_with_playbooks, run)
             run.wait_for("Waiting for events", LIMIT)
             return run
 
@@ -71,21 +74,27 @@ def deployments(drive: Drive) -> list[str]:
     return [key for key in drive.all_keys() if key.endswith("/record")]
 
 
-@contextmanager
-def running_children(run: Run) -> Iterator[Callable[[], list[int]]]:
-    """The ansible-playbook processes that a rulebook has started, its direct children; ended with the block."""
+def playbooks_of(run: Run) -> list[int]:
+    """The ansible-playbook processes that a rulebook has started: its direct children."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=False
+    )
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "ansible-playbook" in line]
 
-    def children() -> list[int]:
-        listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(line.split()[0]) for line in listed.stdout.splitlines() if "ansible-playbook" in line]
 
-    try:
-        yield children
-    finally:
-        for pid in children():
-            os.kill(pid, signal.SIGKILL)
+def kill_playbooks_of(run: Run) -> list[int]:
+    killed = playbooks_of(run)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def kill_with_playbooks(run: Run) -> None:
+    """A rulebook and what it runs, which would go on without it and claim what the next test asks for."""
+    if run.process.poll() is None:
+        run.send(signal.SIGSTOP)
+        kill_playbooks_of(run)
+        run.close()
 
 
 @needs_rulebook
@@ -123,16 +132,29 @@ def test_two_rulebooks_start_what_is_asked_for_once(drive: Drive, start: Callabl
 
 @needs_rulebook
 def test_a_run_that_is_killed_is_recovered(drive: Drive, start: Callable[..., Run]) -> None:
+    """Its playbook alone, and then the rulebook with its playbook, which another finds when it starts."""
     rulebook = start()
-    with running_children(rulebook) as children:
-        drive.ask("2.0.0-deployslow4")
-        wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), LIMIT)
-        for pid in children():
-            os.kill(pid, signal.SIGKILL)
-        told = wait_for_answer(drive, lambda answer: "recovered" in answer)
-    assert told["state"] == "interrupted"
-    assert not drive.maintenance()
+    drive.ask("2.0.0-deployslow4")
+    wait_until("the deployment runs on web1", lambda: bool(drive.lab.vm("web1").deploys()), LIMIT)
+    assert kill_playbooks_of(rulebook)
+    told = wait_for_answer(drive, lambda answer: "recovered" in answer)
+    assert (told["state"], told["recovered"]["left"]) == ("interrupted", [])
+    assert drive.record()["state"] == "interrupted"
     assert rulebook.process.poll() is None
+
+    before = len(drive.lab.vm("web1").deploys()) + len(drive.lab.vm("web2").deploys())
+    drive.ask("2.1.0-deployslow4")
+    wait_until(
+        "the next deployment runs",
+        lambda: len(drive.lab.vm("web1").deploys()) + len(drive.lab.vm("web2").deploys()) > before,
+        LIMIT,
+    )
+    kill_with_playbooks(rulebook)
+    start()
+    told = wait_for_answer(drive, lambda answer: "recovered" in answer)
+    assert told["state"] == "interrupted"
+    assert len(deployments(drive)) == 2
+    wait_until("nothing is left in maintenance, or locked", drive.is_settled, LIMIT)
 
 
 @needs_rulebook

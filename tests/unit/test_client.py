@@ -194,6 +194,14 @@ def test_where_nobody_listens_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     assert asked.requests == 1
 
 
+def test_where_no_agent_listens_it_names_the_agents_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_client, "RETRY_REFUSED_FOR", 0.0)
+    with pytest.raises(ConsulUnavailable) as error:
+        Client(Connection(nobody(), is_agent=True)).key("k")
+    assert "hitless_consul_agent_url" in str(error.value)
+    assert "CONSUL_HTTP_ADDR" not in str(error.value)
+
+
 # -- blocking reads -----------------------------------------------------------------------------------------------
 
 

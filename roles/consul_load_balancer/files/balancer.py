@@ -7,7 +7,6 @@
     balancer.py check FILE            only check it
     balancer.py check-template FILE   check what consul-template makes of FILE
     balancer.py reload                check, and reload
-    balancer.py save-state            for HAProxy that follows DNS: what a reload shall begin with
     balancer.py slots                 whether HAProxy that follows DNS has a slot for each instance; exit code 1 if not
     balancer.py status                whether it serves exactly what Consul calls healthy; exit code 1 if not
 
@@ -35,6 +34,8 @@ HOLD = 3.0  # seconds for which a service without any instance is not believed: 
 SLOTS = "consul_load_balancer_slots"
 RENDERED_WITHIN = 30.0  # seconds for consul-template to ask Consul
 RELOADED_WITHIN = 10.0  # seconds until the new process has to answer
+SETTLED = (1.0, 3.0)  # seconds after a reload by which HAProxy has asked DNS for sure, and until which it may be late
+RELOADS = 3  # reloads until one is not crossed by an instance that leaves
 SECTION = re.compile(r"^\s*(?:backend|upstream)\s+(\S+)|^(?:frontend|listen|global|defaults|resolvers)\b|^\s*\}")
 SERVER = re.compile(r"^\s+server\s+(\S+)(.*)$")
 # srv_admin_state: maintenance set by the runtime API; that, or by the configuration, or because DNS has no address.
@@ -59,8 +60,6 @@ def main(arguments):
         elif command == "reload":
             check(settings, read(settings["config"]))
             reload(settings)
-        elif command == "save-state":
-            save_state(settings)
         elif command in ("slots", "status"):
             problems = [*no_slot(settings), *(not_served(settings) if command == "status" else [])]
             if problems:
@@ -295,10 +294,14 @@ def served(settings, name):
     if settings["kind"] == "nginx":
         return set(servers(read(settings["config"])).get(name, {}))
     return {
-        "{}:{}".format(state["srv_addr"], state["srv_port"])
+        address_of(state)
         for state in states(settings).get(name, {}).values()
         if not int(state["srv_admin_state"]) & ANY_MAINTENANCE and state["srv_addr"] != "-"
     }
+
+
+def address_of(state):
+    return "{}:{}".format(state.get("srv_addr"), state.get("srv_port"))
 
 
 # --- HAProxy's sockets, and reloads --------------------------------------------------------------------------------
@@ -331,12 +334,63 @@ def pid(settings):
         return None
 
 
+def stale(settings):
+    """Backend -> addresses that get requests, and that Consul does not call healthy; raises Refused without Consul."""
+    found = {}
+    for service in settings["services"]:
+        has = served(settings, service["name"])
+        try:
+            known = instances(settings, service, passing=False)
+            healthy = instances(settings, service, passing=True)
+        except OSError as error:
+            sentence = (
+                "Consul does not answer ({}). HAProxy is not reloaded: it would keep instances that leave meanwhile"
+            )
+            raise Refused(sentence.format(error)) from None
+        # Where Consul shows none of them, a token is missing, or it names them otherwise: not to be judged by.
+        found[service["name"]] = has - healthy if has & known else set()
+    return found
+
+
 def save_state(settings):
-    if settings.get("state"):
-        write(settings["state"], ask(settings["socket"], "show servers state"))
+    """What a reload begins with, without what has left.
+
+    HAProxy takes an address from there for good: a server that is not in the first answer of DNS after the reload keeps
+    it for as long as "hold timeout".
+    """
+    if not settings.get("state"):
+        return
+    gone = stale(settings)
+    lines = ask(settings["socket"], "show servers state").splitlines()
+    names = lines[1].lstrip("# ").split()
+
+    def stays(line):
+        state = dict(zip(names, line.split()))
+        return address_of(state) not in gone.get(state.get("be_name"), ())
+
+    write(settings["state"], "\n".join([*lines[:2], *(line for line in lines[2:] if stays(line))]) + "\n")
+
+
+def settled(settings):
+    """Whether HAProxy let go of what left while it was reloaded."""
+    began = time.monotonic()
+    time.sleep(SETTLED[0])
+    while any(stale(settings).values()):
+        if time.monotonic() - began > SETTLED[1]:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def reload(settings):
+    for _attempt in range(RELOADS):
+        if not reloaded(settings) or not settings.get("state") or settled(settings):
+            return
+    raise Refused("an instance left during each of {} reloads, and still gets requests: reload again".format(RELOADS))
+
+
+def reloaded(settings):
+    """Reload once -> whether it runs at all."""
     if settings["kind"] == "nginx":
         main = (settings["before"] or [settings["config"]])[0]
         done = subprocess.run(
@@ -349,11 +403,11 @@ def reload(settings):
         )
         if done.returncode != 0:
             print("balancer: nginx does not run; it will start with {}".format(settings["config"]), flush=True)
-        return
+        return done.returncode == 0
     old = pid(settings)
     if old is None:
         print("balancer: HAProxy does not run; it will start with {}".format(settings["config"]), flush=True)
-        return
+        return False
     save_state(settings)
     ask(settings["master"], "reload")
     # The next command must not reach the old process: what it is told ends with it.
@@ -362,6 +416,7 @@ def reload(settings):
         if time.monotonic() > deadline:
             raise Refused("HAProxy did not reload within {:g} s".format(RELOADED_WITHIN))
         time.sleep(0.02)
+    return True
 
 
 if __name__ == "__main__":
