@@ -34,7 +34,7 @@ def measure(folder: Path, rounds: int) -> None:
         playbook.write_text(json.dumps(play(lab.url, names)), encoding="utf-8")
         settings = {
             **lab.environment,
-            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).with_name("callback_plugins")),
+            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).with_name("callback")),
             "ANSIBLE_CALLBACKS_ENABLED": "moments",
             "BENCH_MOMENTS": str(moments),
         }

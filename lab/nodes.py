@@ -268,6 +268,9 @@ class VM(Node):
 
     def _configure_sshd(self) -> None:
         key = self.directory / "ssh_host_ed25519_key"
+        # A home of its own: no login shell reads what the tester's ~/.bashrc starts, and nothing is left in there.
+        home = self.directory / "home"
+        home.mkdir(mode=0o700, exist_ok=True)
         if not key.exists():
             self.lab.generate_key(key, self.name)
         (self.directory / "sshd_config").write_text(
@@ -276,7 +279,7 @@ class VM(Node):
             f"AuthorizedKeysFile {self.lab.directory}/ssh/authorized_keys\nStrictModes no\nPidFile none\n"
             "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nMaxStartups 200\nMaxSessions 100\n"
-            "Subsystem sftp internal-sftp\n",
+            f"Subsystem sftp internal-sftp\nSetEnv HOME={home}\n",
             encoding="utf-8",
         )
 

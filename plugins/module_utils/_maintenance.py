@@ -221,27 +221,41 @@ def _apply(cluster: Client, agent: Client, target: Target, answer: Answer, reaso
     before = target.reasons(answer.data)
     started = time.monotonic()
     sent_at = float("-inf")
+    sending = 0.0  # the longest of the requests to the agent
+
+    def missing(data: Any) -> list[str]:
+        return [name for name, found in target.reasons(data).items() if (found is None) != (reason is None)]
+
+    def change(data: Any) -> Change | None:
+        now_there = target.reasons(data)
+        done = now_there and not missing(data)
+        return Change(target, before, now_there, time.monotonic(), data) if done else None
 
     def decide(data: Any) -> Change | None:
-        nonlocal sent_at
-        now_there = target.reasons(data)
-        missing = [name for name, found in now_there.items() if (found is None) != (reason is None)]
-        if not missing and now_there:
-            return Change(target, before, now_there, time.monotonic(), data)
+        nonlocal sent_at, sending
+        shown = change(data)
+        if shown:
+            return shown
         if time.monotonic() - sent_at >= RESEND_AFTER:
-            for name in missing:
+            began = time.monotonic()
+            for name in missing(data):
                 send(agent, target, name, reason)
             sent_at = time.monotonic()
+            sending = max(sending, sent_at - began)
         raise AskAgain(RESEND_AFTER)
 
     path, params = target.query(cluster.connection.datacenter)
     try:
         return cluster.watch(path, params, decide, started + within, first=answer)
     except DeadlineExceeded:
+        # The agent may have taken so long to answer that nobody has looked since.
+        shown = change(target.read(cluster).data)
+        if shown:
+            return shown
         state = "in" if reason is not None else "without"
         raise HitlessError(
             f"The catalog did not show {target.name} {state} maintenance within {within:g} s, although its agent took "
-            "the change.",
+            f"the change, which took {sending:.0f} s.",
             hint="Look at the agent's log: it cannot sync with the servers, or its token lost the right to.",
         ) from None
 

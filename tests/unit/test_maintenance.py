@@ -120,6 +120,10 @@ def test_what_the_catalog_never_shows_is_an_error() -> None:
         enable(Catalog([entry()], shows_after=99), within=0)
 
 
+def test_an_agent_that_takes_longer_than_the_deadline_has_done_it_all_the_same() -> None:
+    assert enable(Catalog([entry()]), within=0).after == {"web": OURS}
+
+
 def test_once_there_nothing_is_sent_and_the_first_reason_stays() -> None:
     catalog = Catalog([entry(in_maintenance(DEAD))])
     change = enable(catalog)
