@@ -277,7 +277,7 @@ class VM(Node):
             "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             "PermitRootLogin prohibit-password\nUseDNS no\nPrintMotd no\nMaxStartups 200\nMaxSessions 100\n"
             "Subsystem sftp internal-sftp\n"
-            # Else bash reads the ~/.bashrc of whoever runs the lab, for each command, and waits for what that waits for.
+            # Else bash reads the ~/.bashrc of whoever runs the lab, for each command.
             "SetEnv SHLVL=1\n",
             encoding="utf-8",
         )
