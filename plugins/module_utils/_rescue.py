@@ -65,6 +65,7 @@ def judge(
     rollback: bool,
     rollback_to: str,
     to_version: str,
+    from_version: str = "",
     earlier: str = "",
     drained: bool = False,
     not_restored: bool = False,
@@ -73,6 +74,7 @@ def judge(
 
     :param started: the deployment may have touched the host: it was taken out and drained.
     :param attempt: ``deploy`` or ``rollback``: what failed.
+    :param rollback_to: empty where there is none, or where it is the version that runs already (``from_version``).
     :param earlier: why the deployment had failed, where the rollback did now.
     :param drained: the user's drain tasks may have taken it out of a load balancer.
     :param not_restored: the user's restore tasks are what failed: the version runs, and has proven healthy.
@@ -93,10 +95,10 @@ def judge(
         return CLEARED, f"{failure.what} Nothing was deployed."
     if not rollback:
         return KEPT, f"{failure.what} It stays in maintenance (rollout_rollback: none)."
+    if (rollback_to or from_version) == to_version:
+        return KEPT, f"{failure.what} The previous version is the same, so that it stays in maintenance."
     if not rollback_to:
         return KEPT, f"{failure.what} No previous version is known, so that it stays in maintenance."
-    if rollback_to == to_version:
-        return KEPT, f"{failure.what} The previous version is the same, so that it stays in maintenance."
     return ROLL_BACK, failure.what
 
 

@@ -213,6 +213,7 @@ def perform(task: Task) -> dict:
             rollback=params["rollback"],
             rollback_to=params["rollback_to"],
             to_version=params["to_version"],
+            from_version=params["from_version"] or "",
             earlier=params["error"],
             drained=params["drained"],
             not_restored=params["not_restored"],

@@ -95,7 +95,8 @@ def test_what_a_failure_tells(drive: Drive, traces: Path, says: str, source: str
     lab = drive.lab
     text = traces.parent / "text"
     text.write_text(template(traces, "deployment"), encoding="utf-8")
-    options: dict[str, Any] = {"healthy_deadline": 2}
+    # It has to run out, but for the deployment that is rolled back.
+    options: dict[str, Any] = {"healthy_deadline": 60 if source == "deployment" else 2}
     if source == "deployment":
         options["deploy_command"] = f"cat {text}; test $DEPLOY_REASON = rollback && {{{{ lab_vm_dir }}}}/deploy"
     elif source == "health":

@@ -41,6 +41,7 @@ ROLLING_BACK = {**DEPLOYING, "attempt": "rollback", "earlier": "It was broken."}
         # There is none, it is the same, or none is wanted: a broken instance never gets traffic.
         (FAILED, True, {**DEPLOYING, "rollback_to": ""}, KEPT, "No previous version is known"),
         (FAILED, True, {**DEPLOYING, "rollback_to": "2"}, KEPT, "The previous version is the same"),
+        (FAILED, True, {**DEPLOYING, "rollback_to": "", "from_version": "2"}, KEPT, "The previous version is the same"),
         (FAILED, True, {**DEPLOYING, "rollback": False}, KEPT, "rollout_rollback: none"),
         # It may be out of a load balancer that Consul does not drive: back there first.
         (FAILED, False, {**DEPLOYING, "drained": True}, RESTORE, "Nothing was deployed."),
