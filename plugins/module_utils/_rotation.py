@@ -10,7 +10,7 @@ deployment's lock is still held, so that a run which was stopped for longer than
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._versions import CLEARED, DEPLOYING, DRAINING, RETURNING
 
+_LOOK_AGAIN_AFTER = 1.0
+"""Seconds after which the catalog is looked at again, while the application does not answer yet."""
 _SAID = 1000
 """Characters of a health URL's answer that are shown."""
 
@@ -254,7 +256,7 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
     was_dropped = keep_out(data)
     stable_for, said = proof.stable_for, ""
     if proof.health_url:
-        said = ask_application(host, proof)
+        said = ask_application(host, proof, lambda: keep_out(turn.cluster.get(path, params).data))
         # What was read before that answer proves something only by staying so from now on.
         if was_dropped or not stable_for:
             answer = None
@@ -274,19 +276,31 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
     return Proven(time.monotonic() - started, said, reached.answer)
 
 
-def ask_application(host: Host, proof: Proof) -> str:
-    """All tries inside one call on the host -> the start of what it answered; raises :class:`HitlessError`."""
-    answer = host.call(
-        "probe",
-        {
-            "url": proof.health_url,
-            "match": proof.health_match or None,
-            "deadline": proof.deadline,
-            "interval": 1.0,
-            "timeout": 5.0,
-            "stable_for": 0.0,
-        },
-    )
+def ask_application(host: Host, proof: Proof, meanwhile: Callable[[], object]) -> str:
+    """The start of what the health URL answered, asked from the host until it answers well.
+
+    Many tries are one call on the host; ``meanwhile`` is called between two such calls, since an application may
+    register itself, and so drop its maintenance, long before it answers.
+
+    :raises HitlessError: with its last answer.
+    """
+    until = time.monotonic() + proof.deadline
+    while True:
+        left = max(0.0, until - time.monotonic())
+        answer = host.call(
+            "probe",
+            {
+                "url": proof.health_url,
+                "match": proof.health_match or None,
+                "deadline": min(left, _LOOK_AGAIN_AFTER),
+                "interval": 0.25,
+                "timeout": 5.0,
+                "stable_for": 0.0,
+            },
+        )
+        if answer["ok"] or left <= _LOOK_AGAIN_AFTER:
+            break
+        meanwhile()
     if not answer["ok"]:
         raise HitlessError(
             f"The new process did not answer at {proof.health_url} within {proof.deadline:g} s: {answer['error']}.",

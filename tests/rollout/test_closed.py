@@ -15,7 +15,7 @@ from lab.nodes import wait_until
 from tests.fleet import CONSUL
 from tests.rollout.drive import Drive, Load, flat
 from tests.rollout.secrets import ProcessWatch, files_with, shows
-from tests.rollout.support import CHECKOUT
+from tests.rollout.support import CHECKOUT, Result
 from tests.rollout.test_leader import can_lose_one, kill_leader
 
 OLD, NEW = "1.0.0", "2.0.0-deployslow2"
@@ -147,13 +147,20 @@ def check_untouched(drive: Drive, but_record: bool = False) -> None:
     assert drive.deployed() == []
 
 
+def plain(drive: Drive, *more: str) -> Result:
+    """A rollout over the hosts of a plain inventory."""
+    file = drive.lab.directory / "inventory" / "static-ssh.yml"
+    options = ["-e", "rollout_service=web", "-e", "rollout_hosts=web", "-e", "rollout_version=2.0.0", *more]
+    return drive.ansible.playbook("-i", file, "hitless.consul.rollout", *options, env=drive.environment)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", readme_policy())
 def test_each_rule_is_needed(drive: Drive, missing: str) -> None:
     """Without one of them no host is touched, and the run tells what it may not do."""
     poor = with_policy(drive, [rule for rule in readme_policy() if rule != missing])
     # The agent is asked for its name only where the inventory does not tell it.
-    result = poor.run("2.0.0", "-e", "consul_node=", kind="ssh")
+    result = plain(poor, "-e", "consul_node=") if missing.startswith("agent") else poor.run("2.0.0", kind="ssh")
     assert result.rc != 0, result.output
     assert "Traceback" not in result.output
     assert "token" in result.output or "403" in result.output, result.output
@@ -180,9 +187,7 @@ def test_wrong_credentials(least: Drive, name: str, inventory: str) -> None:
     if inventory == "Consul's":
         result = drive.run("2.0.0", kind="ssh")
     else:
-        file = drive.lab.directory / "inventory" / "static-ssh.yml"
-        options = ["-e", "rollout_service=web", "-e", "rollout_hosts=web", "-e", "rollout_version=2.0.0"]
-        result = drive.ansible.playbook("-i", file, "hitless.consul.rollout", *options, env=drive.environment)
+        result = plain(drive)
     assert result.rc != 0, result.output
     assert sentence in flat(result.output), result.output
     assert "Traceback" not in result.output
