@@ -339,7 +339,14 @@ class Client:
                         status=409,
                     )
             what = "; ".join(str(error.get("What")) for error in errors)
-            raise ConsulError(f"Consul refused a transaction: {what}", asked="PUT /v1/txn", status=409)
+            refused = [error.get("OpIndex", 0) for error in errors if "Permission denied" in str(error.get("What"))]
+            keys = ", ".join(sorted({operations[at]["Key"] for at in refused if at < len(operations)}))
+            raise ConsulError(
+                f"Consul refused a transaction: {what}",
+                asked="PUT /v1/txn",
+                status=409,
+                hint=f"The policy of the token (CONSUL_HTTP_TOKEN) has to allow writing {keys}." if keys else "",
+            )
         return [result["KV"] for result in (answer.data or {}).get("Results") or [] if "KV" in result]
 
     # -- keys -------------------------------------------------------------------------------------------------
