@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ from tests import link_tree  # noqa: E402 - needs the path above
 # first has no file, and Ansible's plugin loaders then fail with it.
 sys.path.insert(0, str(link_tree.make()))
 init_plugin_loader()
+
+
+# A shell that runs the tests in the background has them ignore SIGINT, and whatever they start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # How fast examples come is a matter of the machine, and of what else it does.
