@@ -77,7 +77,7 @@ def deployments(drive: Drive) -> list[str]:
 def playbooks_of(run: Run) -> list[int]:
     """The ansible-playbook processes that a rulebook has started: its direct children."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(run.process.pid)], capture_output=True, text=True, check=False
     )
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "ansible-playbook" in line]
 
