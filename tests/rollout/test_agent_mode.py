@@ -130,7 +130,7 @@ def test_a_machine_whose_agent_is_down_is_lost_and_does_not_deploy_later(drive: 
         ("3.0.0-badafter3", {"min_healthy_time": 5}, "failing: version is broken"),
         ("3.0.0-slow30", {"healthy_deadline": 4}, "The new process did not answer"),
         ("3.0.0-deployfail", {}, "The deployment command exited with 3"),
-        ("3.0.0-deployhang", {"deploy_timeout": 6}, "was ended after 6 s"),
+        ("3.0.0-deployhang", {"deploy_timeout": 10}, "was ended after 10 s"),
     ],
     ids=["bad after a while", "too slow", "deployment fails", "deployment hangs"],
 )

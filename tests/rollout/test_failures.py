@@ -34,7 +34,7 @@ def check_first_put_back(drive: Drive, load: Load, version: str) -> None:
         ("3.0.0-badafter3", {"min_healthy_time": 5}, "failing: version is broken"),
         ("3.0.0-slow30", {"healthy_deadline": 4}, "The new process did not answer"),
         ("3.0.0-deployfail", {}, "Unable to locate package app=3.0.0-deployfail"),
-        ("3.0.0-deployhang", {"deploy_timeout": 6}, "was ended after 6 s"),
+        ("3.0.0-deployhang", {"deploy_timeout": 10}, "was ended after 10 s"),
     ],
     ids=["broken", "bad after a while", "too slow", "deployment fails", "deployment hangs"],
 )
