@@ -33,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     PENDING,
     RUNNING,
     Outcome,
+    PlannedHost,
     Record,
     budget_spent,
     outcomes_of,
@@ -106,6 +107,10 @@ class Deployment:
     def state(self) -> str:
         """The record's state, and interrupted where it says running without a living lock."""
         return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
+
+    def has_begun(self, planned: PlannedHost) -> bool:
+        """Whether the batch of a host has begun; never where the plan leaves it alone."""
+        return planned.batch is not None and planned.batch <= self.batch
 
     @property
     def red(self) -> list[str]:
@@ -232,7 +237,7 @@ def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[
     hosts = {
         planned.node: name
         for name, planned in found.record.hosts.items()
-        if name not in found.outcomes and planned.batch is not None and planned.batch <= found.batch
+        if name not in found.outcomes and found.has_begun(planned)
     }
     for node, there in read_versions(client, keys, hosts).items():
         status = there.status or {}

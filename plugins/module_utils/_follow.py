@@ -12,7 +12,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import Clie
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import Deployment, read_steps, require
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._log import key_name
-from ansible_collections.hitless.consul.plugins.module_utils._record import LEFT_OUT, PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._record import LEFT_OUT
 from ansible_collections.hitless.consul.plugins.module_utils._report import moment, plain, printable
 
 EVERY = 1.0
@@ -78,7 +78,7 @@ class Follower:
         for name, keys in by_name.items():
             lines += self._new_lines(f"run {name}", names.get(name, name), keys)
         for host, planned in hosts.items() if found.record.by_agents else ():
-            if host not in self._silent and _has_begun(planned, found.batch):
+            if host not in self._silent and planned.outcome != LEFT_OUT and found.has_begun(planned):
                 log = self._client.key_names(self._keys.agent_log(planned.node, self._id))
                 lines += self._new_lines(f"agent {host}", host, log)
                 # It has ended, and so has its log: not asked any more.
@@ -96,7 +96,3 @@ class Follower:
         if partial:
             self._partial[source] = partial
         return [f"{plain(host)} | {printable(line)}" for line in whole.splitlines()] if newline else []
-
-
-def _has_begun(planned: PlannedHost, batch: int) -> bool:
-    return planned.batch is not None and planned.batch <= batch and planned.outcome != LEFT_OUT

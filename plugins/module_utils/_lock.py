@@ -41,7 +41,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HitlessError,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, json_object
 
 TTL = 15
 """Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
@@ -79,11 +79,8 @@ class Holder:
     @classmethod
     def parse(cls, text: str) -> Holder:
         """The value of a lock; of one that is not ours (``consul lock`` writes none) what can be told."""
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = {"message": text[:200]}
-        if not isinstance(data, dict):
+        data = json_object(text)
+        if data is None:
             data = {"message": text[:200]}
         return cls(*(str(data.get(name) or "") for name in ("deployment", "holder", "since", "message", "origin")))
 

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._keys import json_object
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
@@ -157,7 +158,7 @@ class Outcome:
     @classmethod
     def from_json(cls, text: str, node: str) -> Outcome:
         """What a key holds; one that cannot be read counts as failed, since nothing is known to have gone well."""
-        data = _load(text)
+        data = json_object(text)
         if data is None or data.get("outcome") not in OUTCOMES:
             return cls(node, node, HOST_FAILED, error="Its outcome in Consul cannot be read.")
         return cls(
@@ -278,7 +279,7 @@ class Record:
     def from_json(cls, text: str, deployment: str, service: str) -> Record:
         """What a key holds; one that cannot be read is shown as failed, so that it hides no other."""
         unreadable = cls(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
-        data = _load(text)
+        data = json_object(text)
         if data is None or data.get("state") not in (RUNNING, *ENDED):
             return unreadable
         try:
@@ -424,11 +425,3 @@ def _steps_of(data: object) -> tuple[Mapping[str, str], ...]:
 
 def _dump(data: Mapping[str, Any]) -> str:
     return json.dumps(data, separators=(",", ":"))
-
-
-def _load(text: str) -> dict[str, Any] | None:
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return None
-    return data if isinstance(data, dict) else None

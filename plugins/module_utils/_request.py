@@ -31,7 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._health import SERF_HEALTH
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
 
 REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"
@@ -100,11 +100,8 @@ class Status:
 
     @classmethod
     def parse(cls, text: str, index: int) -> Status:
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = None
-        if not isinstance(data, dict):
+        data = json_object(text)
+        if data is None:
             return cls(index=index)
         steps = data.get("steps")
         return cls(

@@ -19,7 +19,7 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client, KVPair
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     CANCELLED,
     FAILED,
@@ -121,7 +121,7 @@ def find(client: Client, keys: Keys) -> Found:
     pair = client.key(keys.request, consistent=True)
     if pair is None or not pair.value.strip():
         return Found(pair, "", {})
-    data = _data(pair.value)
+    data = json_object(pair.value) or {}
     state = data.get("state", REQUESTED)
     return Found(pair, state if state in STATES else REQUESTED, data)
 
@@ -212,11 +212,3 @@ def _replace(client: Client, keys: Keys, found: Found, answer: Mapping[str, Any]
         if pair is not None and found.pair is not None and pair.index == found.pair.index:
             return client.set_key(keys.request, text, cas=pair.index)
         return False
-
-
-def _data(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}

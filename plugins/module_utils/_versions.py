@@ -9,7 +9,6 @@ same transaction as the host's outcome.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, json_object
 
 DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
 """Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
@@ -173,14 +172,10 @@ def changed_meanwhile(keys: Keys, there: NodeVersion, expected: str | None) -> H
 
 def _node_version(node: str, values: dict[str, tuple[str, int]]) -> NodeVersion:
     version, index = values.get("version", ("", 0))
-    try:
-        status = json.loads(values["status"][0]) if "status" in values else None
-    except ValueError:
-        status = None
     return NodeVersion(
         node,
         version=version.strip() or None,
         previous=values.get("previous", ("", 0))[0].strip() or None,
-        status=status if isinstance(status, dict) else None,
+        status=json_object(values["status"][0]) if "status" in values else None,
         index=index,
     )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from lab.agents import quote
 from lab.nodes import wait_until
 from tests.fleet import OLDEST
 from tests.rollout.drive import Drive, flat
+from tests.unit.http_server import HttpServer, Reply
 
 OLD, NEW = "1.0.0", "2.0.0"
 
@@ -48,25 +47,8 @@ def test_a_template_that_is_run_leaves_a_trace(drive: Drive, traces: Path) -> No
 @pytest.fixture
 def says(traces: Path) -> Iterator[str]:
     """The URL of an application that is not healthy and says a template."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = template(traces, "health-answer").encode()
-            self.send_response(503)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with HttpServer(Reply(503, template(traces, "health-answer"))) as server:
+        yield f"{server.url}/"
 
 
 def _marks(source: str) -> list[pytest.MarkDecorator]:

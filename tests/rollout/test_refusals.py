@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,6 +11,7 @@ from lab import Lab
 from lab.nodes import wait_until
 from tests.rollout.drive import VARIABLES, Drive, flat
 from tests.rollout.support import Ansible, Result
+from tests.unit.http_server import HttpServer, Reply
 
 FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",
@@ -54,23 +53,8 @@ def refused(ansible: Ansible, untouched: Lab) -> Drive:
 @pytest.fixture
 def no_consul() -> Iterator[str]:
     """The address of an HTTP server that is no Consul."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html>It works!</html>")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with HttpServer(Reply(body="<html>It works!</html>")) as server:
+        yield server.url
 
 
 def check_untouched(drive: Drive) -> None:
