@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lab import Lab
 from lab.request_log import RequestLog
-from tests.rollout.support import Ansible, install_collection
+from lab.testkit.ansible_run import Ansible, install_collection
 
 DRAIN = 1.0
 """Seconds."""

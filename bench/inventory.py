@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.binaries import consul_version, find_consul
-from tests import link_tree
+from lab.testkit import link_tree
 
 TXN_LIMIT = 64
 """Operations that Consul takes in one transaction; a node takes three."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Lab
-from tests.rollout.support import Ansible, install_collection
+from lab.testkit.ansible_run import Ansible, install_collection
 
 DRAIN = 1
 """Seconds; Ansible's own `pause`, which the hand-written playbook drains with, knows no shorter one."""

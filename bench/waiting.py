@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Lab
-from tests.rollout.support import Run
+from lab.testkit.ansible_run import Run
 
 from .runs import Runs
 

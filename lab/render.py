@@ -21,7 +21,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from tests import link_tree  # noqa: E402 - needs the path above
+from lab.testkit import link_tree  # noqa: E402 - needs the path above
 
 sys.path.insert(0, str(link_tree.make()))
 

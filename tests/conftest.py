@@ -19,7 +19,7 @@ sys.path.insert(0, str(TESTS.parent))
 
 from ansible.plugins.loader import init_plugin_loader  # noqa: E402
 
-from tests import link_tree  # noqa: E402 - needs the path above
+from lab.testkit import link_tree  # noqa: E402 - needs the path above
 
 # Ansible's own importer, and before anybody imports ansible_collections: a package that Python's importer has loaded
 # first has no file, and Ansible's plugin loaders then fail with it.

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lab.agents import Certificate, ConsulError, Http
+from lab import ConsulError, wait_until
+from lab.agents import Certificate, Http
 from lab.binaries import consul_version, find_consul
-from lab.fleet import wait_until
 
 PORTS = ("http", "server", "serf_lan", "dns")
 

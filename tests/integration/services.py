@@ -14,7 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from lab.fleet import wait_until
+from lab import wait_until
 from tests.integration.consul_agent import Server
 
 ENDS = ("1.8.7", None)

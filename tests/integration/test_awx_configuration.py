@@ -21,9 +21,9 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import OPTIONS
-from tests import awx_collection, link_tree
+from lab.testkit import awx_collection, link_tree
+from lab.testkit.ansible_run import BIN, environment
 from tests.awx_credential import inject
-from tests.rollout.support import BIN, environment
 
 EXAMPLE = link_tree.CHECKOUT / "examples" / "awx"
 PROJECT = link_tree.CHECKOUT / "examples" / "project"

@@ -23,8 +23,8 @@ from lab.binaries import find_consul_template, find_tool
 from lab.render import balancer as render
 from lab.render import render as render_template
 from lab.render import role_variables
+from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server, free_ports
-from tests.unit.http_server import HttpServer, Reply
 
 ADDRESS = "127.0.35.2"
 SERVICES: list[dict[str, Any]] = [

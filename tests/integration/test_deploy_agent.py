@@ -29,11 +29,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._request import (
     Status,
     read_agent_log,
 )
+from lab import wait_until
 from lab.deploy_agent import PROGRAM
-from lab.fleet import wait_until
+from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
-from tests.unit.http_server import HttpServer, Reply
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"

@@ -20,7 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import Outc
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version, record_version
 from ansible_collections.hitless.consul.plugins.modules import deployment, deployment_info
-from lab.fleet import wait_until
+from lab import wait_until
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 

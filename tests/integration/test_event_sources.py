@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils import _event_sourc
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from lab.agents import Authority
 from lab.binaries import find_tool
-from tests import link_tree
+from lab.testkit import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services, started

@@ -11,10 +11,10 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
 from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances
 from ansible_collections.hitless.consul.plugins.modules import health_wait
-from lab.fleet import wait_until
+from lab import wait_until
+from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, started
-from tests.unit.http_server import HttpServer, Reply
 
 pytestmark = pytest.mark.oldest
 

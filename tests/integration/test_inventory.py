@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lab.agents import Authority
-from tests import link_tree
+from lab.testkit import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 

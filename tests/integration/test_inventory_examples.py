@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests import link_tree
+from lab.testkit import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.test_inventory import plain

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import ConsulError, Lab, LabError, wait_until
-from tests import link_tree
+from lab.testkit import link_tree
 
 
 def traffic_without(lab: Lab, address: str) -> bool:

@@ -21,13 +21,13 @@ from ansible_collections.hitless.consul.plugins.module_utils import _lock as loc
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from lab import wait_until
 from lab.agents import Authority
 from lab.binaries import find_tool
-from lab.fleet import wait_until
-from tests import link_tree
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import Ansible, Run
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server, alive, cluster, end, processes
-from tests.rollout.support import Ansible, Run
 
 ANNA = lock.Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2")
 BEN = lock.Holder("20261123T142301Z-1.4.3-9c01", "ben@deploy2", "2026-11-23T14:23:01Z", "web 1.4.3")

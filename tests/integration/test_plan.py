@@ -17,10 +17,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.modules import plan
-from tests import link_tree
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import Ansible
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.rollout.support import Ansible
 
 pytestmark = pytest.mark.oldest
 

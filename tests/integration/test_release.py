@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import link_tree
+from lab.testkit import link_tree
 
 pytestmark = pytest.mark.slow
 

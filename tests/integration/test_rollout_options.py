@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests import link_tree
-from tests.rollout.support import Ansible, Result
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import Ansible, Result
 
 pytestmark = pytest.mark.oldest
 

@@ -19,10 +19,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rotation import Turn
 from ansible_collections.hitless.consul.plugins.modules import bring_back, reach, rescue, take_out
-from lab.fleet import wait_until
+from lab import wait_until
+from tests.http_server import HttpServer, Reply, nobody
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, started
-from tests.unit.http_server import HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 

@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 from lab import Lab
+from lab.testkit.ansible_run import BIN, Ansible, Run, environment
 from tests.awx_credential import inject
-from tests.rollout.support import BIN, Ansible, Run, environment
 
 EXAMPLES = Path("ansible_collections/hitless/consul/examples")
 ADDRESS = "https://awx.example.com"

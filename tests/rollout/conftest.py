@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from tests.rollout import support
+from lab.testkit.ansible_run import Ansible, install_collection
 from tests.rollout.drive import VARIABLES, Drive
 
 
 @pytest.fixture(scope="session")
 def collection() -> Path:
     """The collections path that holds the artifact built from this checkout, and nothing else."""
-    return support.install_collection()
+    return install_collection()
 
 
 @pytest.fixture
-def ansible(collection: Path, tmp_path: Path) -> Iterator[support.Ansible]:
+def ansible(collection: Path, tmp_path: Path) -> Iterator[Ansible]:
     """Ansible's commands as a user runs them: ``ansible.playbook("site.yml", "-e", "x=1").recap["host"]["ok"]``."""
     # Short: ssh keeps the sockets of its connections in there, whose paths Unix limits to 108 bytes.
     with tempfile.TemporaryDirectory(prefix="home", ignore_cleanup_errors=True) as home:
-        yield support.Ansible(collection, Path(home), tmp_path / "logs")
+        yield Ansible(collection, Path(home), tmp_path / "logs")
 
 
 @pytest.fixture
-def drive(ansible: support.Ansible, fleet: Lab) -> Drive:
+def drive(ansible: Ansible, fleet: Lab) -> Drive:
     """The collection's playbooks on the lab of the file, which is as it began."""
     fleet.write_inventory(VARIABLES)
     return Drive(ansible, fleet)

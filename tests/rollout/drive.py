@@ -11,7 +11,7 @@ from typing import Any
 
 from lab import ConsulError, Lab, Report
 from lab.load import LoadGenerator
-from tests.rollout.support import Ansible, Result, Run
+from lab.testkit.ansible_run import Ansible, Result, Run
 
 DRAIN = 1.0
 # The checks of the lab run each second, and HAProxy follows Consul within 0.2 s.

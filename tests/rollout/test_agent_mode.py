@@ -10,12 +10,10 @@ from itertools import pairwise
 
 import pytest
 
-from lab import Lab
-from lab.agents import ConsulError
-from lab.nodes import VM, wait_until
+from lab import VM, ConsulError, Lab, wait_until
+from lab.testkit.ansible_run import Run
 from tests.fleet import CONSUL, reset
 from tests.rollout.drive import VARIABLES, Drive, Load, flat
-from tests.rollout.support import Run
 
 OLD, NEW = "1.0.0", "2.0.0"
 ALL = {"web1", "web2", "web3", "web4"}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.nodes import wait_until
-from tests.rollout.support import Ansible, Result
+from lab import wait_until
+from lab.testkit.ansible_run import Ansible, Result
 
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
 TAGS_DATA = CORE >= (2, 19)

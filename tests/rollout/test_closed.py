@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from lab import Lab
-from lab.nodes import wait_until
+from lab import Lab, wait_until
+from lab.testkit.ansible_run import CHECKOUT, Result
 from tests.fleet import CONSUL
 from tests.rollout.drive import Drive, Load, flat
 from tests.rollout.secrets import ProcessWatch, files_with, shows
-from tests.rollout.support import CHECKOUT, Result
 from tests.rollout.test_leader import can_lose_one, kill_leader
 
 OLD, NEW = "1.0.0", "2.0.0-deployslow2"

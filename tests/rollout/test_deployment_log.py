@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lab import Lab
+from lab.testkit.ansible_run import Result
 from tests.fleet import CONSUL
 from tests.rollout.drive import Drive
-from tests.rollout.support import Result
 
 SECRET = "5ecret-of-the-deployment"
 TASKS = f"""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.testkit.ansible_run import Result
 from tests.rollout.drive import Drive, Load, flat
-from tests.rollout.support import Result
 
 OLD = "1.0.0"
 ALL = {"web1", "web2", "web3", "web4", "web5"}

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from lab import Lab
+from lab import Lab, wait_until
 from lab.agents import quote
-from lab.nodes import wait_until
 from tests.fleet import OLDEST
+from tests.http_server import HttpServer, Reply
 from tests.rollout.drive import Drive, flat
-from tests.unit.http_server import HttpServer, Reply
 
 OLD, NEW = "1.0.0", "2.0.0"
 

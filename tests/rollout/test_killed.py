@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lab.nodes import wait_until
+from lab import wait_until
+from lab.testkit.ansible_run import Run
 from tests.rollout.drive import Drive, Load
-from tests.rollout.support import Run
 
 OLD = "1.0.0"
 NEW = "2.0.0-deployslow2-slow2"

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab import ConsulError, Lab
-from lab.nodes import Server, wait_until
+from lab import ConsulError, Lab, Server, wait_until
 from tests.fleet import CONSUL
 from tests.rollout.drive import Drive, Load
 

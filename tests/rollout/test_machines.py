@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lab import VM, Lab, wait_until
+from lab.testkit.ansible_run import CHECKOUT, Ansible, Result
 from tests.fleet import CONSUL
 from tests.rollout.drive import Load
-from tests.rollout.support import CHECKOUT, Ansible, Result
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
+from lab.testkit.ansible_run import CHECKOUT
 from tests.rollout.drive import Drive, Load
-from tests.rollout.support import CHECKOUT
 
 SYSTEMD = "ansible.builtin.systemd_service: {name: web, state: restarted}"
 RESTART = 'ansible.builtin.command: "{{ lab_vm_dir }}/deploy 1.0.0-slow2"'

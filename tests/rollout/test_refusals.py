@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lab import Lab
-from lab.nodes import wait_until
+from lab import Lab, wait_until
+from lab.testkit.ansible_run import Ansible, Result
+from tests.http_server import HttpServer, Reply
 from tests.rollout.drive import VARIABLES, Drive, flat
-from tests.rollout.support import Ansible, Result
-from tests.unit.http_server import HttpServer, Reply
 
 FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lab.nodes import wait_until
+from lab import wait_until
+from lab.testkit.ansible_run import Result
 from tests.rollout.drive import Drive, flat
-from tests.rollout.support import Result
 
 pytestmark = pytest.mark.slow
 """The main path is in test_rollout.py, where there is a lab for it already."""

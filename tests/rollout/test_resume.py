@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from lab.nodes import wait_until
+from lab import wait_until
 from tests.rollout.drive import Drive, Load, flat
 
 OLD = "1.0.0"

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.nodes import wait_until
-from tests.link_tree import CHECKOUT
+from lab import wait_until
+from lab.testkit.ansible_run import Ansible, Run, environment
+from lab.testkit.link_tree import CHECKOUT
 from tests.rollout.drive import VARIABLES, Drive, Load
-from tests.rollout.support import Ansible, Run, environment
 
 EDA = CHECKOUT / ".venv-eda" / "bin"
 RULEBOOKS = sorted((CHECKOUT / "extensions" / "eda" / "rulebooks").glob("*.yml"))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from lab import Lab
-from tests.rollout.support import Ansible, Result
+from lab.testkit.ansible_run import Ansible, Result
 
 VARIABLES = {
     "rollout_health_url": "http://{{ consul_address }}:8080/health",

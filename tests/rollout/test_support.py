@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.testkit.ansible_run import Ansible
 from tests.rollout.secrets import ProcessWatch, files_with, shows
-from tests.rollout.support import Ansible
 
 PLAY = """
 - hosts: all

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
+from lab.testkit.ansible_run import CHECKOUT, Ansible, Result
 from tests.rollout.drive import Load
-from tests.rollout.support import CHECKOUT, Ansible, Result
 
 pytestmark = pytest.mark.oldest
 

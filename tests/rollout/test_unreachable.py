@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.nodes import wait_until
+from lab import wait_until
+from lab.testkit.ansible_run import Result
 from tests.rollout.drive import Drive, Load, flat
-from tests.rollout.support import Result
 
 OLD = "1.0.0"
 NEW = "2.0.0-deployslow2"

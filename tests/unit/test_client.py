@@ -31,7 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     DeadlineExceeded,
     LockLost,
 )
-from tests.unit.http_server import Asked, HttpServer, Reply, nobody
+from tests.http_server import Asked, HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 

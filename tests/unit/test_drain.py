@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from tests.unit.http_server import HttpServer, Reply, nobody
+from tests.http_server import HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 

@@ -12,7 +12,7 @@ import yaml
 
 from ansible_collections.hitless.consul.plugins.module_utils import _event_source as source
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from tests import link_tree
+from lab.testkit import link_tree
 from tests.unit.test_plugin_files import HEADER
 
 EDA = link_tree.COLLECTIONS / "ansible_collections" / "hitless" / "consul" / "extensions" / "eda"

@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HostLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._host import _CANDIDATES, Host, HostTransport
-from tests.unit.http_server import HttpServer, Reply, nobody
+from tests.http_server import HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 

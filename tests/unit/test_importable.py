@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import link_tree
+from lab.testkit import link_tree
 
 COLLECTION = link_tree.COLLECTIONS / "ansible_collections" / "hitless" / "consul"
 SOURCES = sorted(path.name for path in (link_tree.CHECKOUT / "extensions/eda/plugins/event_source").glob("*.py"))

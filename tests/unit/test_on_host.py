@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._on_host import command, probe
-from tests.unit.http_server import Asked, HttpServer, Reply, nobody
+from tests.http_server import Asked, HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import link_tree
+from lab.testkit import link_tree
 
 PLUGINS = link_tree.CHECKOUT / "plugins"
 BIN = Path(sys.executable).parent

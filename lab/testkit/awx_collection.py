@@ -1,6 +1,10 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The collection ``awx.awx``, for its argument specs: it comes inside the package ``ansible``.
 
-``python -m tests.awx_collection`` fetches it into the user's cache, which takes seconds; ``scripts/setup`` does so.
+``python -m lab.testkit.awx_collection`` fetches it into the user's cache within seconds; ``scripts/setup`` does so.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from lab.binaries import cache
+from ..binaries import cache
 
 PACKAGE = "ansible==11.0.0"
 _INSIDE = "ansible_collections/awx/awx/"

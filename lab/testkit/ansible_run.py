@@ -1,4 +1,8 @@
-"""Run Ansible as a user would: the installed collection, a clean HOME, nothing of the tester's environment."""
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run Ansible as a user would: the installed collection, a clean HOME, nothing of this shell's environment."""
 
 from __future__ import annotations
 
@@ -13,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-# The tests run with the Ansible of the Python they run in: that is how a column (oldest, newest) is chosen.
+from .link_tree import CHECKOUT
+
+# It runs the Ansible of the Python that it runs in: that is how the tests choose a column (oldest, newest).
 BIN = Path(sys.executable).parent
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RECAP_LINE = re.compile(r"^(?P<host>\S+)\s+: (?P<counts>ok=\d+ .*)$", re.MULTILINE)

@@ -1,4 +1,8 @@
-"""Make the checkout importable as ``ansible_collections.hitless.consul`` for tests and type checks.
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make the checkout importable as ``ansible_collections.hitless.consul`` for the lab, for tests and type checks.
 
 ``.cache/collections`` gets a folder of that name with one link for each part of the collection. The folder itself is
 real: a link to the checkout would contain itself.
@@ -9,7 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 COLLECTIONS = CHECKOUT / ".cache" / "collections"
 PARTS = ("extensions", "galaxy.yml", "meta", "playbooks", "plugins", "roles")
 

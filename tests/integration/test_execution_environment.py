@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import link_tree
-from tests.rollout.support import BIN, install_collection
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import BIN, install_collection
 
 BUILDER = BIN / "ansible-builder"
 DEFINITION = link_tree.CHECKOUT / "execution-environment.yml"

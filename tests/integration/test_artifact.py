@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import link_tree
-from tests.rollout.support import install_collection
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import install_collection
 
 NEEDED = {
     *("LICENSE", "MANIFEST.json", "FILES.json", "README.md", "bindep.txt", "execution-environment.yml"),
