@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from .agents import ConsulError, LabError
 from .balancer import Balancer
 from .binaries import BinaryError, find_consul
+from .errors import ConsulError, LabError
 from .fleet import Lab
 from .load import LoadGenerator, Report, Row
-from .nodes import VM, Deploy, Node, Server, wait_until
+from .nodes import Node, Server
+from .vm import VM, Deploy
+from .waiting import wait_until
 
 __all__ = [
     "VM",

@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .agents import ConsulError, LabError
 from .balancer import METHODS
 from .binaries import BinaryError, build_consul, fetch_consul, fetch_consul_template
 from .demo import main as demo
+from .errors import ConsulError, LabError
 from .fleet import Lab
-from .nodes import APP_PORT, VM
+from .network import APP_PORT
+from .vm import VM
 
 # What makes the lab pleasant to play with: its load balancer follows Consul within 0.2 s, so short times do.
 PLAY_VARIABLES = {

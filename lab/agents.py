@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import subprocess
@@ -16,22 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .errors import ConsulError, LabError
+from .network import DNS_PORT, HTTP_PORT, HTTPS_PORT
+
 DATACENTER = "dc1"
-HTTP_PORT = 8500
-HTTPS_PORT = 8501
-DNS_PORT = 8600
-
-
-class LabError(Exception):
-    """The lab cannot do what was asked; the text says what is wrong and what to do."""
-
-
-class ConsulError(Exception):
-    """Consul answered with an error: `status` (0: no answer at all) and its words."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -121,6 +110,16 @@ class Http:
             return json.loads(content)
         except ValueError:
             return content
+
+    def kv(self, key: str) -> str | None:
+        """The text of a key, None when there is no such key."""
+        try:
+            entry = self.call("GET", f"kv/{urllib.parse.quote(key)}?consistent")[0]
+        except ConsulError as error:
+            if error.status == 404:
+                return None
+            raise
+        return base64.b64decode(entry["Value"] or "").decode()
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .agents import DNS_PORT, LabError
 from .binaries import find_consul_template, find_tool
+from .errors import LabError
+from .network import CONTROLLER, DNS_PORT, FRONTEND_PORT, STATS_PORT
+from .nodes import Node
 
-if TYPE_CHECKING:
-    from .fleet import Lab
-
-FRONTEND_PORT = 8000
-STATS_PORT = 8404
 SLOTS = 50
 METHODS = ("haproxy-dns", "haproxy-template", "nginx-template")
 
@@ -28,14 +25,18 @@ METHODS = ("haproxy-dns", "haproxy-template", "nginx-template")
 class Balancer:
     """HAProxy or nginx, and consul-template where it follows by that."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.method = lab.settings.balancer
+    def __init__(self, node: Node) -> None:
+        """On the machine `node`, whose agent it follows; it listens at the controller's address."""
+        self._node = node
+        self._units = node.site.units
+        self._settings = node.site.settings
+        self._address = node.site.address(CONTROLLER)
+        self.method = self._settings.balancer
         self.kind, _, self._follows = self.method.partition("-")
-        self.folder = lab.load_balancer.directory
+        self.folder = node.directory
         self.log = self.folder / f"{self.kind}.log"
-        self.url = f"http://{lab.controller.address}:{FRONTEND_PORT}"
-        self.stats_url = f"http://{lab.controller.address}:{STATS_PORT}/"
+        self.url = f"http://{self._address}:{FRONTEND_PORT}"
+        self.stats_url = f"http://{self._address}:{STATS_PORT}/"
         self.config = self.folder / ("haproxy.cfg" if self.kind == "haproxy" else "nginx.conf")
 
     @property
@@ -45,17 +46,16 @@ class Balancer:
 
     def role_variables(self) -> dict[str, Any]:
         """What the role is told."""
-        lab = self.lab
         variables: dict[str, Any] = {
             "method": self.method,
-            "services": [{"name": lab.settings.service}],
-            "bind": [f"{lab.controller.address}:{FRONTEND_PORT}"],
-            "stats": f"{lab.controller.address}:{STATS_PORT}",
+            "services": [{"name": self._settings.service}],
+            "bind": [f"{self._address}:{FRONTEND_PORT}"],
+            "stats": f"{self._address}:{STATS_PORT}",
             "slots": SLOTS,
-            "retries": lab.settings.haproxy_retries,
-            "dns": f"{lab.load_balancer.address}:{DNS_PORT}",
-            "consul_url": lab.load_balancer.agent_url,
-            "token": lab.settings.tokens.get("dns", ""),
+            "retries": self._settings.haproxy_retries,
+            "dns": f"{self._node.address}:{DNS_PORT}",
+            "consul_url": self._node.agent_url,
+            "token": self._node.site.token("dns"),
             "run": "foreground",
             "directory": str(self.folder),
             "program": str(find_tool(self.kind, self.kind)),
@@ -66,7 +66,7 @@ class Balancer:
         if self.kind == "nginx":
             # nginx's workers would drop to nobody, who cannot enter a lab's folder.
             variables["extra_global"] = ["user root;"] if Path("/proc/self").stat().st_uid == 0 else []
-        certificate = lab.node_certificate(lab.load_balancer)
+        certificate = self._node.certificate
         if certificate is not None:
             names = (certificate.ca, certificate.certificate, certificate.key)
             variables |= dict(zip(("ca_path", "client_cert", "client_key"), map(str, names), strict=True))
@@ -89,19 +89,19 @@ class Balancer:
         """Start it, and what keeps it current."""
         if self.by_template:
             self.start_following()
-        self.lab.start_unit("balancer", [str(self.folder / "run")], self.log)
+        self._units.start("balancer", [str(self.folder / "run")], self.log)
 
     def start_following(self) -> None:
         """Start consul-template."""
-        self.lab.start_unit("consul-template", [str(self.folder / "follow")], self.folder / "consul-template.log")
+        self._units.start("consul-template", [str(self.folder / "follow")], self.folder / "consul-template.log")
 
     def kill_following(self) -> None:
         """kill -9 of consul-template."""
-        self.lab.stop_unit("consul-template", signal.SIGKILL)
+        self._units.stop("consul-template", signal.SIGKILL)
 
     def stop(self) -> None:
         """Stop it at once."""
-        self.lab.stop_unit("balancer", signal.SIGTERM)
+        self._units.stop("balancer", signal.SIGTERM)
 
     def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the role's balancer.py as a person would."""
@@ -138,12 +138,12 @@ class Balancer:
         lines = self.command("show stat").splitlines()
         names = lines[0].lstrip("# ").split(",")
         rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
-        service = self.lab.settings.service
+        service = self._settings.service
         servers = [row for row in rows if row["pxname"] == service and row["svname"] not in ("FRONTEND", "BACKEND")]
         return sorted(row["addr"] for row in servers if row["status"].startswith("UP"))
 
     def _nginx_servers(self) -> list[str]:
-        if not self.lab.unit_runs("balancer"):
+        if not self._units.runs("balancer"):
             return []
         words = [line.split() for line in self.config.read_text(encoding="utf-8").splitlines()]
         return sorted(line[1] for line in words if line[:1] == ["server"] and len(line) > 2 and line[-1] != "down;")

@@ -13,48 +13,38 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .nodes import VM
+from .nodes import Node
 
 PROGRAM = Path(__file__).resolve().parent.parent / "roles" / "deploy_agent" / "files" / "hitless_deploy"
-
-
-def policy(node: str, service: str) -> str:
-    """What docs/agent-mode.md gives the token of a machine's deploy agent, and no more."""
-    return (
-        f'key_prefix "nodes/{node}/" {{ policy = "write" }} key "deploy/{service}/lock" {{ policy = "read" }} '
-        f'service "{service}" {{ policy = "write" }} node "{node}" {{ policy = "read" }}'
-    )
 
 
 class DeployAgent:
     """Of one VM."""
 
-    def __init__(self, vm: VM) -> None:
-        self.vm = vm
-        self.config = vm.directory / "deploy-agent.json"
-        self.state = vm.directory / "deploy-agent"
-        self.log = vm.directory / "deploy-agent.log"
-        self._unit = f"{vm.name}.deploy-agent"
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.config = node.directory / "deploy-agent.json"
+        self.state = node.directory / "deploy-agent"
+        self.log = node.directory / "deploy-agent.log"
+        self._token_file = node.directory / "deploy-agent.token"
+        self._unit = f"{node.name}.deploy-agent"
 
     def configure(self, **settings: Any) -> None:
         """Write its configuration; `settings` replace the lab's own."""
-        vm, lab = self.vm, self.vm.lab
-        token_file = None
-        token = lab.settings.tokens.get(f"deploy-{vm.name}", "")
+        node = self._node
+        token = node.site.token(f"deploy-{node.name}")
         if token:
-            token_file = vm.directory / "deploy-agent.token"
-            token_file.write_text(token, encoding="utf-8")
-        certificate = lab.node_certificate(vm)
+            self._token_file.write_text(token, encoding="utf-8")
+        certificate = node.certificate
         values = {
-            "service": lab.settings.service,
-            "node": vm.name,
-            "command": [str(vm.directory / "deploy")],
-            "url": vm.agent_url,
+            "service": node.site.settings.service,
+            "node": node.name,
+            "command": [str(node.directory / "deploy")],
+            "url": node.agent_url,
             "state_directory": str(self.state),
-            "token_file": token_file and str(token_file),
+            "token_file": str(self._token_file) if token else None,
             "ca_path": certificate and str(certificate.ca),
             "client_cert": certificate and str(certificate.certificate),
             "client_key": certificate and str(certificate.key),
@@ -65,26 +55,26 @@ class DeployAgent:
     def start(self) -> None:
         """Start it, as systemd would at boot."""
         program = [sys.executable, "-I", str(PROGRAM)]
-        if self.vm.lab.settings.agent == "consul":
-            lab = self.vm.lab
-            key = f"nodes/{self.vm.name}/deployment/{lab.settings.service}/new"
-            asked = ["-shell=false", f"-http-addr={self.vm.agent_url}", "-type=key", f"-key={key}"]
-            watch = [lab.settings.consul, "watch", *asked]
-            if (self.vm.directory / "deploy-agent.token").exists():
-                watch.append(f"-token-file={self.vm.directory / 'deploy-agent.token'}")
+        node, settings = self._node, self._node.site.settings
+        if settings.agent == "consul":
+            key = f"nodes/{node.name}/deployment/{settings.service}/new"
+            asked = ["-shell=false", f"-http-addr={node.agent_url}", "-type=key", f"-key={key}"]
+            watch = [settings.consul, "watch", *asked]
+            if self._token_file.exists():
+                watch.append(f"-token-file={self._token_file}")
             argv = [*watch, *program, "run", str(self.config)]
         else:
             argv = [*program, "watch", str(self.config)]
-        self.vm.lab.start_unit(self._unit, argv, self.log)
+        node.site.units.start(self._unit, argv, self.log)
 
     def runs(self) -> bool:
         """Whether its unit is there."""
-        return self.vm.lab.unit_runs(self._unit)
+        return self._node.site.units.runs(self._unit)
 
     def stop(self) -> None:
         """kill -9 of all that belongs to it but the deployment command, as the unit's end would not do better."""
         if self.runs():
-            self.vm.lab.stop_unit(self._unit, signal.SIGKILL)
+            self._node.site.units.stop(self._unit, signal.SIGKILL)
         for pid in self.processes("run", "watch"):
             _kill(pid)
 

@@ -2,69 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet on one machine: virtual machines on loopback addresses, Consul servers, a load balancer.
-
-Addresses of lab number N: servers 127.0.N.1 to .3, the load balancer's machine .4, the controller's .5, VMs from .11.
-"""
+"""A fleet on one machine: virtual machines on loopback addresses, Consul servers, a load balancer."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import deploy, inventory
-from .agents import Authority, Certificate, ConsulError, Http, LabError, quote
+from . import acl, inventory, roles, ssh
+from .agents import Certificate, Http, quote
 from .balancer import METHODS, SLOTS, Balancer
 from .binaries import BinaryError, consul_version, find_consul, find_consul_template, find_tool
-from .deploy_agent import policy as deploy_agent_policy
+from .errors import ConsulError, LabError
 from .load import LoadGenerator
-from .network import take_network
-from .nodes import APP_PORT, SSH_PORT, VM, LoadBalancerNode, Node, Server, wait_until
-from .supervisor import SOCKET_NAME
-
-HERE = Path(__file__).resolve().parent
-
-
-@dataclass
-class Settings:
-    """What a lab was asked to be, and what it became; kept in lab.json, so that another process can use the lab."""
-
-    directory: str
-    network: int
-    service: str
-    version: str
-    servers: int
-    ssh: bool
-    acl: bool
-    tls: bool
-    haproxy_retries: bool
-    balancer: str
-    check_interval: str
-    check_timeout: str
-    deregister_after: str | None
-    version_meta: bool
-    tags: list[str]
-    agent: str
-    consul: str
-    consul_version: str
-    inventory_variables: dict[str, Any] = field(default_factory=dict)
-    vms: list[int] = field(default_factory=list)
-    tokens: dict[str, str] = field(default_factory=dict)  # per node name; "management", "dns"
+from .network import APP_PORT, take_network
+from .nodes import Controller, LoadBalancerNode, Node, Server, leader
+from .settings import Settings
+from .site import Site, make_directory
+from .units import start_supervisor
+from .vm import VM
+from .waiting import wait_until
 
 
 class Lab:
@@ -78,8 +43,7 @@ class Lab:
     which it ends by itself. check_interval, check_timeout, deregister_after: of the service's HTTP check.
     version_meta: the service's meta tells the first version. tags: of the service.
     agent: "" for none, or how the deploy agent of each VM watches: "watch" (itself) or "consul" (by `consul watch`).
-    inventory_variables: for every VM,
-    beside what is needed. keep: leave the directory for a look.
+    inventory_variables: for every VM, beside what is needed. keep: leave the directory for a look.
     detached: it outlives this process (until stop() or the lifetime). state_file: removed when the lab ends.
     """
 
@@ -150,26 +114,21 @@ class Lab:
     def _setup(self, settings: Settings) -> None:
         """Build the objects that `settings` describe."""
         self.settings = settings
-        self.directory = Path(settings.directory)
-        network = f"127.0.{settings.network}"
-        self.servers = [Server(self, f"server{n}", f"{network}.{n}") for n in range(1, settings.servers + 1)]
-        self.load_balancer = LoadBalancerNode(self, "lb", f"{network}.4")
-        self.controller = Node(self, "controller", f"{network}.5")
-        self.vms = [VM(self, number) for number in settings.vms]
-        self.balancer = Balancer(self)
+        self._site = site = Site(settings)
+        self.directory = site.directory
+        self.servers = [Server(site, number) for number in range(1, settings.servers + 1)]
+        self.load_balancer = LoadBalancerNode(site)
+        self.controller = Controller(site)
+        self.vms = [VM(site, number) for number in settings.vms]
+        self.balancer = Balancer(self.load_balancer)
         self.url = self.controller.agent_url
         self.frontend = self.balancer.url
 
     @classmethod
     def attach(cls, directory: str | Path) -> Lab:
         """The lab that runs in `directory`, started by another process; LabError when none does."""
-        file = Path(directory) / "lab.json"
-        try:
-            settings = Settings(**json.loads(file.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise LabError(f"no lab runs in {directory}") from error
         lab = cls()
-        lab._setup(settings)
+        lab._setup(Settings.load(directory))
         lab.units()
         return lab
 
@@ -178,23 +137,21 @@ class Lab:
     def start(self) -> None:
         """Start everything; returns when all instances are passing and the load balancer serves them all."""
         try:
-            consul = find_consul(self._wanted_consul)
-            find_tool(self.balancer.kind, self.balancer.kind)
-            if self.balancer.by_template:
-                find_consul_template()
-            if self.settings.ssh:
-                find_tool("sshd", "openssh-server")
-                find_tool("ssh-keygen", "openssh-client")
-            if self.settings.tls:
-                find_tool("openssl", "openssl")
+            consul = self._find_programs()
         except BinaryError as error:
             raise LabError(str(error)) from error
         lock, network = take_network(self.settings.tls, self.settings.vms)
         with lock:
-            directory = self._make_directory()
-            found = {"directory": directory, "network": network, "consul": str(consul)}
-            self._setup(Settings(**{**asdict(self.settings), **found, "consul_version": consul_version(consul)}))
-            self._start_supervisor(lock)
+            known = replace(self.settings, network=network, consul=str(consul), consul_version=consul_version(consul))
+            self._setup(replace(known, directory=make_directory(known.directory)))
+            self._supervisor = start_supervisor(
+                self.directory,
+                lifetime=self._lifetime,
+                detached=self._detached,
+                keep=self._keep,
+                remove=[] if self._state_file is None else [str(self._state_file)],
+                lock=lock,
+            )
         try:
             self._start_fleet()
         except BaseException:
@@ -202,94 +159,42 @@ class Lab:
             self.stop()
             raise
 
-    def _make_directory(self) -> str:
-        wanted = self.settings.directory
-        if not wanted:
-            return tempfile.mkdtemp(prefix="hitless-lab-", dir="/tmp")
-        path = Path(wanted)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise LabError(f"{wanted} is not empty: a lab removes its directory at the end, so it must start with none")
-        if len(wanted) > 80:
-            raise LabError(f"{wanted} is too long a path for Unix sockets: take one below 80 characters")
-        return wanted
-
-    def _start_supervisor(self, lock: socket.socket) -> None:
-        settings = {
-            "directory": str(self.directory),
-            "lifetime": self._lifetime,
-            "owner": None if self._detached else os.getpid(),
-            "keep": self._keep,
-            "remove": [] if self._state_file is None else [str(self._state_file)],
-        }
-        with (self.directory / "supervisor.log").open("wb") as log:
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", str(HERE / "supervisor.py"), json.dumps(settings)],
-                stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[lock.fileno()],  # it holds the network as long as it lives
-            )
-        assert self._supervisor.stdout is not None
-        ready = self._supervisor.stdout.readline()
-        self._supervisor.stdout.close()
-        if ready != b"ready\n":
-            raise LabError(f"the supervisor did not start: {(self.directory / 'supervisor.log').read_text()}")
+    def _find_programs(self) -> Path:
+        """Consul; BinaryError names the program that is missing."""
+        find_tool(self.balancer.kind, self.balancer.kind)
+        if self.balancer.by_template:
+            find_consul_template()
+        if self.settings.ssh:
+            find_tool("sshd", "openssh-server")
+            find_tool("ssh-keygen", "openssh-client")
+        if self.settings.tls:
+            find_tool("openssl", "openssl")
+        return find_consul(self._wanted_consul)
 
     def _start_fleet(self) -> None:
         if self.settings.ssh:
-            self._prepare_ssh()
+            ssh.prepare(self.directory / "ssh")
         for server in self.servers:
             server.configure()
             server.start_agent(wait=False)
         if self.settings.acl:
-            self._bootstrap_acl()
+            acl.bootstrap(self._site, self.servers, [vm.name for vm in self.vms])
         nodes: list[Node] = [self.load_balancer, self.controller, *self.vms]
         for node in nodes:
             node.configure()
-        self._render([*self.vms], balancer=True)
+        roles.render(self.directory, self.vms, self.balancer)
         for node in nodes:
             node.start_agent(wait=False)
         self.balancer.start()
         for vm in self.vms:
-            vm.start_app(self.settings.version)
-            if self.settings.ssh:
-                vm.start_sshd(wait=False)
-            if self.settings.agent:
-                vm.deploy_agent.start()
-        self.write_inventory()
-        self._save()
+            vm.start(self.settings.version)
+        self._write()
         for node in [*self.servers, *nodes]:
             node.wait_agent()
         if self.settings.ssh:
-            self._write_known_hosts()
             for vm in self.vms:
                 vm.wait_sshd()
         self.wait_passing()
-
-    def _render(self, vms: Sequence[VM], balancer: bool = False) -> None:
-        """Write what the roles write: the VMs' services, and the load balancer."""
-        requests: list[dict[str, Any]] = [{"role": "consul_service", "variables": vm.role_variables()} for vm in vms]
-        if balancer:
-            variables, files = self.balancer.role_variables(), self.balancer.files()
-            requests.append({"role": "consul_load_balancer", "variables": variables, "files": files})
-        # What the user keeps in an ansible.cfg is not the lab's.
-        config = self.directory / "ansible.cfg"
-        config.write_text("[defaults]\n", encoding="utf-8")
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(self.directory / "ansible")}
-        command = [sys.executable, str(HERE / "render.py")]
-        done = subprocess.run(
-            command,
-            env=environment,
-            input=json.dumps(requests),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LabError(f"the roles' templates could not be rendered:\n{done.stderr}")
 
     def wait_passing(self, count: int | None = None) -> None:
         """Return when `count` instances (all) get traffic and are passing, by a check of the process that runs now."""
@@ -309,7 +214,7 @@ class Lab:
     def stop(self) -> None:
         """End every process and remove the directory; harmless when it has ended already."""
         with contextlib.suppress(OSError, RuntimeError):
-            self.ask({"op": "end"})
+            self._site.units.end()
         if self._supervisor is not None:
             if self._supervisor.stdin is not None:
                 self._supervisor.stdin.close()
@@ -320,7 +225,7 @@ class Lab:
 
     def set_lifetime(self, seconds: float) -> None:
         """It ends by itself that many seconds from now."""
-        self.ask({"op": "lifetime", "seconds": seconds})
+        self._site.units.set_lifetime(seconds)
 
     def __enter__(self) -> Lab:
         self.start()
@@ -331,98 +236,60 @@ class Lab:
     ) -> None:
         self.stop()
 
-    def _save(self) -> None:
-        text = json.dumps(asdict(self.settings), indent=2)
-        temporary = self.directory / "lab.json.new"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(self.directory / "lab.json")
+    def _write(self) -> None:
+        """Write anew what names the VMs: inventories, known hosts, the settings."""
+        self.settings.vms = [vm.number for vm in self.vms]
+        if self.settings.ssh:
+            ssh.write_known_hosts(self.directory / "ssh", self.vms)
+        self.write_inventory()
+        self.settings.save()
 
-    # -- the supervisor --------------------------------------------------------------------------------------------
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request to the supervisor."""
-        return deploy.ask(str(self.directory / SOCKET_NAME), request)
+    # -- processes -------------------------------------------------------------------------------------------------
 
     def units(self) -> dict[str, dict[str, Any]]:
         """All processes of the lab: name -> pid, argv, started, exit_code (None while it runs)."""
-        try:
-            units: dict[str, dict[str, Any]] = self.ask({"op": "list"})["units"]
-        except OSError as error:
-            raise LabError(f"the lab in {self.directory} does not run any more") from error
-        return units
+        return self._site.units.listed()
 
     def unit_runs(self, name: str) -> bool:
         """Whether that process is running."""
-        unit = self.units().get(name)
-        return unit is not None and unit["exit_code"] is None
+        return self._site.units.runs(name)
 
     def start_unit(
         self, name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         """Start a long-running process of the lab; it ends with the lab."""
-        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
-        request = {
-            "op": "start",
-            "unit": name,
-            "argv": list(argv),
-            "env": {**inherited, "LANG": "C.UTF-8", **(environment or {})},
-            "log": str(log),
-        }
-        try:
-            self.ask(request)
-        except RuntimeError as error:
-            raise LabError(f"{name} does not start: {error}") from error
+        self._site.units.start(name, argv, log, environment)
 
-    def stop_unit(self, name: str, number: signal.Signals, also: str | None = None) -> bool:
+    def stop_unit(self, name: str, number: signal.Signals) -> bool:
         """Send the signal and wait for the process to end (10 s, then by force)."""
-        return bool(self.ask({"op": "stop", "unit": name, "signal": int(number), "also": also})["stopped"])
+        return self._site.units.stop(name, number)
 
     # -- Consul ----------------------------------------------------------------------------------------------------
 
     @property
     def management_token(self) -> str:
         """The token that may do everything; "" without ACLs."""
-        return self.settings.tokens.get("management", "")
+        return self._site.management_token
 
     @property
     def certificate(self) -> Certificate | None:
         """The controller's client certificate, None without TLS."""
-        return self.node_certificate(self.controller)
+        return self._site.certificate
 
-    def node_certificate(self, node: Node) -> Certificate | None:
+    @staticmethod
+    def node_certificate(node: Node) -> Certificate | None:
         """The certificate of a node, made when first asked for; None without TLS."""
-        if not self.settings.tls:
-            return None
-        folder = self.directory / "tls"
-        certificate = Certificate(folder / "ca.pem", folder / f"{node.name}.pem", folder / f"{node.name}.key")
-        if not certificate.certificate.exists():
-            authority = Authority(find_tool("openssl", "openssl"), folder)
-            authority.issue(node.name, node.address, isinstance(node, Server))
-        return certificate
+        return node.certificate
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company.
-
-        HITLESS_LAB, its directory, is for the lab.yml of the examples.
-        """
-        variables = {"CONSUL_HTTP_ADDR": self.url, "HITLESS_LAB": str(self.directory)}
-        if self.settings.acl:
-            variables["CONSUL_HTTP_TOKEN"] = self.management_token
-        certificate = self.certificate
-        if certificate is not None:
-            variables |= {
-                "CONSUL_HTTP_SSL": "true",
-                "CONSUL_CACERT": str(certificate.ca),
-                "CONSUL_CLIENT_CERT": str(certificate.certificate),
-                "CONSUL_CLIENT_KEY": str(certificate.key),
-            }
-        return variables
+        """The variables by which Ansible and the consul command find this lab: CONSUL_HTTP_ADDR and company."""
+        return self._site.environment
 
     @property
     def consul(self) -> Http:
         """Calls to the controller's agent, with the management token where there are ACLs."""
-        return self.controller.agent
+        return self._site.consul
 
     def consul_get(self, path: str, token: str | None = None) -> Any:
         """Decoded answer of GET /v1/<path>; ConsulError with .status otherwise."""
@@ -434,13 +301,7 @@ class Lab:
 
     def kv(self, key: str) -> str | None:
         """The text of a key, None when there is no such key."""
-        try:
-            entry = self.consul_get(f"kv/{urllib.parse.quote(key)}?consistent")[0]
-        except ConsulError as error:
-            if error.status == 404:
-                return None
-            raise
-        return base64.b64decode(entry["Value"] or "").decode()
+        return self.consul.kv(key)
 
     def services(self, passing: bool = False) -> list[dict[str, Any]]:
         """health/service entries of the lab's service, in order of their node's name."""
@@ -450,64 +311,12 @@ class Lab:
         return sorted(entries, key=lambda entry: str(entry["Node"]["Node"]))
 
     def leader(self) -> Server | None:
-        """The server that leads now, as one of the running servers says; None while there is none."""
-        for server in self.servers:
-            with contextlib.suppress(ConsulError):
-                address = str(server.agent.call("GET", "status/leader")).rpartition(":")[0]
-                found = next((one for one in self.servers if one.address == address), None)
-                # A server that has not noticed yet may still name one that was killed.
-                if found is not None and self.unit_runs(f"{found.name}.consul"):
-                    return found
-        return None
+        """The server that leads now; None while there is none."""
+        return leader(self.servers)
 
     def create_token(self, rules: str, description: str = "lab") -> str:
         """A new token with one policy of these rules (HCL); its secret."""
-        name = f"{description}-{os.urandom(4).hex()}"
-        leader = self.servers[0].agent
-        policy = leader.call("PUT", "acl/policy", {"Name": name, "Rules": rules})
-        token = leader.call("PUT", "acl/token", {"Description": description, "Policies": [{"ID": policy["ID"]}]})
-        return str(token["SecretID"])
-
-    def _bootstrap_acl(self) -> None:
-        first = self.servers[0]
-        first.wait_agent()
-        found: dict[str, str] = {}
-
-        def bootstrap() -> bool:
-            try:
-                found["management"] = first.agent.call("PUT", "acl/bootstrap")["SecretID"]
-            except ConsulError:  # no leader yet, or the ACL system is not ready
-                return False
-            return True
-
-        wait_until("the ACL system is ready", bootstrap, log=first.agent_log)
-        self.settings.tokens |= found
-        for server in self.servers:
-            server.wait_agent()
-            token = self._node_token(server.name)
-            server.agent.call("PUT", "agent/token/agent", {"Token": token})
-        self._node_token("lb")
-        self._node_token("controller")
-        # HAProxy asks without a token: the agent of the load balancer's machine answers by this one.
-        reads = 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
-        self.settings.tokens["dns"] = self.create_token(reads, "dns")
-        for vm in self.vms:
-            self._vm_tokens(vm.name)
-
-    def _vm_tokens(self, name: str) -> None:
-        self._node_token(name, service=True)
-        if self.settings.agent:
-            rules = deploy_agent_policy(name, self.settings.service)
-            self.settings.tokens[f"deploy-{name}"] = self.create_token(rules, f"deploy-{name}")
-
-    def _node_token(self, name: str, service: bool = False) -> str:
-        rules = f'node "{name}" {{ policy = "write" }} agent "{name}" {{ policy = "write" }}'
-        rules += ' node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }'
-        if service:
-            rules += f' service "{self.settings.service}" {{ policy = "write" }}'
-        token = self.create_token(rules, f"agent-{name}")
-        self.settings.tokens[name] = token
-        return token
+        return acl.create_token(self._site, rules, description)
 
     # -- growth ----------------------------------------------------------------------------------------------------
 
@@ -518,26 +327,19 @@ class Lab:
         """
         if len(self.vms) >= SLOTS:
             raise LabError(f"the lab has {SLOTS} VMs already, as many as the load balancer has slots")
-        vm = VM(self, max((vm.number for vm in self.vms), default=0) + 1)
+        vm = VM(self._site, max((vm.number for vm in self.vms), default=0) + 1)
         if self.settings.acl:
-            self._vm_tokens(vm.name)
+            acl.vm_tokens(self._site, vm.name)
         vm.configure()
         if register:
-            self._render([vm])
+            roles.render(self.directory, [vm])
         vm.start_agent(wait=False)
-        vm.start_app(version or self.settings.version)
-        if self.settings.ssh:
-            vm.start_sshd(wait=False)
-        if self.settings.agent:
-            vm.deploy_agent.start()
+        vm.start(version or self.settings.version)
         self.vms.append(vm)
-        self.settings.vms = [one.number for one in self.vms]
         vm.wait_agent()
         if self.settings.ssh:
-            self._write_known_hosts()
             vm.wait_sshd()
-        self.write_inventory()
-        self._save()
+        self._write()
         if wait:
             wait_until(f"{vm.name} is passing", lambda: vm in self._passing())
             wait_until(f"{vm.name} gets traffic", lambda: f"{vm.address}:{APP_PORT}" in self.balancer.servers_up())
@@ -547,18 +349,11 @@ class Lab:
         """Take a VM away properly: its agent leaves, then everything on it stops."""
         vm = self.vm(name)
         vm.agent.call("PUT", "agent/leave", timeout=20)
-        wait_until(f"{name} has left", lambda: not self.unit_runs(f"{name}.consul"), 20)
-        vm.stop_app()
-        vm.stop_units()
-        if self.settings.agent:
-            vm.deploy_agent.stop()
-        if self.settings.ssh:
-            vm.stop_sshd()
+        wait_until(f"{name} has left", lambda: not vm.agent_runs(), 20)
+        vm.stop()
         self.vms.remove(vm)
-        self.settings.vms = [one.number for one in self.vms]
+        self._write()
         shutil.rmtree(vm.directory, ignore_errors=True)
-        self.write_inventory()
-        self._save()
 
     def vm(self, name: str) -> VM:
         """The VM of that name."""
@@ -567,93 +362,16 @@ class Lab:
                 return vm
         raise LabError(f"no VM is called {name}: there are {', '.join(vm.name for vm in self.vms)}")
 
-    # -- SSH, inventory, load --------------------------------------------------------------------------------------
-
-    def generate_key(self, path: Path, comment: str) -> None:
-        """A new key pair without a passphrase."""
-        keygen = str(find_tool("ssh-keygen", "openssh-client"))
-        command = [keygen, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
-        subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL)
-
-    def _prepare_ssh(self) -> None:
-        folder = self.directory / "ssh"
-        folder.mkdir(mode=0o700)
-        self.generate_key(folder / "key", "lab")
-        shutil.copyfile(folder / "key.pub", folder / "authorized_keys")
-        if os.geteuid() == 0:
-            # Privilege separation of an sshd that root starts; Debian's unit makes it, a container has none.
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        (folder / "config").write_text(
-            f"Host *\n    User {_user()}\n    Port {SSH_PORT}\n    IdentityFile {folder}/key\n    IdentitiesOnly yes\n"
-            f"    UserKnownHostsFile {folder}/known_hosts\n    GlobalKnownHostsFile /dev/null\n"
-            "    StrictHostKeyChecking yes\n",
-            encoding="utf-8",
-        )
-
-    def _write_known_hosts(self) -> None:
-        lines = []
-        for vm in self.vms:
-            kind, key = (vm.directory / "ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()[:2]
-            lines.append(f"[{vm.address}]:{SSH_PORT} {kind} {key}\n")
-        (self.directory / "ssh" / "known_hosts").write_text("".join(lines), encoding="utf-8")
+    # -- inventory, load -------------------------------------------------------------------------------------------
 
     def write_inventory(self, variables: Mapping[str, Any] | None = None) -> Path:
-        """Write all inventories (again) and return their folder; `variables` replace the lab's inventory_variables.
+        """Write all inventories (again) and return their folder, see inventory.py.
 
-        static-local.yml, static-ssh.yml, static-agent.yml: hosts web1… in the group `web` (the service's name).
-        local/web.consul.yml, ssh/…, agent/…: sources of hitless.consul.catalog with the connection in a
-        group_vars/all.yml.
+        `variables` replace the lab's inventory_variables.
         """
-        folder = self.directory / "inventory"
         if variables is not None:
             self.settings.inventory_variables = dict(variables)
-        common = {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy", **self.settings.inventory_variables}
-        source = {"plugin": "hitless.consul.catalog", "url": self.url, "services": [self.settings.service]}
-        also = (("ssh", self.settings.ssh), ("agent", bool(self.settings.agent)))
-        for kind in ("local", *(kind for kind, there in also if there)):
-            if kind == "agent":
-                common = {"rollout_mode": "agent", **self.settings.inventory_variables}
-            hosts = {
-                vm.name: self._host(vm.name, vm.name, vm.address, vm.agent_url, kind, vm.directory) for vm in self.vms
-            }
-            static = {"all": {"children": {self.settings.service: {"hosts": hosts, "vars": common}}}}
-            inventory.write(folder / f"static-{kind}.yml", static, f"The lab's VMs, {kind} connections.")
-            inventory.write(folder / kind / "web.consul.yml", source, "Who is there, Consul knows.")
-            address = "{{ consul_address }}"
-            agent_url = self.controller.agent_url.replace(self.controller.address, address)
-            node_directory = f"{self.directory}/{{{{ consul_node }}}}"
-            host = self._host("{{ consul_node }}", None, address, agent_url, kind, node_directory)
-            inventory.write(
-                folder / kind / "group_vars" / "all.yml", {**host, **common}, f"Reached by {kind} connections."
-            )
-        machines = {vm.name: vm.role_variables() for vm in self.vms}
-        machines["lb"] = self.balancer.role_variables()
-        urls = {node.name: {"hitless_consul_agent_url": node.agent_url} for node in (*self.vms, self.load_balancer)}
-        hosts = {name: {**inventory.local_connection(), **urls[name], **found} for name, found in machines.items()}
-        inventory.write(folder / "machines.yml", {"all": {"hosts": hosts}}, "For the roles that set machines up.")
-        return folder
-
-    def _host(
-        self, name: str, node: str | None, address: str, agent_url: str, kind: str, directory: Path | str
-    ) -> dict[str, Any]:
-        """Variables of one host; `node` only where the inventory does not say it itself."""
-        ssh = self.directory / "ssh"
-        if kind == "agent":
-            # Whoever tries to log in all the same is refused.
-            connection = inventory.ssh_connection(address, 1, _user(), ssh / "key", ssh / "config")
-        elif kind == "ssh":
-            connection = inventory.ssh_connection(address, SSH_PORT, _user(), ssh / "key", ssh / "config")
-        else:
-            connection = inventory.local_connection()
-        variables = {} if node is None else {"consul_node": node, "consul_address": address}
-        variables |= {**connection, "hitless_consul_agent_url": agent_url, "lab_vm_dir": str(directory)}
-        if self.settings.tls:
-            variables |= {
-                "hitless_consul_agent_ca_path": f"{self.directory}/tls/ca.pem",
-                "hitless_consul_agent_client_cert": f"{self.directory}/tls/{name}.pem",
-                "hitless_consul_agent_client_key": f"{self.directory}/tls/{name}.key",
-            }
-        return variables
+        return inventory.write_all(self._site, self.vms, self.load_balancer, self.balancer)
 
     def load(
         self,
@@ -668,18 +386,13 @@ class Lab:
         """Load through the load balancer (or another `url`); a context manager, see LoadGenerator."""
         self._loads += 1
         file = self.directory / f"load-{os.getpid()}-{self._loads}.jsonl"
-        supervisor = self.directory / SOCKET_NAME
         return LoadGenerator(
             url or self.frontend,
             file,
-            supervisor,
+            self._site.units.socket,
             rate=rate,
             seconds=seconds,
             timeout=timeout,
             keepalive_every=keepalive_every,
             path=path,
         )
-
-
-def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from .agents import LabError
+from .errors import LabError
 
 GENERATOR = Path(__file__).with_name("generator.py")
 

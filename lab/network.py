@@ -2,18 +2,36 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which loopback addresses a lab has: 127.0.N.0/24 with a number N of its own."""
+"""The addresses and ports of a lab: 127.0.N.0/24 with a number N of its own."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
 
-from .agents import DNS_PORT, HTTP_PORT, HTTPS_PORT, LabError
-from .balancer import FRONTEND_PORT, STATS_PORT
-from .nodes import APP_PORT, SSH_PORT
+from .errors import LabError
 
+HTTP_PORT = 8500
+HTTPS_PORT = 8501
+DNS_PORT = 8600
+APP_PORT = 8080
+SSH_PORT = 2222
+FRONTEND_PORT = 8000
+STATS_PORT = 8404
 NETWORKS = range(20, 200)
+LOAD_BALANCER = 4
+CONTROLLER = 5
+_BEFORE_VMS = 10
+
+
+def address(network: int, host: int) -> str:
+    """Of one machine: servers are the hosts 1 to 3, the VMs begin at 11."""
+    return f"127.0.{network}.{host}"
+
+
+def vm_address(network: int, number: int) -> str:
+    """Of the VM with that number, from 1 on."""
+    return address(network, _BEFORE_VMS + number)
 
 
 def take_network(tls: bool, vms: Iterable[int]) -> tuple[socket.socket, int]:
@@ -40,14 +58,16 @@ def take_network(tls: bool, vms: Iterable[int]) -> tuple[socket.socket, int]:
 def _used(number: int, tls: bool, vms: Iterable[int]) -> str:
     """The first address that something without the lock uses in that range, "" when all are free."""
     agent_port = HTTPS_PORT if tls else HTTP_PORT
-    places = [(5, FRONTEND_PORT), (5, STATS_PORT), (1, agent_port), (4, DNS_PORT), (5, agent_port)]
+    controller, load_balancer = address(number, CONTROLLER), address(number, LOAD_BALANCER)
+    places = [(controller, FRONTEND_PORT), (controller, STATS_PORT), (controller, agent_port)]
+    places += [(address(number, 1), agent_port), (load_balancer, DNS_PORT)]
     for vm in vms:
-        places += [(10 + vm, agent_port), (10 + vm, APP_PORT), (10 + vm, SSH_PORT)]
-    for host, port in places:
+        places += [(vm_address(number, vm), port) for port in (agent_port, APP_PORT, SSH_PORT)]
+    for place in places:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((f"127.0.{number}.{host}", port))
+                probe.bind(place)
             except OSError:
-                return f"127.0.{number}.{host}:{port}"
+                return f"{place[0]}:{place[1]}"
     return ""

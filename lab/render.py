@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Renders the templates of the collection's roles as the roles would, in one process and without tasks.
+"""`python -m lab.render`: the templates of the collection's roles, as the roles render them but without their tasks.
 
 A lab starts in seconds; the roles would take ten (each file is some module runs). So a lab's files are what the
-roles' own templates, defaults and checks make of the lab's variables; tests/rollout/test_machines.py runs the roles on
+roles' own templates and defaults make of the lab's variables; tests/rollout/test_machines.py runs the roles on
 a lab, and they find nothing to change. Reads a list of requests as JSON: {"role", "variables"}, and for the load
 balancer "files", template -> [path, mode].
 """
@@ -18,17 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
 
-from lab.testkit import link_tree  # noqa: E402 - needs the path above
-
-sys.path.insert(0, str(link_tree.make()))
-
-import yaml  # noqa: E402
-from ansible.parsing.dataloader import DataLoader  # noqa: E402
-from ansible.plugins.loader import init_plugin_loader  # noqa: E402
-from ansible.template import Templar  # noqa: E402
+from .testkit.link_tree import CHECKOUT
 
 try:
     from ansible.template import trust_as_template
@@ -75,14 +70,12 @@ def render(role: str, template: str, variables: dict[str, Any]) -> str:
 
 
 def services(request: dict[str, Any]) -> None:
-    """What the role consul_service does offline."""
-    from ansible_collections.hitless.consul.plugins.module_utils._registration import read_definitions
-
+    """What the role consul_service does offline, with services that are Consul's own definitions already."""
     variables = role_variables("consul_service", request["variables"])
-    for one in read_definitions(variables["consul_service_services"], 1800):
-        chosen = {"_consul_service_one": {"definition": dict(one.wanted)}}
+    for service in variables["consul_service_services"]:
+        chosen = {"_consul_service_one": {"definition": service}}
         text = render("consul_service", "service.json.j2", {**variables, **chosen})
-        write(Path(variables["consul_service_config_dir"]) / one.file, text, 0o640)
+        write(Path(variables["consul_service_config_dir"]) / f"service-{service['id']}.json", text, 0o640)
 
 
 def balancer(request: dict[str, Any]) -> None:

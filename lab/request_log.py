@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-from .agents import LabError
+from .errors import LabError
 from .nodes import Node
 
 FINISHED = re.compile(rb"Request finished: method=(\w+) url=\"?(/v1/[^\s\"]*)")

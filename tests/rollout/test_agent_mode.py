@@ -38,7 +38,7 @@ def fleet(lab: Lab) -> Lab:
 
 
 def status(vm: VM) -> dict[str, object]:
-    found: dict[str, object] = json.loads(vm.lab.kv(f"nodes/{vm.name}/deployment/web/status") or "{}")
+    found: dict[str, object] = json.loads(vm.site.consul.kv(f"nodes/{vm.name}/deployment/web/status") or "{}")
     return found
 
 
