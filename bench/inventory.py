@@ -30,6 +30,7 @@ from typing import Any
 
 from lab.binaries import consul_version, find_consul
 from lab.testkit import link_tree
+from lab.testkit.ansible_run import BIN
 
 TXN_LIMIT = 64
 """Operations that Consul takes in one transaction; a node takes three."""
@@ -141,7 +142,7 @@ def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[tuple[
         "ANSIBLE_COLLECTIONS_PATH": str(link_tree.make()),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
     }
-    command = [Path(sys.executable).parent / "ansible-inventory", "-i", file, *arguments]
+    command = [str(BIN / "ansible-inventory"), "-i", str(file), *arguments]
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

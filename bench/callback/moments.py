@@ -19,7 +19,7 @@ description: [Notes when tasks begin and end.]
 """
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no types
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "moments"
