@@ -12,9 +12,12 @@ help: ## this list
 	@sed -n 's/^\([a-z -]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
 	    printf '  make %-26s %s\n' "$$target" "$$text"; done
 
-.PHONY: setup
+.PHONY: setup setup-play
 setup: ## system packages, .venv, .venv-oldest, Consul: only what is missing
 	@scripts/setup
+
+setup-play: # what a lab needs: .venv alone
+	@scripts/setup --play
 
 .PHONY: setup-tools
 setup-tools: ## also what only test-all and releases need: .venv-tools, .venv-eda, Java
@@ -23,10 +26,10 @@ setup-tools: ## also what only test-all and releases need: .venv-tools, .venv-ed
 # --- see it ---
 
 .PHONY: demo lab lab-down
-demo: setup ## roll version 2 over five VMs under load, then a broken version 3 and its rollback
+demo: setup-play ## roll version 2 over five VMs under load, then a broken version 3 and its rollback
 	@$(BIN)/python -m lab demo
 
-lab: setup ## start the lab, to play with
+lab: setup-play ## start the lab, to play with
 	@$(BIN)/python -m lab up
 
 lab-down: ## stop it

@@ -19,8 +19,14 @@ from .demo import main as demo
 from .errors import ConsulError, LabError
 from .fleet import Lab
 from .network import APP_PORT
+from .testkit import link_tree
+from .testkit.ansible_run import BIN
 from .vm import VM
 
+# As it can be typed in this folder.
+COMMAND = f"{sys.executable.removeprefix(f'{Path.cwd()}/')} -m lab"
+# Ansible's own default.
+COLLECTIONS_PATH = "~/.ansible/collections:/usr/share/ansible/collections"
 # What makes the lab pleasant to play with: its load balancer follows Consul within 0.2 s, so short times do.
 PLAY_VARIABLES = {
     "rollout_health_url": "http://{{ consul_address }}:8080/health",
@@ -62,7 +68,7 @@ def current() -> Lab:
     try:
         directory = state_file().read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise LabError("no lab is running: start one with `python -m lab up`") from None
+        raise LabError(f"no lab is running: start one with `{COMMAND} up`") from None
     return Lab.attach(directory)
 
 
@@ -73,7 +79,7 @@ def up(options: argparse.Namespace) -> None:
     except LabError:
         pass
     else:
-        raise LabError(f"a lab is running already in {running.directory}: `python -m lab down` ends it")
+        raise LabError(f"a lab is running already in {running.directory}: `{COMMAND} down` ends it")
     state_file().parent.mkdir(parents=True, exist_ok=True)
     lab = Lab(
         vms=options.vms,
@@ -96,8 +102,8 @@ def up(options: argparse.Namespace) -> None:
     state_file().write_text(f"{lab.directory}\n", encoding="utf-8")
     show(lab)
     kind = "agent" if options.agent else "ssh" if options.ssh else "local"
-    print(f"\nIt ends by itself after {options.hours:g} h, or with `python -m lab down`. Try:\n")
-    print('  eval "$(python -m lab env)"')
+    print(f"\nIt ends by itself after {options.hours:g} h, or with `{COMMAND} down`. To roll a version over it:\n")
+    print(f'  eval "$({COMMAND} env)"')
     print(f"  ansible-playbook -i {lab.directory}/inventory/{kind}/web.consul.yml hitless.consul.rollout \\")
     print(f"    -e rollout_service={lab.settings.service} -e rollout_version=2.0.0")
 
@@ -123,9 +129,20 @@ def show(lab: Lab) -> None:
 
 
 def environment(lab: Lab) -> None:
-    """CONSUL_* variables for a shell."""
-    for name, value in lab.environment.items():
+    """For a shell: what finds this lab, Ansible, and the collection of this checkout as it stands."""
+    paths = {
+        "PATH": before(str(BIN), os.environ.get("PATH", os.defpath)),
+        "ANSIBLE_COLLECTIONS_PATH": before(
+            str(link_tree.make()), os.environ.get("ANSIBLE_COLLECTIONS_PATH") or COLLECTIONS_PATH
+        ),
+    }
+    for name, value in {**lab.environment, **paths}.items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def before(folder: str, path: str) -> str:
+    """A search path that begins with the folder."""
+    return os.pathsep.join([folder, *(other for other in path.split(os.pathsep) if other != folder)])
 
 
 def start_units(lab: Lab) -> None:
@@ -165,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--hours", type=float, default=8, help="it ends by itself after that")
     commands.add_parser("demo", help="a rollout under load, and one that has to put itself back, in a lab of its own")
     commands.add_parser("status", help="what runs where")
-    commands.add_parser("env", help="CONSUL_* variables for your shell")
+    commands.add_parser("env", help="variables for your shell: the lab, Ansible, the collection")
     commands.add_parser("down", help="end the lab")
     one = commands.add_parser("load", help="send requests and account for each")
     one.add_argument("--seconds", type=float, default=20)

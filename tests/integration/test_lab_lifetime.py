@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def run_cli(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_the_commands(tmp_path: Path) -> None:
     done = run_cli(tmp_path, "status")
     assert done.returncode == 1
-    assert "start one with `python -m lab up`" in done.stderr
+    assert re.search("start one with `.*python.* -m lab up`", done.stderr)
     consul = ["--consul", CONSUL] if CONSUL else []
     done = run_cli(tmp_path, "up", "--vms", "2", "--no-ssh", "--no-retries", *consul)
     assert done.returncode == 0, done.stderr
@@ -169,3 +170,27 @@ def test_the_commands(tmp_path: Path) -> None:
         assert run_cli(tmp_path, "down").returncode == 0
     assert not directory.exists()
     assert not (tmp_path / "hitless" / "lab").exists()
+
+
+@pytest.mark.oldest
+def test_the_printed_commands_work_in_a_fresh_shell(tmp_path: Path) -> None:
+    consul = ["--consul", CONSUL] if CONSUL else []
+    started = run_cli(tmp_path, "up", "--vms", "2", *consul)
+    assert started.returncode == 0, started.stderr
+    try:
+        shell = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+        commands = started.stdout[started.stdout.index("  eval ") :]
+        assert commands.count("ansible-playbook") == 1
+        done = subprocess.run(
+            ["bash", "-ec", f"{commands}\npython -m lab status"],
+            cwd=ROOT,
+            env=shell,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(re.findall(r"web\d .* 2\.0\.0 .* gets traffic", done.stdout)) == 2, done.stdout
+    finally:
+        assert run_cli(tmp_path, "down").returncode == 0
