@@ -183,17 +183,16 @@ class Lab:
         for node in nodes:
             node.configure()
         roles.render(self.directory, self.vms, self.balancer)
-        for node in nodes:
+        for node in (self.load_balancer, self.controller):
             node.start_agent(wait=False)
-        self.balancer.start()
         for vm in self.vms:
             vm.start(self.settings.version)
+        self.balancer.start()
         self._write()
-        for node in [*self.servers, *nodes]:
+        for node in (*self.servers, self.load_balancer, self.controller):
             node.wait_agent()
-        if self.settings.ssh:
-            for vm in self.vms:
-                vm.wait_sshd()
+        for vm in self.vms:
+            vm.wait_started()
         self.wait_passing()
 
     def wait_passing(self, count: int | None = None) -> None:
@@ -333,12 +332,9 @@ class Lab:
         vm.configure()
         if register:
             roles.render(self.directory, [vm])
-        vm.start_agent(wait=False)
         vm.start(version or self.settings.version)
         self.vms.append(vm)
-        vm.wait_agent()
-        if self.settings.ssh:
-            vm.wait_sshd()
+        vm.wait_started()
         self._write()
         if wait:
             wait_until(f"{vm.name} is passing", lambda: vm in self._passing())

@@ -58,10 +58,10 @@ def write_all(site: Site, vms: Sequence[VM], load_balancer: Node, balancer: Bala
         write(folder / kind / "web.consul.yml", source, "Who is there, Consul knows.")
         host = _host(site, "{{ consul_node }}", "{{ consul_address }}", kind)
         write(folder / kind / "group_vars" / "all.yml", {**host, **common}, f"Reached by {kind} connections.")
-    told = {vm: vm.role_variables() for vm in vms} | {load_balancer: balancer.role_variables()}
+    roles = {vm: vm.role_variables() for vm in vms} | {load_balancer: balancer.role_variables()}
     machines = {
         node.name: {**_local_connection(), "hitless_consul_agent_url": node.agent_url, **variables}
-        for node, variables in told.items()
+        for node, variables in roles.items()
     }
     write(folder / "machines.yml", {"all": {"hosts": machines}}, "For the roles that set machines up.")
     return folder

@@ -100,7 +100,7 @@ class VM(Node):
         """Write what the machine starts with, but its service definition."""
         super().configure()
         self.units_directory.mkdir(exist_ok=True)
-        (self.directory / "vm.json").write_text(json.dumps(self._told(), indent=2), encoding="utf-8")
+        (self.directory / "vm.json").write_text(json.dumps(self._description(), indent=2), encoding="utf-8")
         script = self.directory / "deploy"
         text = (HERE / "deploy.py").read_text(encoding="utf-8")
         script.write_text(f"#!{sys.executable} -I\n{text}", encoding="utf-8")
@@ -110,7 +110,7 @@ class VM(Node):
         if self.site.settings.ssh:
             self._sshd.configure()
 
-    def _told(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         """vm.json: what the deploy script and the application know."""
         certificate = self.certificate
         return {
@@ -132,12 +132,19 @@ class VM(Node):
         }
 
     def start(self, version: str) -> None:
-        """Start what runs beside the Consul agent: application, sshd, deploy agent."""
+        """Start all but the deploy agent, without waiting for anything."""
+        self.start_agent(wait=False)
         self.start_app(version)
         if self.site.settings.ssh:
             self.start_sshd(wait=False)
+
+    def wait_started(self) -> None:
+        """Return when Consul agent and sshd answer, and the deploy agent has begun: `consul watch` needs the former."""
+        self.wait_agent()
         if self.site.settings.agent:
             self.deploy_agent.start()
+        if self.site.settings.ssh:
+            self.wait_sshd()
 
     def stop(self) -> None:
         """Stop what runs beside the Consul agent."""

@@ -16,6 +16,7 @@ import pytest
 
 from lab import ConsulError, Lab, LabError, wait_until
 from lab.testkit import link_tree
+from tests.fleet import CONSUL
 
 
 def traffic_without(lab: Lab, address: str) -> bool:
@@ -296,3 +297,12 @@ def test_another_process_can_use_a_running_lab(fleet: Lab) -> None:
     assert fleet.vms[0].running_version() == "2.0.0"
     with pytest.raises(LabError, match="no lab runs in"):
         Lab.attach("/nowhere")
+
+
+@pytest.mark.parametrize("kind", ["watch", "consul"])
+def test_deploy_agents_run_however_they_watch(kind: str) -> None:
+    """`consul watch` ends where no agent answers yet."""
+    with Lab(vms=1, ssh=False, agent=kind, consul=CONSUL) as lab:
+        vm = lab.vms[0]
+        wait_until("it has begun", lambda: bool(vm.deploy_agent.processes("watch", "run")), 10)
+        assert vm.deploy_agent.runs()
