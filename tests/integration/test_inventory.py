@@ -20,6 +20,7 @@ from lab.agents import Authority
 from tests import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
+from tests.rollout.drive import flat
 
 BIN = Path(sys.executable).parent
 EVIL = "{{ lookup('pipe','touch MARK') }}"
@@ -62,7 +63,7 @@ class Ran:
     @property
     def said(self) -> str:
         """Everything, on one line and without Ansible's line breaks."""
-        return re.sub(r"\s+", " ", self.out + self.err)
+        return flat(self.out + self.err)
 
     def json(self) -> Any:
         """What was listed; with -v other lines come before it."""
@@ -97,7 +98,6 @@ def run(tmp_path: Path) -> Run:
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
             "LC_ALL": "C.UTF-8",
-            "COLUMNS": "10000",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_COLLECTIONS_PATH": str(link_tree.COLLECTIONS),
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests import link_tree
+from tests.rollout.drive import flat
 from tests.rollout.support import Ansible, Result
 
 pytestmark = pytest.mark.oldest
@@ -76,7 +77,7 @@ class Project:
         result = self.run("-e", "rollout_version=1.10", *arguments, env=env)
         assert result.rc != 0, result.output
         assert not (self.folder / "result.json").exists()
-        return " ".join(result.output.replace("\\\n", "").split())
+        return flat(result.output.replace("\\\n", ""))
 
 
 @pytest.fixture

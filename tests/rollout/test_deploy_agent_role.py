@@ -19,6 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._request import DON
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services, started
+from tests.rollout.drive import flat
 from tests.rollout.support import Ansible, Result
 
 PLAYBOOK = """
@@ -128,5 +129,5 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     done = install(ansible, tmp_path, service, command)
     assert done.rc != 0
-    assert said in " ".join(done.output.split())
+    assert said in flat(done.output)
     assert not list((tmp_path / "unit").iterdir())
