@@ -409,7 +409,7 @@ def test_the_library_missing(consul: Server, run: Run, tmp_path: Path) -> None:
     done = run("--list", url=consul.url, _env={"PYTHONPATH": str(tmp_path / "shadow")})
     assert done.code != 0
     assert "has no Consul client library" in done.said
-    assert "pip install python-consul2" in done.said
+    assert "pip install py-consul" in done.said
 
 
 @pytest.mark.parametrize("name", ["consul.yml", "consul.yaml", "a.consul.yaml"])
