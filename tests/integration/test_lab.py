@@ -188,13 +188,14 @@ def test_a_hanging_deployment_is_on_record_and_ends_on_a_signal(fleet: Lab) -> N
     vm = fleet.vms[0]
     process = subprocess.Popen([vm.directory / "deploy", "3.0.0-deployhang"], stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdout is not None
+        assert any("fetching" in line for line in process.stdout)
         wait_until("it is on record", lambda: len(vm.deploys()) == 1, 10)
         assert vm.deploys()[0].end is None
         assert process.poll() is None
     finally:
         process.terminate()
-        output = process.communicate(timeout=10)[0]
-    assert "fetching" in output
+        process.communicate(timeout=10)
     assert vm.deploys()[0].code == 128 + 15
     assert vm.running_version() == "1.0.0"
 
