@@ -54,5 +54,5 @@ options:
       - Seconds to wait for one answer. Default is the variable C(hitless_consul_timeout), else 10.
     type: float
 requirements:
-  - python-consul2 >= 0.1.5 or py-consul >= 1.8.0, in the Python that runs Ansible
+  - py-consul >= 1.8.0 or python-consul2 >= 0.1.5, in the Python that runs Ansible
 """

@@ -514,7 +514,7 @@ def library_missing() -> str:
     """The sentence for a Python that has neither client library."""
     return (
         f"Ansible's Python ({sys.executable}) has no Consul client library ({MISSING_LIBRARY}). Install one there: "
-        f"{sys.executable} -m pip install python-consul2 (with pipx: pipx inject ansible-core python-consul2)."
+        f"{sys.executable} -m pip install py-consul (with pipx: pipx inject ansible-core py-consul)."
     )
 
 

@@ -24,6 +24,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_options im
 from lab.testkit import awx_collection, link_tree
 from lab.testkit.ansible_run import BIN, environment
 from tests.awx_credential import inject
+from tests.rollout.drive import flat
 
 EXAMPLE = link_tree.CHECKOUT / "examples" / "awx"
 PROJECT = link_tree.CHECKOUT / "examples" / "project"
@@ -118,15 +119,13 @@ def test_what_awx_awx_does_not_take_is_noticed(run: Runner, tmp_path: Path) -> N
     playbook.write_text(text.replace("allow_simultaneous: false", "concurrent: false"), encoding="utf-8")
     done = run(example, "--start-at-task", "The workflow")
     assert done.rc != 0
-    assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in " ".join(
-        done.output.split()
-    )
+    assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in flat(done.output)
 
 
 def test_without_an_address_of_consul_nothing_is_set_up(run: Runner) -> None:
     done = run(EXAMPLE, consul={})
     assert (done.rc != 0, done.modules) == (True, [])
-    assert "Set CONSUL_HTTP_ADDR to an address that AWX's jobs reach" in " ".join(done.output.split())
+    assert "Set CONSUL_HTTP_ADDR to an address that AWX's jobs reach" in flat(done.output)
 
 
 def test_the_credential_type_is_one(applied: Applied) -> None:

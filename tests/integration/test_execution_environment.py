@@ -16,8 +16,6 @@ from lab.testkit.ansible_run import BIN, install_collection
 
 BUILDER = BIN / "ansible-builder"
 DEFINITION = link_tree.CHECKOUT / "execution-environment.yml"
-# Both are imported as "consul"; requirements.txt says why it names the one.
-SAME = {"py-consul": "python-consul2"}
 OF_ANSIBLE = {"ansible", "ansible-core", "jinja2", "pyyaml"}
 
 pytestmark = pytest.mark.skipif(not BUILDER.exists(), reason="ansible-builder is only in the newest column")
@@ -39,8 +37,7 @@ def imported(collection: Path) -> set[str]:
             modules |= {str(name).partition(".")[0] for name in names}
     known = packages_distributions()
     outside = modules - set(sys.stdlib_module_names) - {"ansible_collections"}
-    found = {name.lower() for module in outside for name in known.get(module, [module])}
-    return {SAME.get(name, name) for name in found} - OF_ANSIBLE
+    return {name.lower() for module in outside for name in known.get(module, [module])} - OF_ANSIBLE
 
 
 def test_it_names_what_is_imported() -> None:

@@ -20,6 +20,7 @@ from lab.agents import Authority
 from lab.testkit import link_tree
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
+from tests.rollout.drive import flat
 
 BIN = Path(sys.executable).parent
 EVIL = "{{ lookup('pipe','touch MARK') }}"
@@ -62,7 +63,7 @@ class Ran:
     @property
     def said(self) -> str:
         """Everything, on one line and without Ansible's line breaks."""
-        return re.sub(r"\s+", " ", self.out + self.err)
+        return flat(self.out + self.err)
 
     def json(self) -> Any:
         """What was listed; with -v other lines come before it."""
@@ -97,7 +98,6 @@ def run(tmp_path: Path) -> Run:
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
             "LC_ALL": "C.UTF-8",
-            "COLUMNS": "10000",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_COLLECTIONS_PATH": str(link_tree.COLLECTIONS),
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
@@ -409,7 +409,7 @@ def test_the_library_missing(consul: Server, run: Run, tmp_path: Path) -> None:
     done = run("--list", url=consul.url, _env={"PYTHONPATH": str(tmp_path / "shadow")})
     assert done.code != 0
     assert "has no Consul client library" in done.said
-    assert "pip install python-consul2" in done.said
+    assert "pip install py-consul" in done.said
 
 
 @pytest.mark.parametrize("name", ["consul.yml", "consul.yaml", "a.consul.yaml"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -76,6 +78,99 @@ def test_a_release_with_another_checksum_is_not_used(nowhere: Path, monkeypatch:
     with pytest.raises(binaries.BinaryError, match="not the pinned"):
         binaries.fetch_consul(binaries.RELEASE)
     assert not (nowhere / "cache").exists()
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get here")
+def test_debian_is_taken_from_where_apt_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "sources.list").write_text(
+        "deb http://mirror.example/debian bookworm main\n"
+        "deb http://security.example/debian-security bookworm-security main\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "more" / "second.sources").write_text(
+        "Types: deb\nURIs: https://second.example/deb/\nSuites: bookworm bookworm-updates\nComponents: main\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "{tmp_path}/more/";\n'
+        f'Dir::State::Lists "{tmp_path}/lists";\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    mirrors = binaries.debian_mirrors()
+    assert set(mirrors[:-1]) == {"http://mirror.example/debian", "https://second.example/deb"}
+    assert mirrors[-1] == binaries.DEBIAN_MIRROR
+
+
+def fake_program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_the_next_archive_is_asked_where_one_does_not_have_consul(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(mirror: str) -> Path:
+        asked.append(mirror)
+        if len(asked) < 3:
+            raise binaries.BinaryError(f"E: {mirror} has no Debian 11")
+        return nowhere
+
+    for tool in ("apt-get", "dpkg-deb"):
+        fake_program(nowhere / "bin" / tool, "")
+    mirrors = ["http://one.example", "http://somebody:secret@two.example", "http://three.example"]
+    monkeypatch.setattr(binaries, "debian_mirrors", lambda: mirrors)
+    monkeypatch.setattr(binaries, "_from_mirror", ask)
+    assert binaries.fetch_consul(binaries.DEBIAN) == nowhere
+    assert asked == mirrors
+    asked.clear()
+    monkeypatch.setattr(binaries, "debian_mirrors", lambda: mirrors[:2])
+    with pytest.raises(binaries.BinaryError, match=r"http://one\.example has no.*http://two\.example has no") as error:
+        binaries.fetch_consul(binaries.DEBIAN)
+    assert "secret" not in str(error.value)
+
+
+# What `go install` does: it says what it was given, and leaves modules that nobody may change.
+GO = """
+PATH=/usr/bin:/bin
+case $1 in
+env) echo -trimpath ;;
+install)
+    env >"$SEEN"
+    mkdir -p "$GOMODCACHE/module" "$GOCACHE"
+    case " $GOFLAGS " in *" -modcacherw "*) ;; *) chmod 555 "$GOMODCACHE/module" ;; esac
+    printf '#!/bin/sh\necho consul-template v0.41.1\n' >"$GOBIN/consul-template" ;;
+esac
+"""
+
+
+def test_consul_template_is_compiled_where_no_release_can_be_had(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "CONSUL_TEMPLATE_BIN", "GOPATH", "GOFLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SEEN", str(nowhere / "seen"))
+    fake_program(nowhere / "bin" / "go", GO)
+    found = binaries.fetch_consul_template()
+    cache = nowhere / "cache" / "hitless"
+    assert found == cache / "consul-template" / binaries.TEMPLATE_RELEASE / "consul-template"
+    assert os.access(found, os.X_OK)
+    assert [path.name for path in cache.iterdir()] == ["consul-template"]
+    seen = dict(line.split("=", 1) for line in (nowhere / "seen").read_text(encoding="utf-8").splitlines())
+    assert seen["GOFLAGS"] == "-trimpath -modcacherw"
+    assert {Path(seen[name]).is_relative_to(cache) for name in ("GOPATH", "GOMODCACHE", "GOCACHE")} == {True}
+
+
+def test_a_consul_template_with_another_checksum_is_not_used(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_arguments, **_options: io.BytesIO(b"not what was pinned"))
+    fake_program(nowhere / "bin" / "go", "echo no network >&2; exit 1")
+    with pytest.raises(binaries.BinaryError, match="consul-template .*not the pinned .*not used.*no network"):
+        binaries.fetch_consul_template()
+    assert list((nowhere / "cache" / "hitless").iterdir()) == []
 
 
 def test_a_missing_program_is_named_with_its_package(nowhere: Path) -> None:

@@ -21,6 +21,7 @@ from lab.testkit import link_tree
 from lab.testkit.ansible_run import Ansible
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
+from tests.rollout.drive import flat
 
 pytestmark = pytest.mark.oldest
 
@@ -258,4 +259,4 @@ def test_the_action_with_more_hosts_than_forks(fleet: Fleet, tmp_path: Path) -> 
     assert result.rc == 0, result.output
     sentence = f"{fleet.service} 1.0.0 -> 2.0.0 on 4 hosts in 2 batches of 2; at least 2 of 4 stay healthy"
     assert sentence in result.stdout
-    assert "The largest batch has 2 hosts, and Ansible works on 1 at once" in " ".join(result.stderr.split())
+    assert "The largest batch has 2 hosts, and Ansible works on 1 at once" in flat(result.stderr)

@@ -11,6 +11,7 @@ import pytest
 
 from lab.testkit import link_tree
 from lab.testkit.ansible_run import Ansible, Result
+from tests.rollout.drive import flat
 
 pytestmark = pytest.mark.oldest
 
@@ -76,7 +77,7 @@ class Project:
         result = self.run("-e", "rollout_version=1.10", *arguments, env=env)
         assert result.rc != 0, result.output
         assert not (self.folder / "result.json").exists()
-        return " ".join(result.output.replace("\\\n", "").split())
+        return flat(result.output.replace("\\\n", ""))
 
 
 @pytest.fixture

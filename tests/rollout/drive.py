@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -198,5 +199,8 @@ def _in_maintenance(entry: dict[str, Any]) -> bool:
 
 
 def flat(text: str) -> str:
-    """Without the line breaks of a terminal's width."""
-    return " ".join(text.split())
+    """Output on one line, without the line breaks that Ansible puts where a terminal is 79 columns wide.
+
+    ansible-core before 2.19 breaks a word at its hyphens as well: where, depends on the paths in the sentence.
+    """
+    return " ".join(re.sub(r"(?<=\w-)\n(?=\w)", "", text).split())

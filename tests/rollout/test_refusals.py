@@ -166,7 +166,7 @@ def test_what_surrounds_the_run(refused: Drive, more: dict[str, str], sentence: 
 def test_no_client_library(refused: Drive, inventory: str) -> None:
     refused = replace(refused, more={"PYTHONPATH": str(refused.ansible.home / "no-library")})
     result = plain(refused) if inventory == "plain" else refused.run("2.0.0")
-    check_refused(refused, result, "has no Consul client library ... pip install python-consul2")
+    check_refused(refused, result, "has no Consul client library ... pip install py-consul")
 
 
 def plain(drive: Drive) -> Result:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.testkit.ansible_run import Ansible
+from tests.rollout.drive import flat
 from tests.rollout.secrets import ProcessWatch, files_with, shows
 
 PLAY = """
@@ -31,6 +32,13 @@ def site(tmp_path: Path) -> Path:
     path = tmp_path / "site.yml"
     path.write_text(PLAY)
     return path
+
+
+@pytest.mark.parametrize(
+    "printed", ["pip install\npy-consul - or", "pip install py-\nconsul -\nor", "pip\n  install py-consul - or"]
+)
+def test_a_phrase_is_found_wherever_ansible_broke_the_line(printed: str) -> None:
+    assert flat(printed) == "pip install py-consul - or"
 
 
 @pytest.mark.oldest

@@ -120,7 +120,7 @@ def test_an_async_task_where_it_is_not_says_so(run: Play) -> None:
     result = run("- hitless.consul.maintenance: {service: web}\n  async: 30\n  poll: 1", "-e", folder)
     assert result.rc == 2
     assert "has no Consul client library" in result.output
-    assert "pip install python-consul2" in result.output
+    assert "pip install py-consul" in result.output
 
 
 def test_a_host_that_is_lost_reaches_rescue(run: Play) -> None:

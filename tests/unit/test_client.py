@@ -367,7 +367,7 @@ def test_the_datacenter_is_asked_for() -> None:
 
 def test_without_a_library_it_names_the_python_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_client, "MISSING_LIBRARY", "No module named 'consul'")
-    with pytest.raises(ConsulError, match="has no Consul client library .*-m pip install python-consul2.*pipx inject"):
+    with pytest.raises(ConsulError, match="has no Consul client library .*-m pip install py-consul.*pipx inject"):
         client("http://127.0.0.1:1")
     assert "pip install" in library_missing()
 
