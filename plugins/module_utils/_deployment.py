@@ -15,17 +15,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import (
     TXN_LIMIT,
-    Client,
     kv_check_session,
     kv_delete,
     kv_read,
     kv_set,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     GOOD,

@@ -29,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
     VARIABLE_PREFIX,
     Task,
     connection_options,
+    decrypted,
 )
 
 display = Display()
@@ -84,7 +85,7 @@ class HitlessAction(ActionBase):
 
     def _validated(self) -> dict[str, Any]:
         constraints = getattr(self.module, "CONSTRAINTS", {})
-        checked = ArgumentSpecValidator(self.module.ARGUMENT_SPEC, **constraints).validate(self._task.args)
+        checked = ArgumentSpecValidator(self.module.ARGUMENT_SPEC, **constraints).validate(decrypted(self._task.args))
         if checked.error_messages:
             raise HitlessError("; ".join(checked.error_messages))
         return dict(checked.validated_parameters)
