@@ -143,7 +143,7 @@ def _token(options: Mapping[str, Any]) -> str | None:
     if not path:
         return None
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip() or None
     except OSError as error:
         raise HitlessError(
