@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
@@ -119,10 +120,16 @@ class HitlessAction(ActionBase):
         return getattr(self._connection, "transport", "") in ("local", "ansible.builtin.local")
 
     def _interpreter(self, variables: Mapping[str, Any]) -> str | None:
-        """The configured interpreter; the values that ask for discovery leave it to the usual places."""
-        configured = variables.get("ansible_python_interpreter")
-        value = str(self._templar.template(configured)) if configured else ""
-        return None if not value or value.startswith("auto") else value
+        """The interpreter as Ansible has it for modules: the variable, else its configuration, else what it discovered.
+
+        None leaves it to the usual places.
+        """
+        configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=variables)
+        value = str(self._templar.template(configured) or "")
+        if value and not value.startswith("auto"):
+            return value
+        facts = variables.get("ansible_facts") or {}
+        return str(facts.get("discovered_interpreter_python") or "") or None
 
     def execute_on_host(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
         """Through the connection itself: no temporary folder, no become, no module transfer."""
