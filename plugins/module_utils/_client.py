@@ -155,6 +155,10 @@ class Client:
         :raises ConsulError: any other answer but 2xx and 404 (404 is ``data=None``: "no such key" is an answer).
         """
         asked = f"{method} {path}"
+        *above, last = path.split("/")[1:]
+        if {"", ".", ".."} & {*above} or last in (".", ".."):
+            # The library quotes every other character; such a path would silently be another one's.
+            raise ConsulError(f"Consul cannot be asked for the name in {path!r}.", asked=asked, hint="Rename it there.")
         dc = self.connection.datacenter
         if dc and not any(name == "dc" for name, _value in params):
             params = [*params, ("dc", dc)]

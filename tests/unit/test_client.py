@@ -295,6 +295,19 @@ def test_where_no_agent_listens_it_names_the_agents_option(monkeypatch: pytest.M
     assert "CONSUL_HTTP_ADDR" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "..", ".", "./a"])
+def test_a_name_that_would_ask_for_another_is_refused(name: str) -> None:
+    with HttpServer() as server, pytest.raises(ConsulError, match="cannot be asked for the name"):
+        client(server.url).get(f"/v1/health/service/{name}")
+    assert server.asked == []
+
+
+def test_any_other_name_is_asked_for_as_it_is() -> None:
+    with HttpServer(Reply(body="[]")) as server:
+        client(server.url).get("/v1/health/service/a b?c#d%41é+/e")
+    assert server.asked[0].path == "/v1/health/service/a%20b%3Fc%23d%2541%C3%A9%2B/e"
+
+
 # -- blocking reads -----------------------------------------------------------------------------------------------
 
 
