@@ -75,6 +75,16 @@ def decode(asked: str, response: Response, connection: Connection, where: str = 
     return Answer(data, index, response.code, filtered)
 
 
+def hits_limit(asked: str, response: Response) -> bool:
+    """Whether a limit of requests or connections refused it: with 429, and with 503 what the leader alone can do.
+
+    The agent's own health is no limit: there 429 says that a service is in warning.
+    """
+    if asked.startswith("GET /v1/agent/health/"):
+        return False
+    return response.code == 429 or (response.code == 503 and "rate limit exceeded" in response.body)
+
+
 def refused(asked: str, response: Response, connection: Connection, where: str = "") -> ConsulError:
     """The error for an answer that is a refusal."""
     text = re.sub(r"\s+", " ", response.body).strip()[:300]
@@ -104,7 +114,7 @@ def unavailable(asked: str, response: Response, connection: Connection, where: s
         asked=asked,
         status=response.code,
         hint="Its limit of requests, or of connections of one client, is reached (limits in Consul's configuration)."
-        if response.code == 429
+        if hits_limit(asked, response)
         else "",
     )
 

@@ -26,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._answer import (
     Answer,
     Response,
     decode,
+    hits_limit,
     no_answer,
     tls_failed,
     unavailable,
@@ -172,12 +173,11 @@ class Client:
                 problem = error
                 limit = min(limit, RETRY_REFUSED_FOR) if error.status == -1 else limit
             else:
-                # Consul's limits refuse before anything is done. The agent's own health says "warning" so.
-                is_limit = response.code == 429 and not path.startswith("/v1/agent/health/")
+                is_limit = hits_limit(asked, response)
                 if (response.code < 500 and not is_limit) or any(final in response.body for final in _FINAL_5XX):
                     names = ("keys", "") in params
                     return decode(asked, response, self.connection, self._where, names=names)
-                again = again or is_limit
+                again = again or is_limit  # limits refuse before anything is done
                 problem = unavailable(asked, response, self.connection, self._where)
             left = limit - (time.monotonic() - started)
             if not again or left <= 0:

@@ -135,9 +135,12 @@ def test_what_is_final_is_never_tried_again(status: int, text: str) -> None:
     assert len(server.asked) == 1
 
 
-def test_a_write_that_a_limit_refused_was_not_carried_out_and_is_always_tried_again() -> None:
+@pytest.mark.parametrize(
+    "limit", [(429, LIMITED), (503, "rate limit exceeded for operation that can only be performed")]
+)
+def test_a_write_that_a_limit_refused_was_not_carried_out_and_is_always_tried_again(limit: tuple[int, str]) -> None:
     for parameter in ({"cas": 3}, {"acquire": "s"}, {"release": "s"}):
-        with HttpServer(Reply(429, LIMITED), Reply(body="true")) as server:
+        with HttpServer(Reply(*limit), Reply(body="true")) as server:
             assert client(server.url).set_key("k", "v", **parameter) is True
         assert len(server.asked) == 2
 
