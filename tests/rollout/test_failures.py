@@ -64,6 +64,19 @@ def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
     assert load.report.by_version.keys() == {OLD}
 
 
+def test_tasks_that_hang_are_ended_and_nothing_deprecated_is_read(drive: Drive, tmp_path: Path) -> None:
+    """Ansible's own limit leaves a result, a part of which warns when it is looked at."""
+    tasks = tmp_path / "deploy.yml"
+    tasks.write_text("- name: Hang\n  ansible.builtin.command: sleep 600\n", encoding="utf-8")
+    result = drive.run("3.0.0", deploy_tasks=str(tasks), deploy_command="", deploy_timeout=3, rollback="none")
+    assert result.rc != 0
+    assert "Timed out after 3 second(s)" in flat(result.output) or "exceeded the 3 second timeout" in flat(
+        result.output
+    )
+    assert drive.outcomes()["web1"] == "failed"
+    assert "DEPRECATION WARNING" not in result.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "ssh"])
 @pytest.mark.parametrize("batch_size", [1, 2])
