@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -61,6 +62,12 @@ class HitlessAction(ActionBase):
             result.update(failed=True, lost=True, msg=str(error), **error.details)
         except HitlessError as error:
             result.update(failed=True, msg=str(error), **error.details)
+        except AnsibleError:
+            raise
+        except Exception as error:  # its text alone ("0") would tell a person nothing
+            fault = f"{type(error).__name__}: {error}"
+            msg = f"A fault of {self._task.action} itself stopped it ({fault}). Please report it, with what -vvv shows."
+            result.update(failed=True, msg=msg, exception=traceback.format_exc())
         # Ansible takes an exit code but 0 for a failure, unless it is told otherwise; puppet's 2 is none.
         result.setdefault("failed", False)
         if not self._task.diff:
