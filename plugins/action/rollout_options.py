@@ -18,7 +18,7 @@ from ansible.utils.collection_loader._collection_finder import _get_collection_r
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import CommandLine, Sources
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task, decrypted
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 
@@ -95,7 +95,7 @@ class AnsibleInventory:
             known = {**self.variables(host), **self.play, **self.extra, "hostvars": self._hostvars}
             templar = templar.copy_with_new_env(available_variables=known)
         try:
-            return templar.template(value)
+            return decrypted(templar.template(value))
         except AnsibleError as error:
             raise HitlessError(str(error)) from None
 

@@ -16,7 +16,8 @@ options:
     type: str
   agent_token:
     description:
-      - ACL token for the host's agent. Default is the variable C(hitless_consul_agent_token), else O(token).
+      - ACL token for the host's agent. Default is the variable C(hitless_consul_agent_token), else O(token), which then
+        travels to every host that is asked (on standard input, never to its disk).
     type: str
   agent_ca_path:
     description:
@@ -30,6 +31,11 @@ options:
   agent_client_key:
     description:
       - Key of O(agent_client_cert), likewise. Default is the variable C(hitless_consul_agent_client_key).
+    type: str
+  agent_tls_server_name:
+    description:
+      - Name that the certificate of the host's agent is for, where O(agent_url) has another one.
+      - Default is the variable C(hitless_consul_agent_tls_server_name).
     type: str
   via:
     description:

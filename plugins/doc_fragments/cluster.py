@@ -17,7 +17,9 @@ options:
     type: str
   token:
     description:
-      - ACL token. Default is the variable C(hitless_consul_token), else the environment variable E(CONSUL_HTTP_TOKEN).
+      - ACL token; white space around it is no part of it. Default is the variable C(hitless_consul_token), else the
+        environment variable E(CONSUL_HTTP_TOKEN).
+      - A user and password for a proxy before Consul are read from the environment variable E(CONSUL_HTTP_AUTH) alone.
     type: str
   token_file:
     description:
@@ -26,8 +28,9 @@ options:
     type: path
   ca_path:
     description:
-      - File or directory of CA certificates on the controller.
-      - Default is the variable C(hitless_consul_ca_path), else the environment variable E(CONSUL_CACERT).
+      - File of CA certificates on the controller, or a directory in which each file holds some.
+      - Default is the variable C(hitless_consul_ca_path), else the environment variable E(CONSUL_CACERT) or
+        E(CONSUL_CAPATH), else what the system trusts.
     type: path
   client_cert:
     description:
@@ -39,6 +42,12 @@ options:
       - Key of O(client_cert).
       - Default is the variable C(hitless_consul_client_key), else the environment variable E(CONSUL_CLIENT_KEY).
     type: path
+  tls_server_name:
+    description:
+      - Name that Consul's certificate is for, where O(url) has another one; C(server.dc1.consul) for instance.
+      - Default is the variable C(hitless_consul_tls_server_name), else the environment variable
+        E(CONSUL_TLS_SERVER_NAME).
+    type: str
   validate_certs:
     description:
       - Whether certificates are verified.
@@ -48,6 +57,8 @@ options:
   datacenter:
     description:
       - Consul datacenter. Default is the variable C(hitless_consul_datacenter), else the one of the agent asked.
+      - Consul answers for all its datacenters, but makes the session of a lock only in the agent's own, so that O(url)
+        has to be in the datacenter of the rollout.
     type: str
   timeout:
     description:

@@ -208,12 +208,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     read_fleet,
     refuse_empty,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    MISSING_LIBRARY,
-    Client,
-    Connection,
-    library_missing,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, Client, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
     CLUSTER_SPEC,

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 
 STATUSES = ("passing", "warning", "critical", "maintenance")
@@ -123,8 +124,6 @@ def read_fleet(client: Client, selection: Selection) -> Fleet:
     :raises ConsulError: Consul refused, the filter for instance.
     """
     common: list[tuple[str, object]] = [("stale", "")]
-    if client.connection.datacenter:
-        common.append(("dc", client.connection.datacenter))
     common += [("node-meta", f"{key}:{value}") for key, value in selection.node_meta]
     filtered = False
 

@@ -15,19 +15,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import (
     TXN_LIMIT,
-    Client,
     kv_check_session,
     kv_delete,
     kv_read,
     kv_set,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
+    FAILED,
     GOOD,
     INTERRUPTED,
     PENDING,
@@ -69,6 +70,7 @@ __all__ = [
     "start",
     "status_op",
     "timestamp",
+    "unread",
 ]
 
 KEEP = 20
@@ -313,6 +315,30 @@ def conclude(
     if batches_begun is not None:
         found = replace(found, batch=batches_begun)
     return _concluded(client, keys, found, state, reason, lost)
+
+
+def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
+    """What can be told of a deployment whose end cannot be read: the result of one that can, with an empty table.
+
+    Whoever watches gets a verdict in any case; the record is settled by the run's keeper, or by the next run.
+    """
+    sentence = (
+        f"How {deployment} ended could not be read, and was not recorded: {error} What was done to each host stands "
+        f"above, and in {keys.outcomes(deployment)} once Consul answers. Then run hitless.consul.recover."
+    )
+    return {
+        "changed": False,
+        "id": deployment,
+        "record": {},
+        "result": FAILED,
+        "verdict": sentence,
+        "table": "",
+        "hosts": {},
+        "errors": {},
+        "red": [],
+        "pruned": [],
+        "lock_lost": False,
+    }
 
 
 def end(client: Client, keys: Keys, concluded: Deployment, session: str) -> None:

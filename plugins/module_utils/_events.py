@@ -29,7 +29,6 @@ class KeyWatch:
 
     key: str
     recurse: bool = False
-    datacenter: str | None = None
 
     @property
     def name(self) -> str:
@@ -37,8 +36,7 @@ class KeyWatch:
 
     @property
     def query(self) -> tuple[str, list[tuple[str, object]]]:
-        params: list[tuple[str, object]] = [("recurse", "")] if self.recurse else []
-        return f"/v1/kv/{self.key}", [*params, *([("dc", self.datacenter)] if self.datacenter else [])]
+        return f"/v1/kv/{self.key}", [("recurse", "")] if self.recurse else []
 
     def found(self, data: Any) -> dict[str, Found]:
         return {item["Key"]: Found(_mark(item), _key_event(item)) for item in data or ()}
@@ -81,7 +79,7 @@ def key_watch(options: Options) -> KeyWatch:
     text = str(key or prefix).lstrip("/")
     if not text or any(character in text for character in "?#%") or not text.isprintable():
         raise HitlessError(f"{'key' if key else 'prefix'} {str(key or prefix)!r} is not a key of Consul's KV store.")
-    watch = KeyWatch(text, bool(prefix), options.client.connection.datacenter)
+    watch = KeyWatch(text, bool(prefix))
     if isinstance(options.memory, KeyMemory):
         kept = options.memory.key
         if kept == text or (watch.recurse and kept.startswith(text)):
@@ -97,7 +95,6 @@ class HealthWatch:
     """The instances of one service: those that come, go, or change their state."""
 
     service: str
-    datacenter: str | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +102,7 @@ class HealthWatch:
 
     @property
     def query(self) -> tuple[str, list[tuple[str, object]]]:
-        return service_query(self.service, dc=self.datacenter)
+        return service_query(self.service)
 
     def found(self, data: Any) -> dict[str, Found]:
         instances = parse_instances(data)
@@ -142,7 +139,4 @@ def health_watches(options: Options) -> list[HealthWatch]:
         services = [part.strip() for part in services.split(",") if part.strip()]
     if not isinstance(services, list) or not services or not all(isinstance(one, str) for one in services):
         raise HitlessError(f"services must be a list of names of services, and is {services!r}.")
-    return [
-        HealthWatch(checked_name(one, "service"), options.client.connection.datacenter)
-        for one in dict.fromkeys(services)
-    ]
+    return [HealthWatch(checked_name(one, "service")) for one in dict.fromkeys(services)]

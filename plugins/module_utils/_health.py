@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name
 
@@ -148,13 +149,11 @@ def parse_instances(entries: Iterable[dict[str, Any]] | None) -> list[Instance]:
     ]
 
 
-def service_query(service: str, node: str | None = None, dc: str | None = None) -> tuple[str, list[tuple[str, object]]]:
+def service_query(service: str, node: str | None = None) -> tuple[str, list[tuple[str, object]]]:
     """Path and parameters of the read of a service, or of its instances on one node."""
     params: list[tuple[str, object]] = []
     if node is not None:
         params.append(("filter", f'Node.Node == "{checked_name(node, "node")}"'))
-    if dc:
-        params.append(("dc", dc))
     return f"/v1/health/service/{checked_name(service, 'service')}", params
 
 
@@ -162,7 +161,7 @@ def read_instances(
     client: Client, service: str, node: str | None = None, tags: Sequence[str] = ()
 ) -> tuple[list[Instance], Answer]:
     """The instances with all the tags, now; and the answer for a blocking read that goes on from there."""
-    path, params = service_query(service, node, client.connection.datacenter)
+    path, params = service_query(service, node)
     answer = client.get(path, params)
     return with_tags(parse_instances(answer.data), tags), answer
 
@@ -259,7 +258,7 @@ def wait_for_health(
             return Reached(last, now - started)
         raise AskAgain(since + wanted.stable_for - now)
 
-    path, params = service_query(wanted.service, wanted.node, client.connection.datacenter)
+    path, params = service_query(wanted.service, wanted.node)
     try:
         until = started + deadline + wanted.stable_for + 1
         reached, answer = client.watch_with_answer(path, params, decide, until, first=first)

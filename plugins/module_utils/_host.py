@@ -108,7 +108,7 @@ class HostTransport:
     """Carries the client's requests through the host: the seam of ``_client.Transport``.
 
     :param base: the agent's address as seen from the host.
-    :param tls: paths on the host and whether to verify: ca_path, client_cert, client_key, validate_certs.
+    :param tls: see ``Connection.tls``; its paths are the host's.
     """
 
     def __init__(self, host: Host, base: str, tls: dict[str, Any], timeout: float) -> None:
@@ -161,13 +161,14 @@ class HostTransport:
             return ConsulError(
                 f"TLS with {where} failed: {why}.",
                 asked=asked,
-                hint="Check hitless_consul_agent_url (http or https), and hitless_consul_agent_ca_path, "
-                "hitless_consul_agent_client_cert and hitless_consul_agent_client_key: paths on that host.",
+                hint="Check hitless_consul_agent_url (http or https), hitless_consul_agent_tls_server_name, and "
+                "hitless_consul_agent_ca_path, hitless_consul_agent_client_cert and hitless_consul_agent_client_key: "
+                "paths on that host.",
             )
         return ConsulUnavailable(
             f"No answer from {where} to {asked}: {why}.",
             asked=asked,
-            status=-1 if "refused" in why else 0,
+            status=-1 if answer["refused"] else 0,
             hint="Set hitless_consul_agent_url to the agent's address as that host sees it.",
         )
 

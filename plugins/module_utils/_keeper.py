@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeps the lock of a running deployment (a private program of this collection; ``_lock.py`` starts it).
 
-It runs beside the run, in a session of its own, imports nothing but the standard library, and holds two things of the
-run: the read ends of two pipes. The write end of the first is held by the main process and all workers forked from it;
-when the last of them is gone, also by kill -9, the pipe ends. So it outlives a worker that still deploys after its main
-process died. Into the second the workers write their results. Once the main process is dead nobody else takes them, and
-a worker with a result larger than a pipe's buffer (64 KiB) would never end: the keeper takes them and throws them away.
+It runs beside the run, in a session of its own, imports nothing but the standard library (and, as a file, the program
+that makes requests on hosts), and holds two things of the run: the read ends of two pipes. The write end of the first
+is held by the main process and all workers forked from it; when the last of them is gone, also by kill -9, the pipe
+ends. So it outlives a worker that still deploys after its main process died. Into the second the workers write their
+results. Once the main process is dead nobody else takes them, and a worker with a result larger than a pipe's buffer
+(64 KiB) would never end: the keeper takes them and throws them away.
 
 While the run lives, the session is renewed each third of its TTL, but not while the main process is stopped (its gate
 could not be passed), and no longer when hosts have stopped finishing for the progress deadline. When the run has ended
@@ -18,19 +19,18 @@ It ends by itself in every case, and on SIGTERM as if the run had ended. It says
 
 from __future__ import annotations
 
-import http.client
+import importlib.util
 import json
 import os
 import select
 import signal
-import ssl
 import subprocess
 import sys
 import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 FINISH_FOR = 60.0
 """Seconds it tries to tidy up after the run; a leader's death takes up to 17. After that the session's TTL does it."""
@@ -50,12 +50,11 @@ class NoAnswer(Exception):
 class Config:
     """What ``_lock.start_keeper`` sends by standard input; times in seconds."""
 
+    http: str
+    """The file that asks, ``_on_host/http.py``; ``tls`` are its settings."""
     url: str
-    token: str
-    ca_path: str
-    client_cert: str
-    client_key: str
-    validate_certs: bool
+    headers: dict[str, str]
+    tls: dict[str, Any]
     datacenter: str
     timeout: float
     lock: str
@@ -70,41 +69,37 @@ class Config:
 
 
 class Consul:
-    """The few requests needed. No proxy from the environment, and no redirect: both would be sent the token."""
+    """The few requests needed."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._parts = urlsplit(config.url)
         # A renewal that hangs must leave time for another one within the TTL.
         self._timeout = min(config.timeout, max(1.0, config.ttl / 2))
-        self._tls = _tls(config) if self._parts.scheme == "https" else None
+        self._http = _program(config.http)
+        # Once: the files of TLS may be gone by the time that the run is.
+        self._way = self._http.opener({"url": config.url, **config.tls})
 
     def request(self, method: str, path: str, params: dict[str, str] | None = None, body: str = "") -> tuple[int, Any]:
-        """-> (status below 500, decoded answer)."""
+        """-> (200, 404 or 409, decoded answer). Any other, a limit (429) for instance, is no answer."""
         query = dict(params or {})
         if self._config.datacenter:
             query["dc"] = self._config.datacenter
-        host, port = self._parts.hostname or "", self._parts.port
-        connection: http.client.HTTPConnection
-        if self._tls is not None:
-            connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
-        headers = {"X-Consul-Token": self._config.token} if self._config.token else {}
+        answer = self._http.ask(
+            self._way,
+            {
+                "method": method,
+                "url": f"{self._config.url}/v1/{quote(path)}?{urlencode(query)}",
+                "headers": self._config.headers,
+                "body": body,
+                "timeout": self._timeout,
+            },
+        )
+        if answer["status"] not in (200, 404, 409):
+            raise NoAnswer(answer.get("error") or str(answer["status"]))
         try:
-            connection.request(method, f"/v1/{quote(path)}?{urlencode(query)}", body.encode() or None, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(str(error)) from None
-        finally:
-            connection.close()
-        if answer.status >= 500:
-            raise NoAnswer(str(answer.status))
-        try:
-            return answer.status, json.loads(content)
+            return answer["status"], json.loads(answer["body"])
         except ValueError:
-            return answer.status, None
+            return answer["status"], None
 
     def key(self, key: str) -> dict[str, Any] | None:
         """A key with its Value, Session and ModifyIndex by a consistent read; None where it is not there."""
@@ -114,20 +109,14 @@ class Consul:
     def renew(self) -> bool:
         """Renew the session; false when it is gone for good."""
         status, _answer = self.request("PUT", f"session/renew/{self._config.session}")
-        if status == 404:
-            return False
-        if status != 200:
-            raise NoAnswer(str(status))
-        return True
+        return status != 404
 
     def newest_outcome(self) -> int:
         """A number that grows with each outcome of a host; 0 while there is none.
 
         Of the keys themselves: the index of an answer about an empty prefix is that of all keys.
         """
-        status, data = self.request("GET", f"kv/{self._config.outcomes}", {"recurse": ""})
-        if status not in (200, 404):
-            raise NoAnswer(str(status))
+        _status, data = self.request("GET", f"kv/{self._config.outcomes}", {"recurse": ""})
         return max((item["ModifyIndex"] for item in data or []), default=0)
 
     def holds_lock(self) -> bool:
@@ -170,19 +159,14 @@ class Consul:
         return status != 409
 
 
-def _tls(config: Config) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not config.validate_certs:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif config.ca_path:
-        context = ssl.create_default_context(
-            cafile=None if os.path.isdir(config.ca_path) else config.ca_path,
-            capath=config.ca_path if os.path.isdir(config.ca_path) else None,
-        )
-    if config.client_cert:
-        context.load_cert_chain(config.client_cert, config.client_key or None)
-    return context
+def _program(path: str) -> Any:
+    """A program for hosts; it has no package that it could be imported from here."""
+    spec = importlib.util.spec_from_file_location("program", path)
+    if spec is None or spec.loader is None:
+        raise OSError(f"{path} is not a program")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def process_state(pid: int) -> tuple[str, str]:

@@ -20,26 +20,15 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 VERSION = re.compile(r"[A-Za-z0-9._+~:@-]{1,128}")
-
-
-def json_object(text: str) -> dict[str, Any] | None:
-    """The value of a key that should hold a JSON object; None for any other, since anybody may have written it."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def checked_name(name: str, what: str) -> str:

@@ -26,14 +26,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    Client,
-    Connection,
-    KVPair,
-    kv_check_session,
-    kv_delete,
-    kv_text,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     ConsulUnavailable,
@@ -41,7 +35,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HitlessError,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, json_object
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import (
+    KVPair,
+    json_object,
+    kv_check_session,
+    kv_delete,
+    kv_text,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._on_host import http
 
 TTL = 15
 """Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
@@ -51,6 +53,7 @@ _ATTEMPTS = 5
 """Sessions tried where one after the other is gone before it could take the lock."""
 _KEEPER = Path(__file__).with_name("_keeper.py")
 _KEEPER_STARTS = 30
+_PATHS = ("ca_path", "client_cert", "client_key")
 _KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -185,7 +188,7 @@ def session_of(client: Client, keys: Keys, *, run: str = "", deployment: str = "
         return None
     if deployment:
         return pair.session if Holder.parse(pair.value).deployment == deployment else None
-    answer = client.get(f"/v1/session/info/{pair.session}", _datacenter(client))
+    answer = client.get(f"/v1/session/info/{pair.session}")
     name = str(answer.data[0].get("Name") or "") if answer.data else ""
     return pair.session if run and run in name.split() else None
 
@@ -211,12 +214,10 @@ def start_keeper(
     :raises HitlessError: it did not start.
     """
     config = {
+        "http": http.__file__,
         "url": connection.base,
-        "token": connection.token or "",
-        "ca_path": _absolute(connection.ca_path or _client_authorities()),
-        "client_cert": _absolute(connection.client_cert),
-        "client_key": _absolute(connection.client_key),
-        "validate_certs": connection.validate_certs,
+        "headers": connection.headers,
+        "tls": {name: _absolute(value) if name in _PATHS else value for name, value in connection.tls.items()},
         "datacenter": connection.datacenter or "",
         "timeout": connection.timeout,
         "lock": keys.lock,
@@ -272,23 +273,9 @@ def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
 # -- inside ---------------------------------------------------------------------------------------------------
 
 
-def _datacenter(client: Client) -> list[tuple[str, object]]:
-    name = client.connection.datacenter
-    return [("dc", name)] if name else []
-
-
 def _absolute(path: str | None) -> str:
     """The keeper runs in another folder."""
     return os.path.abspath(path) if path else ""
-
-
-def _client_authorities() -> str:
-    """The authorities that the client library trusts where none are named, so that the keeper trusts the same."""
-    try:
-        from requests.utils import DEFAULT_CA_BUNDLE_PATH
-    except ImportError:
-        return ""
-    return str(DEFAULT_CA_BUNDLE_PATH)
 
 
 def _create_session(client: Client, keys: Keys, holder: Holder, ttl: int, run: str) -> str:
@@ -301,14 +288,41 @@ def _create_session(client: Client, keys: Keys, holder: Holder, ttl: int, run: s
         # Without the empty list it would be the node's serfHealth.
         "NodeChecks": [],
     }
-    answer = client.put("/v1/session/create", _datacenter(client), json.dumps(body))
+    try:
+        answer = client.put("/v1/session/create", body=json.dumps(body))
+    except ConsulError as error:
+        if "Missing node registration" not in str(error):
+            raise
+        raise _elsewhere(client) from None
     return str(answer.data["ID"])
+
+
+def _elsewhere(client: Client) -> HitlessError:
+    """The error for an agent of another datacenter.
+
+    A session belongs to the node of the agent that is asked for it, and is made in that node's datacenter alone;
+    everything else Consul forwards.
+    """
+    wanted, asked = client.connection.datacenter, client.connection.base
+    try:
+        servers = client.get("/v1/catalog/service/consul").data or []
+    except ConsulError:
+        servers = []
+    known = ", ".join(f"{one['Node']} ({one.get('Address')})" for one in servers[:3])
+    return HitlessError(
+        f"The lock cannot be taken in the datacenter {wanted or 'of the agent'}: its session needs a node of that "
+        f"datacenter, and the agent at {asked} is none.",
+        hint=f"Set hitless_consul_url (CONSUL_HTTP_ADDR) to an agent of {wanted}"
+        + (f", one of its servers for instance: {known}." if known else ".")
+        if wanted
+        else "Its node is not registered in the catalog yet: look at the agent's log.",
+    )
 
 
 def _destroy_session(client: Client, session: str) -> None:
     """Asked once; where that fails, the TTL does it."""
     try:
-        client.put(f"/v1/session/destroy/{session}", _datacenter(client), repeatable=False)
+        client.put(f"/v1/session/destroy/{session}", repeatable=False)
     except ConsulError:
         return
 
@@ -360,6 +374,6 @@ def _wait_until_free(
         return None
 
     try:
-        client.watch(f"/v1/kv/{keys.lock}", _datacenter(client), decide, deadline)
+        client.watch(f"/v1/kv/{keys.lock}", [], decide, deadline)
     except DeadlineExceeded:
         raise refusal(keys, last, wait) from None

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     NODE_MAINTENANCE,
@@ -86,10 +87,10 @@ class Target:
             return f"the node {self.node}"
         return f"{self.service_id or self.service} on {self.node}"
 
-    def query(self, dc: str | None) -> tuple[str, list[tuple[str, object]]]:
+    def query(self) -> tuple[str, list[tuple[str, object]]]:
         if self.service is not None:
-            return service_query(self.service, self.node, dc)
-        return f"/v1/health/node/{self.node}", [("dc", dc)] if dc else []
+            return service_query(self.service, self.node)
+        return f"/v1/health/node/{self.node}", []
 
     def reasons(self, data: Any) -> dict[str, str | None]:
         """Service ID (empty for the node) -> reason of its maintenance, None where it is in none."""
@@ -113,7 +114,7 @@ class Target:
 
     def read(self, cluster: Client) -> Answer:
         """What the catalog says of it now."""
-        return cluster.get(*self.query(cluster.connection.datacenter))
+        return cluster.get(*self.query())
 
     def is_out(self, data: Any) -> bool:
         """Whether any of it is in maintenance, whoever has set that."""
@@ -244,7 +245,7 @@ def _apply(cluster: Client, agent: Client, target: Target, answer: Answer, reaso
             sending = max(sending, sent_at - began)
         raise AskAgain(RESEND_AFTER)
 
-    path, params = target.query(cluster.connection.datacenter)
+    path, params = target.query()
     try:
         return cluster.watch(path, params, decide, started + within, first=answer)
     except DeadlineExceeded:

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import json_object
+from ansible_collections.hitless.consul.plugins.module_utils._kv import json_object
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)

@@ -109,10 +109,8 @@ def advice(outcome: str | None, step: str | None) -> tuple[str, str]:
 
 def _maintenance_of(client: Client, service: str) -> list[tuple[dict[str, Any], str]]:
     """The checks of maintenance that deployments of the service have set anywhere, each with the deployment's id."""
-    dc = client.connection.datacenter
-    params: list[tuple[str, object]] = [("filter", 'Notes matches "^deploy:"'), *([("dc", dc)] if dc else [])]
     found = []
-    for check in client.get("/v1/health/state/critical", params).data or ():
+    for check in client.get("/v1/health/state/critical", [("filter", 'Notes matches "^deploy:"')]).data or ():
         reason = parse_reason(check.get("Notes"))
         is_maintenance = check["CheckID"] == NODE_MAINTENANCE or check["CheckID"].startswith("_service_maintenance:")
         if reason is not None and reason.service == service and is_maintenance:

@@ -19,19 +19,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    Answer,
-    AskAgain,
-    Client,
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._health import SERF_HEALTH
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import (
+    json_object,
     kv_check_session,
     kv_delete,
     kv_set,
     kv_set_if,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._health import SERF_HEALTH
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
 
 REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"
@@ -152,7 +152,7 @@ class Request:
 
     def fire_event(self) -> None:
         """A hint that something is asked of the node; nothing depends on it, so that no error of it counts."""
-        params: list[tuple[str, object]] = [("node", f"^{re.escape(self.node)}$"), *_datacenter(self.client)]
+        params: list[tuple[str, object]] = [("node", f"^{re.escape(self.node)}$")]
         try:
             self.client.put(f"/v1/event/fire/{EVENT}", params, self.keys.service[:EVENT_LIMIT], repeatable=False)
         except ConsulError:
@@ -168,7 +168,7 @@ class Request:
         follower = _Follower(self, pickup, told)
         key = self.keys.status(self.node)
         path = f"/v1/kv/{key}"
-        params: list[tuple[str, object]] = [("consistent", ""), *_datacenter(self.client)]
+        params: list[tuple[str, object]] = [("consistent", "")]
         # Each wait has an end of its own, see decide: this one only bounds what cannot happen.
         forever = time.monotonic() + self.order.longest + pickup + 2 * self.order.deploy_timeout + 3600
         return self.client.watch(path, params, follower.decide, forever, every=LOOK_EVERY)
@@ -190,7 +190,7 @@ class Request:
 
     def is_out_of_sight(self) -> bool:
         """Whether Consul's gossip holds the node for dead."""
-        answer = self.client.get(f"/v1/health/node/{self.node}", _datacenter(self.client))
+        answer = self.client.get(f"/v1/health/node/{self.node}")
         return all(check["Status"] != "passing" for check in answer.data or () if check["CheckID"] == SERF_HEALTH)
 
     def read_log(self) -> str:
@@ -308,7 +308,7 @@ class LogFollower:
                 pass
 
     def _read(self, client: Client, number: int, index: int) -> Answer:
-        return client.get(f"/v1/kv/{self._prefix}{number:06d}", _datacenter(client), wait=60.0, index=index)
+        return client.get(f"/v1/kv/{self._prefix}{number:06d}", wait=60.0, index=index)
 
     def _take(self, answer: Answer, number: int) -> bool:
         if answer.data:
@@ -330,8 +330,3 @@ def unpicked(node: str, service: str, pickup: float) -> HitlessError:
         hint=f"Is the machine up, and its deploy agent running (systemctl status hitless-deploy-{service})?",
         details={"lost": True},
     )
-
-
-def _datacenter(client: Client) -> list[tuple[str, object]]:
-    name = client.connection.datacenter
-    return [("dc", name)] if name else []

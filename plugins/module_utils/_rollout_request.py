@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, KVPair
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, json_object
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._kv import KVPair, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     CANCELLED,
     FAILED,

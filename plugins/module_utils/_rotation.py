@@ -16,7 +16,8 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
@@ -29,6 +30,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._versions import CLEARED, DEPLOYING, DRAINING, RETURNING
 
 _LOOK_AGAIN_AFTER = 1.0
@@ -119,7 +121,7 @@ class Drain:
         cluster, found = turn.cluster, []
         services = {target.service: target.tags for target in turn.targets} if not turn.node_wide else {}
         for service, tags in (services or {turn.keys.service: turn.tags}).items():
-            path, params = service_query(str(service), turn.node, cluster.connection.datacenter)
+            path, params = service_query(str(service), turn.node)
             found += with_tags(parse_instances(cluster.get(path, params).data), tags)
         return drain.find(self.observe, [f"{one.address}:{one.port}" for one in found])
 
@@ -242,7 +244,7 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
     """
     started = time.monotonic()
     main = turn.main_target
-    path, params = service_query(turn.keys.service, turn.node, turn.cluster.connection.datacenter)
+    path, params = service_query(turn.keys.service, turn.node)
 
     def keep_out(data: Any) -> bool:
         """Whether it had to be put back."""

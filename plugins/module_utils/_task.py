@@ -14,12 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    DEFAULT_URL,
-    Client,
-    Connection,
-    normalise_url,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import DEFAULT_URL, Connection, normalise_url
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host, HostTransport
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
@@ -31,6 +27,7 @@ CLUSTER_SPEC: dict[str, dict[str, Any]] = {
     "ca_path": {"type": "path"},
     "client_cert": {"type": "path"},
     "client_key": {"type": "path", "no_log": False},
+    "tls_server_name": {"type": "str"},
     "validate_certs": {"type": "bool"},
     "datacenter": {"type": "str"},
     "timeout": {"type": "float"},
@@ -43,6 +40,7 @@ AGENT_SPEC: dict[str, dict[str, Any]] = {
     "agent_ca_path": {"type": "str"},
     "agent_client_cert": {"type": "str"},
     "agent_client_key": {"type": "str", "no_log": False},
+    "agent_tls_server_name": {"type": "str"},
     "via": {"type": "str", "choices": ["auto", "controller", "host"]},
     "node": {"type": "str"},
 }
@@ -63,11 +61,14 @@ _ENVIRONMENT = {
     "url": "CONSUL_HTTP_ADDR",
     "token": "CONSUL_HTTP_TOKEN",
     "token_file": "CONSUL_HTTP_TOKEN_FILE",
+    "http_auth": "CONSUL_HTTP_AUTH",
     "ca_path": "CONSUL_CACERT",
     "client_cert": "CONSUL_CLIENT_CERT",
     "client_key": "CONSUL_CLIENT_KEY",
+    "tls_server_name": "CONSUL_TLS_SERVER_NAME",
     "validate_certs": "CONSUL_HTTP_SSL_VERIFY",
 }
+"""As the consul command reads them; ``http_auth``, a password, has no option."""
 _TRUE, _FALSE = ("1", "t", "true", "y", "yes", "on"), ("0", "f", "false", "n", "no", "off")
 
 
@@ -79,6 +80,15 @@ def boolean(value: object, name: str) -> bool:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     raise HitlessError(f"{name} must be true or false, not {value!r}.")
+
+
+def decrypted(value: Any) -> Any:
+    """A value as plain data: up to ansible-core 2.18 a vaulted text is an object that only turns into a text."""
+    if getattr(value, "__ENCRYPTED__", False):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: decrypted(one) for key, one in value.items()}
+    return [decrypted(one) for one in value] if isinstance(value, list) else value
 
 
 def connection_options(
@@ -104,7 +114,7 @@ def connection_options(
         # A token of a nearer level beats the file of a farther one, and the other way round.
         has_token = "token" in options or "token_file" in options
         options.update(
-            (name, value)
+            (name, decrypted(value))
             for name, value in level.items()
             if name not in options and not (has_token and name in ("token", "token_file"))
         )
@@ -114,6 +124,8 @@ def connection_options(
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The options as the consul command takes them from its environment."""
     found: dict[str, Any] = {name: environment[key] for name, key in _ENVIRONMENT.items() if environment.get(key)}
+    if environment.get("CONSUL_CAPATH"):
+        found.setdefault("ca_path", environment["CONSUL_CAPATH"])
     if _on(environment, "CONSUL_HTTP_SSL"):
         address = str(found.get("url", "127.0.0.1:8500"))
         found["url"] = address if "://" in address else f"https://{address}"
@@ -131,7 +143,7 @@ def _token(options: Mapping[str, Any]) -> str | None:
     if not path:
         return None
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip() or None
     except OSError as error:
         raise HitlessError(
@@ -154,9 +166,11 @@ def cluster_connection(options: Mapping[str, Any]) -> Connection:
     connection = Connection(
         url=str(options.get("url") or DEFAULT_URL),
         token=_token(options),
+        http_auth=options.get("http_auth"),
         ca_path=options.get("ca_path"),
         client_cert=options.get("client_cert"),
         client_key=options.get("client_key"),
+        tls_server_name=options.get("tls_server_name"),
         validate_certs=boolean(options.get("validate_certs", True), "validate_certs"),
         datacenter=options.get("datacenter") or None,
         timeout=_seconds(options.get("timeout", 10)),
@@ -173,6 +187,7 @@ def agent_connection(options: Mapping[str, Any]) -> Connection:
         ca_path=options.get("agent_ca_path"),
         client_cert=options.get("agent_client_cert"),
         client_key=options.get("agent_client_key"),
+        tls_server_name=options.get("agent_tls_server_name"),
         validate_certs=boolean(options.get("validate_certs", True), "validate_certs"),
         timeout=_seconds(options.get("timeout", 10)),
         is_agent=True,
@@ -210,13 +225,7 @@ class Task:
         connection = agent_connection(self.options)
         if self.host.is_local or self.options.get("via") == "controller":
             return Client(connection)
-        tls = {
-            "ca_path": connection.ca_path,
-            "client_cert": connection.client_cert,
-            "client_key": connection.client_key,
-            "validate_certs": connection.validate_certs,
-        }
-        return Client(connection, HostTransport(self.host, connection.base, tls, connection.timeout))
+        return Client(connection, HostTransport(self.host, connection.base, connection.tls, connection.timeout))
 
     @property
     def deploy_prefix(self) -> str:
@@ -243,4 +252,10 @@ class Task:
 def agent_node(agent: Client) -> str:
     """The name of the node that an agent stands for; needs ``agent:read`` on it."""
     answer = agent.get("/v1/agent/self")
-    return str(answer.data["Config"]["NodeName"])
+    name = (answer.data or {}).get("Config", {}).get("NodeName")
+    if not name:
+        raise HitlessError(
+            f"The Consul agent at {agent.connection.url} does not say of which node it is.",
+            hint="Set consul_node (the option node) to the host's name in Consul, or check hitless_consul_agent_url.",
+        )
+    return str(name)

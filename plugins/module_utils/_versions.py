@@ -13,9 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._kv import (
     TXN_LIMIT,
-    Client,
+    json_object,
     kv_check_session,
     kv_delete,
     kv_read,
@@ -23,9 +27,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
     kv_set_if,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, json_object
 
 DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
 """Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back

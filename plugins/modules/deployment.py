@@ -248,7 +248,7 @@ text:
 
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
@@ -334,15 +334,19 @@ def started(task: Task, keys: Keys) -> dict:
 
 def finished(task: Task, keys: Keys) -> dict:
     params = task.params
-    found = deployments.conclude(
-        task.consul,
-        keys,
-        params["id"],
-        reason=params["reason"],
-        state=CANCELLED if params["cancelled"] else None,
-        lost=params["lost"],
-        batches_begun=params["batches_begun"],
-    )
+    try:
+        found = deployments.conclude(
+            task.consul,
+            keys,
+            params["id"],
+            reason=params["reason"],
+            state=CANCELLED if params["cancelled"] else None,
+            lost=params["lost"],
+            batches_begun=params["batches_begun"],
+        )
+    except ConsulError as error:
+        result = deployments.unread(keys, params["id"], error)
+        return {**result, "failed": True, "msg": result["verdict"]}
     table = report.hosts_table(found.record, found.outcomes)
     if not params["quiet"]:
         task.show(report.ended(found.record, found.outcomes))
@@ -363,8 +367,9 @@ def finished(task: Task, keys: Keys) -> dict:
         return result
     try:
         deployments.end(task.consul, keys, found, params["session"])
-    except LockLost as error:
-        return {**result, "failed": True, "lock_lost": True, "msg": f"The end could not be recorded. {error}"}
+    except ConsulError as error:
+        lost = isinstance(error, LockLost)
+        return {**result, "failed": True, "lock_lost": lost, "msg": f"The end could not be recorded. {error}"}
     try:
         result["pruned"] = deployments.prune(task.consul, keys, params["session"], params["keep"])
     except HitlessError as error:  # the next one will try again

@@ -118,10 +118,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils import _gate as gate
-from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, outcome_ops, require
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances, service_query, with_tags
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import LOST, parse_timestamp, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
@@ -198,7 +199,7 @@ def wait_for_minimum(task: Task) -> str:
             return True
         raise AskAgain(params["healthy_deadline"])
 
-    path, query = service_query(params["service"], dc=task.consul.connection.datacenter)
+    path, query = service_query(params["service"])
     started = time.monotonic()
     try:
         task.consul.watch(path, query, enough, started + params["healthy_deadline"])

@@ -219,10 +219,11 @@ unrecorded:
 import threading
 from contextlib import suppress
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._record import (
     OUTPUT_LIMIT,

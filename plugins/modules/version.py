@@ -102,9 +102,9 @@ previous:
 from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils import _versions as versions
-from ansible_collections.hitless.consul.plugins.module_utils._client import kv_delete
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_delete
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
@@ -29,6 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
     VARIABLE_PREFIX,
     Task,
     connection_options,
+    decrypted,
 )
 
 display = Display()
@@ -59,6 +62,12 @@ class HitlessAction(ActionBase):
             result.update(failed=True, lost=True, msg=str(error), **error.details)
         except HitlessError as error:
             result.update(failed=True, msg=str(error), **error.details)
+        except AnsibleError:
+            raise
+        except Exception as error:  # its text alone ("0") would tell a person nothing
+            fault = f"{type(error).__name__}: {error}"
+            msg = f"A fault of {self._task.action} itself stopped it ({fault}). Please report it, with what -vvv shows."
+            result.update(failed=True, msg=msg, exception=traceback.format_exc())
         # Ansible takes an exit code but 0 for a failure, unless it is told otherwise; puppet's 2 is none.
         result.setdefault("failed", False)
         if not self._task.diff:
@@ -84,7 +93,7 @@ class HitlessAction(ActionBase):
 
     def _validated(self) -> dict[str, Any]:
         constraints = getattr(self.module, "CONSTRAINTS", {})
-        checked = ArgumentSpecValidator(self.module.ARGUMENT_SPEC, **constraints).validate(self._task.args)
+        checked = ArgumentSpecValidator(self.module.ARGUMENT_SPEC, **constraints).validate(decrypted(self._task.args))
         if checked.error_messages:
             raise HitlessError("; ".join(checked.error_messages))
         return dict(checked.validated_parameters)
@@ -118,10 +127,16 @@ class HitlessAction(ActionBase):
         return getattr(self._connection, "transport", "") in ("local", "ansible.builtin.local")
 
     def _interpreter(self, variables: Mapping[str, Any]) -> str | None:
-        """The configured interpreter; the values that ask for discovery leave it to the usual places."""
-        configured = variables.get("ansible_python_interpreter")
-        value = str(self._templar.template(configured)) if configured else ""
-        return None if not value or value.startswith("auto") else value
+        """The interpreter as Ansible has it for modules: the variable, else its configuration, else what it discovered.
+
+        None leaves it to the usual places.
+        """
+        configured = constants.config.get_config_value("INTERPRETER_PYTHON", variables=variables)
+        value = str(self._templar.template(configured) or "")
+        if value and not value.startswith("auto"):
+            return value
+        facts = variables.get("ansible_facts") or {}
+        return str(facts.get("discovered_interpreter_python") or "") or None
 
     def execute_on_host(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
         """Through the connection itself: no temporary folder, no become, no module transfer."""

@@ -16,7 +16,7 @@ from lab import ConsulError, wait_until
 from lab.agents import Certificate, Http
 from lab.binaries import consul_version, find_consul
 
-PORTS = ("http", "server", "serf_lan", "dns")
+PORTS = ("http", "server", "serf_lan", "serf_wan", "dns")
 
 
 class Server:
@@ -34,11 +34,15 @@ class Server:
         token: str = "",
         *,
         dns: bool = False,
+        datacenter: str = "dc1",
+        limits: dict[str, Any] | None = None,
     ) -> None:
         self.address = f"127.0.32.{number}"
         self.certificate = certificate
         self.token = token
         self.dns = dns
+        self.datacenter = datacenter
+        self.limits = limits
         self.binary = find_consul(consul)
         self.version = tuple(int(part) for part in consul_version(self.binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
@@ -67,8 +71,11 @@ class Server:
             "performance": {"raft_multiplier": 1},
             "session_ttl_min": "1s",
             "disable_update_check": True,
-            "ports": {**self.ports, **api, "serf_wan": -1, "grpc": -1},
+            "ports": {**self.ports, **api, "grpc": -1},
+            "datacenter": self.datacenter,
         }
+        if self.limits:
+            config["limits"] = self.limits
         if not self.dns:
             config["ports"]["dns"] = -1
         if self.version >= (1, 14):
@@ -128,6 +135,12 @@ class Server:
             if error.status == 404:
                 return None
             raise
+
+    def join(self, other: Server) -> None:
+        """Make two datacenters know each other."""
+        self.put(f"agent/join/{other.address}:{other.ports['serf_wan']}?wan=1")
+        wait_until("each datacenter knows the other", lambda: len(self.get("catalog/datacenters")) > 1)
+        wait_until("it answers for the other", lambda: bool(self.get(f"catalog/nodes?dc={other.datacenter}")))
 
     def put(self, path: str, body: Any = None) -> Any:
         return self.http.call("PUT", path, body)

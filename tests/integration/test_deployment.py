@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version, record_version

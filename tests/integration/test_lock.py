@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _lock as lock
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from lab import wait_until
@@ -195,6 +196,28 @@ def test_a_lock_that_nobody_ever_took(client: Client, keys: Keys) -> None:
     assert lock.read_lock(client, keys) is None
     assert lock.release(client, keys, "6ee2d5bd-5ad1-2f0a-8f7c-8d9ef7b0cb1d") is False
     assert not lock.still_ours(client, keys, "")
+
+
+def test_in_another_datacenter_it_says_where_to_ask(keys: Keys) -> None:
+    """Consul forwards everything but a session: that needs a node of its datacenter."""
+    near, far = Server(CONSUL, 21), Server(CONSUL, 22, datacenter="dc2")
+    try:
+        near.start()
+        far.start()
+        near.join(far)
+        client = Client(Connection(near.url, datacenter="dc2"), retry_for=5)
+        with pytest.raises(HitlessError) as error:
+            lock.acquire(client, keys, ANNA, wait=0)
+        assert "needs a node of that datacenter" in str(error.value)
+        assert "Set hitless_consul_url (CONSUL_HTTP_ADDR) to an agent of dc2" in str(error.value)
+        assert f"server22 ({far.address})" in str(error.value)
+        session = lock.acquire(Client(Connection(far.url, datacenter="dc2")), keys, ANNA, wait=0)
+        # All other requests go there from here, too.
+        assert client.key(keys.lock).session == session  # type: ignore[union-attr]
+        assert client.key_names("") == [keys.lock, "ready"]
+    finally:
+        near.close()
+        far.close()
 
 
 @pytest.mark.slow

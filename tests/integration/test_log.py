@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _log as log
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from tests.integration.consul_agent import Server
 from tests.integration.services import started

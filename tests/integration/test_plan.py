@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _versions as versions
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import wait_until
 from lab.testkit.ansible_run import Result
 from tests.rollout.drive import Drive, Load, flat
 
@@ -62,6 +63,44 @@ def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
     assert result.red == ALL, "hosts that were never reached are not done either"
     check_first_put_back(drive, load, "3.0.0")
     assert load.report.by_version.keys() == {OLD}
+
+
+def test_a_verdict_is_told_without_consul(drive: Drive, tmp_path: Path) -> None:
+    at_end, gone = tmp_path / "at-end", tmp_path / "gone"
+    hook = tmp_path / "after_batch.yml"
+    hook.write_text(
+        f"- name: Tell the test\n  ansible.builtin.file:\n    path: {at_end}\n    state: touch\n    mode: '0600'\n"
+        f"- name: Wait for it\n  ansible.builtin.wait_for:\n    path: {gone}\n",
+        encoding="utf-8",
+    )
+    agent = drive.lab.controller
+    with drive.start("2.0.0", batch_size="100%", min_healthy=0, after_batch_tasks=str(hook)) as run:
+        wait_until("the batch has ended", at_end.exists, 120)
+        agent.kill_agent()
+        try:
+            gone.touch()
+            result = run.wait()
+        finally:
+            agent.start_agent()
+    assert result.rc != 0
+    assert result.red == {"localhost"}
+    told = flat(result.output)
+    assert "ended could not be read, and was not recorded: No answer from Consul at" in told, result.output
+    assert "Then run hitless.consul.recover." in told
+    assert "failed_when" not in told
+
+
+def test_tasks_that_hang_are_ended_and_nothing_deprecated_is_read(drive: Drive, tmp_path: Path) -> None:
+    """Ansible's own limit leaves a result, a part of which warns when it is looked at."""
+    tasks = tmp_path / "deploy.yml"
+    tasks.write_text("- name: Hang\n  ansible.builtin.command: sleep 600\n", encoding="utf-8")
+    result = drive.run("3.0.0", deploy_tasks=str(tasks), deploy_command="", deploy_timeout=3, rollback="none")
+    assert result.rc != 0
+    assert "Timed out after 3 second(s)" in flat(result.output) or "exceeded the 3 second timeout" in flat(
+        result.output
+    )
+    assert drive.outcomes()["web1"] == "failed"
+    assert "DEPRECATION WARNING" not in result.output
 
 
 @pytest.mark.slow

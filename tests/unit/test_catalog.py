@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     Fleet,
     Grouping,
@@ -23,7 +24,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     read_fleet,
     refuse_empty,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 
 
@@ -73,8 +73,7 @@ def test_the_worst_check_decides_and_a_dead_machine_is_critical(checks: list[dic
 class Consul:
     """Answers from a table, and notes what was asked."""
 
-    def __init__(self, answers: dict[str, Any], datacenter: str | None = None, *, filtered: bool = False) -> None:
-        self.connection = Connection(datacenter=datacenter)
+    def __init__(self, answers: dict[str, Any], *, filtered: bool = False) -> None:
         self.answers = answers
         self.filtered = filtered
         self.asked: list[tuple[str, list[tuple[str, object]]]] = []
@@ -153,12 +152,11 @@ def test_a_tag_or_a_filter_leaves_nodes_without_an_instance_out() -> None:
     assert ("filter", "x == y") in consul.asked[-1][1]
 
 
-def test_each_request_carries_datacenter_and_node_metadata() -> None:
+def test_each_request_carries_node_metadata() -> None:
     consul = whole(1)
-    consul.connection = Connection(datacenter="east")
     read_fleet(consul, Selection(node_meta=(("rack", "a"),)))  # type: ignore[arg-type]
     for _path, params in consul.asked:
-        assert params[:3] == [("stale", ""), ("dc", "east"), ("node-meta", "rack:a")]
+        assert params[:2] == [("stale", ""), ("node-meta", "rack:a")]
 
 
 # -- empty ----------------------------------------------------------------------------------------------------

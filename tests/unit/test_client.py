@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
+import shutil
+import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,21 +22,19 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _client
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    AskAgain,
-    Client,
-    Connection,
-    kv_check_session,
-    kv_set,
-    library_missing,
-    normalise_url,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, Client, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection, normalise_url
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     ConsulUnavailable,
     DeadlineExceeded,
+    HitlessError,
     LockLost,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host, HostTransport
+from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_check_session, kv_set
+from lab.testkit import link_tree
 from tests.http_server import Asked, HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
@@ -52,7 +56,9 @@ def client(url: str, retry_for: float = 30, **connection: Any) -> Client:
 
 # -- what is tried again ------------------------------------------------------------------------------------------
 
+LIMITED = "Your IP is issuing too many concurrent connections, please rate limit your calls"
 PASSING_5XX = [
+    (429, LIMITED),
     (500, "No cluster leader"),
     (500, "rpc error getting client: failed to get conn: dial tcp 127.0.0.1:0->127.0.0.2:8300: connection refused"),
     (500, "rpc error making call: EOF"),
@@ -109,7 +115,6 @@ def test_writes_that_do_no_harm_twice_are_tried_again_and_others_are_not() -> No
         (405, "method PUT not allowed"),
         (409, "Conflict"),
         (413, "Value exceeds 524288 byte limit"),
-        (429, "Your IP is issuing too many concurrent connections"),
         (500, 'invalid session "1234"'),
         (500, "Permission denied: token with AccessorID '…' lacks permission 'service:write'"),
         (500, "ACL not found"),
@@ -127,6 +132,28 @@ def test_what_is_final_is_never_tried_again(status: int, text: str) -> None:
         assert f"refused PUT /v1/agent/maintenance with {status}" in str(error.value)
         assert text[:20] in str(error.value)
         assert SECRET not in str(error.value)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "limit", [(429, LIMITED), (503, "rate limit exceeded for operation that can only be performed")]
+)
+def test_a_write_that_a_limit_refused_was_not_carried_out_and_is_always_tried_again(limit: tuple[int, str]) -> None:
+    for parameter in ({"cas": 3}, {"acquire": "s"}, {"release": "s"}):
+        with HttpServer(Reply(*limit), Reply(body="true")) as server:
+            assert client(server.url).set_key("k", "v", **parameter) is True
+        assert len(server.asked) == 2
+
+
+def test_a_limit_that_stays_is_said_once_the_time_is_up() -> None:
+    with HttpServer(Reply(429, LIMITED)) as server, pytest.raises(ConsulUnavailable, match="with 429: Your IP.*limit"):
+        client(server.url, retry_for=0).key("k")
+
+
+def test_the_agents_own_health_says_warning_with_429() -> None:
+    with HttpServer(Reply(429, "[]"), FOUND) as server, pytest.raises(ConsulError) as error:
+        client(server.url).get("/v1/agent/health/service/name/web")
+    assert error.value.status == 429
     assert len(server.asked) == 1
 
 
@@ -148,11 +175,54 @@ def test_no_such_key_is_an_answer() -> None:
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize("body", ["<html>welcome</html>", "{", "true false"])
-def test_what_is_not_consul(body: str) -> None:
-    with HttpServer(Reply(200, body)) as server, pytest.raises(ConsulError, match="not Consul's JSON.*HTTP address"):
+@pytest.mark.parametrize("body", ["<html>welcome</html>", "{", "true false", "[" * 100_000])
+def test_what_is_no_json(body: str) -> None:
+    with HttpServer(Reply(200, body)) as server, pytest.raises(ConsulError, match=r"not JSON.*Consul's HTTP address"):
         client(server.url).key("k")
     assert len(server.asked) == 1
+
+
+SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
+    "key": (lambda asked: asked.key("k"), '[{"Key": "k", "Value": null, "ModifyIndex": 1}]'),
+    "key names": (lambda asked: asked.key_names("k"), '["k"]'),
+    "service": (
+        lambda asked: asked.get("/v1/health/service/web").data,
+        '[{"Node": {}, "Service": {}, "Checks": []}]',
+    ),
+    "node": (lambda asked: asked.get("/v1/health/node/n").data, '[{"Node": "n", "CheckID": "c", "Status": "passing"}]'),
+    "nodes": (lambda asked: asked.get("/v1/catalog/nodes").data, '[{"Node": "n"}]'),
+    "services": (lambda asked: asked.get("/v1/catalog/services").data, '{"web": []}'),
+    "session": (lambda asked: asked.get("/v1/session/info/s").data, '[{"ID": "s"}]'),
+    "agent": (lambda asked: asked.get("/v1/agent/self").data, '{"Config": {}}'),
+    "new session": (lambda asked: asked.put("/v1/session/create").data, '{"ID": "s"}'),
+    "transaction": (lambda asked: asked.txn([kv_set("k", "v")]), '{"Results": [{"KV": {}}]}'),
+}
+LISTS = ("key", "service", "node", "nodes", "session")
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_json_of_another_service_is_not_taken_for_consuls(what: str) -> None:
+    ask, good = SHAPES[what]
+    bad = ["3", '"text"', "[3]", "true"]
+    bad += ['{"version": "1.0"}', '[{"version": "1.0"}]', '["a"]'] if what in LISTS else []
+    bad += ["null", '{"version": "1.0"}'] if what in ("agent", "new session") else []
+    for body in bad:
+        with (
+            HttpServer(Reply(200, body)) as server,
+            pytest.raises(ConsulError, match="JSON that is not Consul's") as error,
+        ):
+            ask(client(server.url))
+        assert server.url in str(error.value)
+        assert len(server.asked) == 1
+    with HttpServer(Reply(200, good)) as server:
+        assert ask(client(server.url))
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_nothing_is_an_answer(what: str) -> None:
+    for body in ("null", "[]"):
+        with HttpServer(Reply(200, body)) as server:
+            assert not SHAPES[what][0](client(server.url))
 
 
 def test_an_index_that_is_none_is_the_first() -> None:
@@ -194,12 +264,51 @@ def test_where_nobody_listens_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     assert asked.requests == 1
 
 
+NOWHERE = {
+    "name": socket.gaierror(8, "nodename nor servname provided, or not known"),
+    "network": OSError(errno.ENETUNREACH, "Network is unreachable"),
+    "host": OSError(errno.EHOSTUNREACH, "Host is down"),
+}
+
+
+@pytest.mark.parametrize("what", NOWHERE)
+def test_an_address_that_leads_nowhere_is_tried_no_longer_than_a_port_nobody_listens_at(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Told by the error's kind: each system words it in another way."""
+
+    def nowhere(*_args: Any, **_kwargs: Any) -> Any:
+        raise NOWHERE[what]
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(_client, "RETRY_REFUSED_FOR", 0.0)
+    for ask in (Client, through_the_host):
+        asked = ask(Connection("http://consul.invalid:8500"))
+        asked.retry_for = 0.1
+        with pytest.raises(ConsulUnavailable, match="CONSUL_HTTP_ADDR|hitless_consul_agent_url"):
+            asked.key("k")
+        assert asked.requests == 1
+
+
 def test_where_no_agent_listens_it_names_the_agents_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_client, "RETRY_REFUSED_FOR", 0.0)
     with pytest.raises(ConsulUnavailable) as error:
         Client(Connection(nobody(), is_agent=True)).key("k")
     assert "hitless_consul_agent_url" in str(error.value)
     assert "CONSUL_HTTP_ADDR" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "..", ".", "./a"])
+def test_a_name_that_would_ask_for_another_is_refused(name: str) -> None:
+    with HttpServer() as server, pytest.raises(ConsulError, match="cannot be asked for the name"):
+        client(server.url).get(f"/v1/health/service/{name}")
+    assert server.asked == []
+
+
+def test_any_other_name_is_asked_for_as_it_is() -> None:
+    with HttpServer(Reply(body="[]")) as server:
+        client(server.url).get("/v1/health/service/a b?c#d%41é+/e")
+    assert server.asked[0].path == "/v1/health/service/a%20b%3Fc%23d%2541%C3%A9%2B/e"
 
 
 # -- blocking reads -----------------------------------------------------------------------------------------------
@@ -221,7 +330,7 @@ def test_a_watch_starts_over_when_the_index_goes_back() -> None:
             seen.append(data)
             return data if data == 3 else None
 
-        assert client(server.url).watch("/v1/kv/k", [], decide, time.monotonic() + 60) == 3
+        assert client(server.url).watch("/v1/x", [], decide, time.monotonic() + 60) == 3
     # Consul: an index that went back is read again from 0, and an index is at least 1.
     assert watch_indexes(server) == [None, "50", "60", "1"]
     assert seen == [0, 1, 2, 3]
@@ -229,19 +338,19 @@ def test_a_watch_starts_over_when_the_index_goes_back() -> None:
 
 def test_a_watch_of_what_never_existed_blocks_too() -> None:
     with HttpServer(Reply(404, "", {"X-Consul-Index": "0"}), at(5, [1])) as server:
-        assert client(server.url).watch("/v1/kv/k", [], lambda data: data, time.monotonic() + 60) == [1]
+        assert client(server.url).watch("/v1/x", [], lambda data: data, time.monotonic() + 60) == [1]
     assert watch_indexes(server) == [None, "1"]
 
 
 def test_a_return_without_a_change_is_no_change() -> None:
     with HttpServer(at(5), at(5), at(5), at(6, "x")) as server:
-        assert client(server.url).watch("/v1/kv/k", [], lambda data: data, time.monotonic() + 60) == "x"
+        assert client(server.url).watch("/v1/x", [], lambda data: data, time.monotonic() + 60) == "x"
     assert watch_indexes(server) == [None, "5", "5", "5"]
 
 
 def test_a_watch_ends_at_its_deadline_with_what_it_saw_last() -> None:
     with HttpServer(at(5, "last")) as server, pytest.raises(DeadlineExceeded) as error:
-        client(server.url).watch("/v1/kv/k", [], lambda data: None, time.monotonic() - 1)
+        client(server.url).watch("/v1/x", [], lambda data: None, time.monotonic() - 1)
     assert error.value.details == {"last": "last"}
     assert len(server.asked) == 1
 
@@ -249,7 +358,7 @@ def test_a_watch_ends_at_its_deadline_with_what_it_saw_last() -> None:
 def test_a_watch_waits_no_longer_than_asked_for_and_than_consul_grants() -> None:
     def waits(decide: Callable[[Any], Any], *, every: float = 60, left: float = 10_000) -> str:
         with HttpServer(at(5, "no"), at(6, "yes")) as server:
-            client(server.url).watch("/v1/kv/k", [], decide, time.monotonic() + left, every=every)
+            client(server.url).watch("/v1/x", [], decide, time.monotonic() + left, every=every)
         return parse_qs(urlsplit(server.asked[1].path).query)["wait"][0]
 
     def plain(data: Any) -> Any:
@@ -266,11 +375,49 @@ def test_a_watch_waits_no_longer_than_asked_for_and_than_consul_grants() -> None
     assert 0 < int(waits(plain, left=30).removesuffix("ms")) <= 30_000
 
 
+def test_answers_without_an_index_are_not_read_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something between drops the header: each read answers at once."""
+    slept: list[float] = []
+    monkeypatch.setattr(_client.time, "sleep", slept.append)
+    with HttpServer(Reply(body='"no"'), Reply(body='"no"'), Reply(body='"yes"')) as server:
+        client(server.url).watch("/v1/x", [], lambda data: data if data == "yes" else None, time.monotonic() + 60)
+    assert slept == [1.0, 1.0]
+    assert watch_indexes(server) == [None, "1", "1"]
+
+
+def test_each_thread_has_its_own_time() -> None:
+    """A blocking read of one thread does not lend its time to the short one of another."""
+    with HttpServer(answer=lambda asked: Reply(body="[]", hold="short" in asked.path)) as server:
+        asked = client(server.url, retry_for=0, timeout=0.3)
+        begun, others = threading.Event(), threading.Event()
+        uri = asked._transport.uri  # type: ignore[attr-defined]
+
+        def slow_uri(path: str, params: Any = None) -> str:
+            if "short" in path:
+                begun.set()
+                others.wait(5)
+            return str(uri(path, params))
+
+        asked._transport.uri = slow_uri  # type: ignore[attr-defined]
+
+        def ask() -> None:
+            with pytest.raises(ConsulUnavailable):
+                asked.get("/v1/short")
+
+        short = threading.Thread(target=ask, daemon=True)
+        short.start()
+        begun.wait(5)
+        asked.get("/v1/long", index=1, wait=600)
+        others.set()
+        short.join(5)
+        assert not short.is_alive()
+
+
 def test_an_answer_already_read_is_decided_first() -> None:
     with HttpServer(at(6, "yes")) as server:
         asked = client(server.url)
-        first = _client.Answer("yes", 5, 200)
-        assert asked.watch("/v1/kv/k", [], lambda data: data, time.monotonic() + 60, first=first) == "yes"
+        first = Answer("yes", 5, 200)
+        assert asked.watch("/v1/x", [], lambda data: data, time.monotonic() + 60, first=first) == "yes"
         assert server.asked == []
 
 
@@ -359,17 +506,79 @@ def test_text_goes_out_and_comes_back_as_utf_8() -> None:
     assert found.value == "é €"
 
 
-def test_the_datacenter_is_asked_for() -> None:
-    with HttpServer(Reply(body="true")) as server:
-        client(server.url, datacenter="dc2").set_key("k", "v", cas=0)
-    assert parse_qs(urlsplit(server.asked[0].path).query) == {"cas": ["0"], "dc": ["dc2"]}
+def test_each_request_asks_for_the_datacenter() -> None:
+    with HttpServer(answer=lambda asked: Reply(body='{"Results": []}' if "txn" in asked.path else "[]")) as server:
+        asked = client(server.url, datacenter="dc2")
+        asked.set_key("k", "v", cas=0)
+        asked.key("k")
+        asked.keys("k")
+        asked.key_names("k", "/")
+        asked.delete_key("k")
+        asked.txn([kv_set("k", "v")])
+        asked.get("/v1/health/service/web", index=3, wait=1)
+        asked.put("/v1/session/destroy/s")
+        asked.get("/v1/catalog/nodes", [("dc", "dc3")])
+    queries = [parse_qs(urlsplit(one.path).query, keep_blank_values=True) for one in server.asked]
+    assert [query["dc"] for query in queries] == [["dc2"]] * 8 + [["dc3"]]
+    assert queries[0] == {"cas": ["0"], "dc": ["dc2"]}
 
 
 def test_without_a_library_it_names_the_python_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client, "MISSING_LIBRARY", "No module named 'consul'")
+    monkeypatch.setattr(_client, "MISSING_LIBRARY", "has no Consul client library (No module named 'consul')")
     with pytest.raises(ConsulError, match="has no Consul client library .*-m pip install py-consul.*pipx inject"):
         client("http://127.0.0.1:1")
     assert "pip install" in library_missing()
+
+
+OLD_LIBRARY = {
+    "python-consul": "class HTTPClient:\n    def get(self, callback, path, params=None): pass\n",
+    "another package": "",
+}
+
+
+@pytest.mark.parametrize("package", OLD_LIBRARY)
+def test_another_package_of_the_same_import_name_is_told_by_name(tmp_path: Path, package: str) -> None:
+    folder = tmp_path / "consul"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "std.py").write_text(OLD_LIBRARY[package])
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(link_tree.COLLECTIONS)!r}]\n"
+        f"from {_client.__name__} import library_missing; print(library_missing())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "python-consul, which is another one of the same import name" in done.stdout
+    assert "pip install python-consul2" in done.stdout
+
+
+# -- tokens -------------------------------------------------------------------------------------------------------
+
+
+def test_white_space_around_a_token_is_not_sent() -> None:
+    for token in (f"{SECRET}\n", f"  {SECRET}\r\n", f"\t{SECRET}"):
+        with HttpServer(FOUND) as server:
+            client(server.url, token=token).key("k")
+        assert server.asked[0].headers["X-Consul-Token"] == SECRET
+    with HttpServer(FOUND) as server:
+        client(server.url, token=" \n").key("k")
+    assert "X-Consul-Token" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("agent", [False, True])
+@pytest.mark.parametrize("between", ["\n", "\r", "\x00", "é", "€"])
+def test_a_token_that_no_request_can_carry_is_refused_and_not_shown(between: str, agent: bool) -> None:
+    with pytest.raises(HitlessError, match="The ACL token cannot be sent") as error:
+        Connection(token=f"not-for{between}anybody", is_agent=agent)
+    assert "anybody" not in str(error.value)
+    assert ("hitless_consul_agent_token" if agent else "CONSUL_HTTP_TOKEN") in str(error.value)
+
+
+def test_a_user_and_password_go_to_the_proxy_before_consul() -> None:
+    with HttpServer(FOUND) as server:
+        client(server.url, http_auth="anna:" + SECRET, token="t").key("k")
+    assert server.asked[0].headers["Authorization"] == "Basic " + base64.b64encode(b"anna:" + SECRET.encode()).decode()
+    assert server.asked[0].headers["X-Consul-Token"] == "t"
+    assert SECRET not in repr(Connection(http_auth=SECRET))
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------
@@ -416,20 +625,24 @@ def test_a_unix_socket_is_refused_by_name() -> None:
 # -- TLS ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("tls")
+def issue(folder: Path, name: str) -> tuple[str, str]:
+    """A certificate that is its own authority, of one name."""
     pem, key = str(folder / "cert.pem"), str(folder / "key.pem")
     command = (
         f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -out {pem}"
     )
-    command += f" -keyout {key} -addext subjectAltName=IP:127.0.35.1"
+    command += f" -keyout {key} -addext subjectAltName={name}"
     subprocess.run(command.split(), check=True, capture_output=True)
     return pem, key
 
 
-@pytest.fixture
-def tls(certificate: tuple[str, str]) -> Iterator[HttpServer]:
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return issue(tmp_path_factory.mktemp("tls"), "IP:127.0.35.1")
+
+
+@contextmanager
+def tls_server(certificate: tuple[str, str]) -> Iterator[HttpServer]:
     """A server that speaks TLS only, and answers plain HTTP as Consul's (Go's) does."""
     server = HttpServer(FOUND)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -439,6 +652,42 @@ def tls(certificate: tuple[str, str]) -> Iterator[HttpServer]:
     server.url = server.url.replace("http:", "https:")
     with server:
         yield server
+
+
+@pytest.fixture
+def tls(certificate: tuple[str, str]) -> Iterator[HttpServer]:
+    with tls_server(certificate) as server:
+        yield server
+
+
+def through_the_host(connection: Connection) -> Client:
+    """By the program that is sent to hosts; the keeper asks by it too."""
+    return Client(connection, HostTransport(Host(None), connection.base, connection.tls, 5), retry_for=0)
+
+
+@pytest.mark.parametrize("ask", [Client, through_the_host])
+def test_the_name_in_the_certificate_may_be_another_than_the_address(
+    ask: Callable[[Connection], Client], tmp_path: Path
+) -> None:
+    pem, key = issue(tmp_path, "DNS:server.dc1.consul")
+    with tls_server((pem, key)) as server:
+        assert ask(Connection(server.url, ca_path=pem, tls_server_name="server.dc1.consul")).key("k") is not None
+        for name in (None, "server.dc2.consul"):
+            with pytest.raises(ConsulError, match=r"TLS with .* failed: .*certificate verify failed.*server_name"):
+                ask(Connection(server.url, ca_path=pem, tls_server_name=name)).key("k")
+
+
+@pytest.mark.parametrize("ask", [Client, through_the_host])
+def test_each_file_of_a_folder_of_authorities_is_trusted(
+    ask: Callable[[Connection], Client], tls: HttpServer, certificate: tuple[str, str], tmp_path: Path
+) -> None:
+    """As the consul command does; OpenSSL alone reads only files that are named by a hash."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "README").write_text("no certificate")
+    with pytest.raises(ConsulError, match="no file in it holds a certificate"):
+        ask(Connection(tls.url, ca_path=str(tmp_path))).key("k")
+    shutil.copy(certificate[0], tmp_path / "more" / "ours.pem")
+    assert ask(Connection(tls.url, ca_path=str(tmp_path))).key("k") is not None
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
@@ -470,14 +719,18 @@ def test_http_asked_of_a_tls_port_gives_the_hint() -> None:
         client(server.url).key("k")
 
 
-def test_clients_made_at_the_same_time_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "mine")
-    threads = [threading.Thread(target=lambda: [client("http://127.0.0.1:1") for _ in range(20)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert os.environ["CONSUL_HTTP_TOKEN"] == "mine"
+def test_a_client_is_made_without_touching_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may start a process just then, and would start it without its token."""
+
+    class Untouchable(dict[str, str]):
+        def _refuse(self, *_args: object) -> None:
+            raise AssertionError("the environment is changed")
+
+        __setitem__ = __delitem__ = pop = update = clear = _refuse  # type: ignore[assignment]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", Untouchable(os.environ, CONSUL_HTTP_TOKEN="mine"))
+        client("http://127.0.0.1:1")
 
 
 def test_requests_are_counted() -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.parsing.yaml import objects as yaml_objects
 
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
     Task,
     agent_connection,
+    agent_node,
     boolean,
     cluster_connection,
     connection_options,
+    decrypted,
 )
+from tests.http_server import HttpServer, Reply
 
 pytestmark = pytest.mark.oldest
 
@@ -25,6 +35,7 @@ ENVIRONMENT = {
     "ca_path": "CONSUL_CACERT",
     "client_cert": "CONSUL_CLIENT_CERT",
     "client_key": "CONSUL_CLIENT_KEY",
+    "tls_server_name": "CONSUL_TLS_SERVER_NAME",
 }
 
 
@@ -128,6 +139,82 @@ def test_a_token_and_a_token_file(
     assert agent_connection({**options, "agent_token": "agent's"}).token == "agent's"
 
 
+NEWLINES = ["a-token\n", "a-token\r\n", " a-token", "\n  a-token\n\n"]
+
+
+@pytest.mark.parametrize("text", NEWLINES)
+def test_white_space_around_a_token_is_no_part_of_it(text: str, tmp_path: Path) -> None:
+    """Wherever it comes from: a YAML block and ``$'...\\n'`` leave a line's end."""
+    file = tmp_path / "token"
+    file.write_text(text)
+    given: list[tuple[dict[str, str], dict[str, str], dict[str, str]]] = [
+        ({"token": text}, {}, {}),
+        ({"token_file": str(file)}, {}, {}),
+        ({}, {"hitless_consul_token": text}, {}),
+        ({}, {"hitless_consul_token_file": str(file)}, {}),
+        ({}, {}, {"CONSUL_HTTP_TOKEN": text}),
+        ({}, {}, {"CONSUL_HTTP_TOKEN_FILE": str(file)}),
+    ]
+    for levels in given:
+        options = connection_options(*levels)
+        assert cluster_connection(options).token == "a-token"
+        assert agent_connection(options).token == "a-token"
+    assert agent_connection(connection_options({"agent_token": text}, {}, {})).token == "a-token"
+    assert agent_connection(connection_options({}, {"hitless_consul_agent_token": text}, {})).token == "a-token"
+
+
+@pytest.fixture
+def vaulted() -> Callable[[str], Any]:
+    """Makes what ``!vault`` in a file of variables is, in the ansible-core that is installed."""
+    vault = VaultLib([("default", VaultSecret(b"secret"))])
+    if hasattr(yaml_objects.AnsibleVaultEncryptedUnicode, "from_plaintext"):
+        return lambda text: yaml_objects.AnsibleVaultEncryptedUnicode.from_plaintext(
+            text, vault, VaultSecret(b"secret")
+        )
+    return lambda text: text  # from 2.19 on a plugin is given the text
+
+
+def test_a_vaulted_text_is_a_text(vaulted: Callable[[str], Any]) -> None:
+    names = ("token", "datacenter", "agent_token", "agent_url", "agent_ca_path", "node")
+    variables = {f"hitless_consul_{name}": vaulted(f"{name}-text") for name in names}
+    options = connection_options({}, variables, {})
+    assert json.loads(json.dumps(options)) == {name: f"{name}-text" for name in names}
+    for connection in (cluster_connection(options), agent_connection(options)):
+        assert type(connection.token) is str
+    nested = {"A": [vaulted("b"), 1], "C": {"D": vaulted("e")}}
+    assert json.dumps(decrypted(nested)) == '{"A": ["b", 1], "C": {"D": "e"}}'
+
+
+def test_a_vaulted_token_of_an_agent_is_carried_through_the_host(vaulted: Callable[[str], Any]) -> None:
+    seen: list[bytes] = []
+
+    def execute(command: str, data: bytes) -> tuple[int, bytes, bytes]:
+        seen.append(data)
+        return 0, b"", b""
+
+    options = connection_options({}, {"hitless_consul_agent_token": vaulted("a-token")}, {})
+    with pytest.raises(HitlessError, match="gave no answer"):
+        Task({}, options, Host(execute)).agent.get("/v1/agent/self")
+    request = json.loads(base64.b64decode(seen[0].decode().rpartition("b64decode('")[2].partition("'")[0]))
+    assert request["headers"] == {"X-Consul-Token": "a-token"}
+
+
+def test_the_environment_of_the_consul_command() -> None:
+    def found(**environment: str) -> Connection:
+        return cluster_connection(connection_options({}, {}, environment))
+
+    assert found(CONSUL_CAPATH="/folder").ca_path == "/folder"
+    assert found(CONSUL_CAPATH="/folder", CONSUL_CACERT="/ca.pem").ca_path == "/ca.pem"
+    assert found(CONSUL_TLS_SERVER_NAME="server.dc1.consul").tls["tls_server_name"] == "server.dc1.consul"
+    assert found(CONSUL_HTTP_AUTH="anna:secret").headers == {"Authorization": "Basic YW5uYTpzZWNyZXQ="}
+    # None of it is the agent's: another address, seen from another machine.
+    agent = agent_connection(
+        connection_options({}, {}, {"CONSUL_HTTP_AUTH": "anna:secret", "CONSUL_TLS_SERVER_NAME": "x"})
+    )
+    assert (agent.headers, agent.tls_server_name) == ({}, None)
+    assert agent_connection({"agent_tls_server_name": "client.dc1.consul"}).tls_server_name == "client.dc1.consul"
+
+
 def test_a_token_set_to_nothing_is_none_at_all(files: dict[str, str]) -> None:
     environment = {"CONSUL_HTTP_TOKEN": "env", "CONSUL_HTTP_TOKEN_FILE": files["env"]}
     assert cluster_connection(connection_options({"token": ""}, {}, environment)).token is None
@@ -171,9 +258,8 @@ def test_what_is_no_boolean(value: object) -> None:
 
 
 def test_certificates_are_not_verified_only_where_that_is_said() -> None:
-    assert cluster_connection({}).verify is True
-    assert cluster_connection({"ca_path": "/ca.pem"}).verify == "/ca.pem"
-    assert cluster_connection(connection_options({}, {}, {"CONSUL_HTTP_SSL_VERIFY": "false"})).verify is False
+    assert cluster_connection({}).validate_certs is True
+    assert cluster_connection(connection_options({}, {}, {"CONSUL_HTTP_SSL_VERIFY": "false"})).validate_certs is False
 
 
 @pytest.mark.parametrize(("value", "expected"), [(5, 5.0), ("2.5", 2.5), ("600", 600.0)])
@@ -208,6 +294,14 @@ def test_who_asks_the_agent() -> None:
     assert through_host(Host(execute), via="auto")
     assert not through_host(Host(execute), via="controller")
     assert not through_host(Host(None))
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(404), Reply(body='{"Config": {}}'), Reply(body='{"Config": {"NodeName": ""}}')]
+)
+def test_an_agent_that_does_not_say_its_node(reply: Reply) -> None:
+    with HttpServer(reply) as server, pytest.raises(HitlessError, match=r"does not say of which node.*Set consul_node"):
+        agent_node(Client(Connection(server.url)))
 
 
 def test_the_node_is_said_before_it_is_asked_for() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _event_source as source
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._event_source import Memory, Options, Position
 from ansible_collections.hitless.consul.plugins.module_utils._events import KeyWatch

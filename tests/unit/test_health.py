@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _client, _health
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     Wanted,
@@ -137,10 +139,7 @@ def test_a_service_that_is_not_on_the_node() -> None:
 
 
 def test_a_query_holds_no_name_that_could_change_it() -> None:
-    assert service_query("web", "web1", "dc2") == (
-        "/v1/health/service/web",
-        [("filter", 'Node.Node == "web1"'), ("dc", "dc2")],
-    )
+    assert service_query("web", "web1") == ("/v1/health/service/web", [("filter", 'Node.Node == "web1"')])
     for service, node in (("web", 'x" or "" == "'), ("web/../../kv", "web1")):
         with pytest.raises(HitlessError, match="cannot be used"):
             service_query(service, node)

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _keeper as keeper
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._on_host import http
+from tests.http_server import HttpServer, Reply
 
 STANDARD_LIBRARY = sys.stdlib_module_names
 
@@ -51,17 +54,24 @@ class Answers:
 
 
 def make(answers: Answers, pipe: int, **settings: Any) -> keeper.Keeper:
+    wake, _ = os.pipe()
+    return keeper.Keeper(config(pipe=pipe, **settings), answers, wake)  # type: ignore[arg-type]
+
+
+def config(**settings: Any) -> keeper.Config:
     values: dict[str, Any] = {
         **dict.fromkeys(keeper.Config.__annotations__, ""),
+        "http": http.__file__,
+        "headers": {},
+        "tls": {},
         "ttl": 0.3,
         "progress_deadline": 0,
         "controller": os.getpid(),
-        "pipe": pipe,
+        "pipe": -1,
         "results": None,
         **settings,
     }
-    wake, _ = os.pipe()
-    return keeper.Keeper(keeper.Config(**values), answers, wake)  # type: ignore[arg-type]
+    return keeper.Config(**values)
 
 
 @pytest.fixture
@@ -77,6 +87,25 @@ def test_errors_are_tried_again_until_the_run_ends(pipe: tuple[int, int]) -> Non
 
     assert answers.renewals == []
     assert answers.finished == ["marked", "released"]
+
+
+@pytest.mark.parametrize("status", [429, 403, 500])
+def test_a_refusal_is_no_answer(status: int) -> None:
+    """A limit that is reached says nothing of the lock: neither that it is lost nor that anything was written."""
+    with HttpServer(Reply(status, "too many requests")) as server:
+        consul = keeper.Consul(config(url=server.url, timeout=5))
+        for ask in (consul.renew, consul.holds_lock, consul.newest_outcome, consul.release):
+            with pytest.raises(keeper.NoAnswer, match=str(status)):
+                ask()
+
+
+def test_it_asks_with_all_that_the_run_asks_with() -> None:
+    with HttpServer(Reply(404)) as server:
+        connection = Connection(server.url, token="t", http_auth="anna:secret", datacenter="dc2")
+        consul = keeper.Consul(config(url=server.url, timeout=5, headers=connection.headers, datacenter="dc2"))
+        assert consul.renew() is False
+    assert server.asked[0].path == "/v1/session/renew/?dc=dc2"
+    assert {name: server.asked[0].headers[name] for name in connection.headers} == connection.headers
 
 
 def test_a_lost_session_ends_it_at_once(pipe: tuple[int, int]) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
-from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import (
     DeploymentReason,
@@ -189,4 +191,4 @@ def test_a_node_and_an_instance_by_its_id_alone() -> None:
     assert Target("web1", service_id="api").reasons(checks) == {"api": "x"}
     assert Target("web1", service_id="web").reasons(checks) == {"web": None}
     assert Target("web1", service_id="web").node_reason(checks) == "disk"
-    assert Target("web1").query("dc2") == ("/v1/health/node/web1", [("dc", "dc2")])
+    assert Target("web1").query() == ("/v1/health/node/web1", [])

@@ -252,6 +252,9 @@ def instances(settings, service, passing):
         if consul["client_cert"]:
             context.load_cert_chain(consul["client_cert"], consul["client_key"])
         handlers.append(urllib.request.HTTPSHandler(context=context))
+    if any(not " " <= character <= "~" for character in consul["token"]):
+        # Here: an HTTP library shows the header that it refuses.
+        raise Refused("consul_load_balancer_token holds more than a token, or none that can be sent")
     request = urllib.request.Request(url, headers={"X-Consul-Token": consul["token"]} if consul["token"] else {})
     with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
         entries = json.loads(answer.read().decode())

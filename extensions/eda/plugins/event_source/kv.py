@@ -48,13 +48,16 @@ options:
     description: File that holds the token; default is C(CONSUL_HTTP_TOKEN_FILE).
     type: str
   ca_path:
-    description: File or folder of CA certificates; default is C(CONSUL_CACERT).
+    description: File or folder of CA certificates; default is C(CONSUL_CACERT) or C(CONSUL_CAPATH).
     type: str
   client_cert:
     description: Client certificate; default is C(CONSUL_CLIENT_CERT).
     type: str
   client_key:
     description: Key of the client certificate; default is C(CONSUL_CLIENT_KEY).
+    type: str
+  tls_server_name:
+    description: Name that Consul's certificate is for; default is C(CONSUL_TLS_SERVER_NAME).
     type: str
   validate_certs:
     description: Check Consul's certificate; default is C(CONSUL_HTTP_SSL_VERIFY).

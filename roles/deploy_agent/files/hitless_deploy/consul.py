@@ -51,10 +51,14 @@ class Consul:
         if not self.token_file:
             return ""
         try:
-            with open(self.token_file, encoding="utf-8") as file:
-                return file.read().strip()
+            with open(self.token_file, encoding="utf-8", errors="replace") as file:
+                token = file.read().strip()
         except OSError as error:
             raise Unavailable("the token file %s cannot be read: %s" % (self.token_file, error)) from None
+        if any(not " " <= character <= "~" for character in token):
+            # Here: an HTTP library shows the header that it refuses.
+            raise Unavailable("the token file %s holds more than a token, or none that can be sent" % self.token_file)
+        return token
 
     def once(self, method, path, params=(), body=None, timeout=10.0):
         """One request -> (status, data, index); raises Unavailable where there is no usable answer."""
