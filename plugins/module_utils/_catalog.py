@@ -18,9 +18,12 @@ from typing import Any, TypedDict
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._health import (
+    aggregate,
+    is_dead,
+    worst,
+)
 
-STATUSES = ("passing", "warning", "critical", "maintenance")
-"""From best to worst: Consul's own order when it aggregates checks (api/health.go, AggregatedStatus)."""
 SOURCES = ("node", "node_address", "service_address", "tagged:<name>", "meta:<key>")
 """Where a host's name and the address to connect to can come from."""
 _PARALLEL = 8
@@ -169,10 +172,10 @@ def _has_tags(entry: Mapping[str, Any], tags: Iterable[str]) -> bool:
 
 def _add_instance(nodes: dict[str, Node], entry: Mapping[str, Any]) -> Node:
     # Newer versions leave empty fields out of their answers, a port of 0 for instance.
-    service, checks = entry["Service"], entry["Checks"] or []
+    service, checks = entry["Service"], _pairs(entry["Checks"] or ())
     name = entry["Node"]["Node"]
     node = nodes.get(name) or nodes.setdefault(name, _node(entry["Node"]))
-    node["dead"] = node["dead"] or _dead(checks)
+    node["dead"] = node["dead"] or is_dead(checks)
     instance = Instance(
         id=service["ID"],
         address=service.get("Address") or node["address"],
@@ -193,8 +196,8 @@ def _add_bare_nodes(
     for check in states:
         checks.setdefault(check["Node"], []).append(check)
     for item in bare:
-        own = checks.get(item["Node"], [])
-        nodes[item["Node"]] = {**_node(item), "dead": _dead(own), "status": aggregate(own)}
+        own = _pairs(checks.get(item["Node"], ()))
+        nodes[item["Node"]] = {**_node(item), "dead": is_dead(own), "status": aggregate(own)}
 
 
 def _node(item: Mapping[str, Any]) -> Node:
@@ -210,30 +213,8 @@ def _node(item: Mapping[str, Any]) -> Node:
     )
 
 
-def aggregate(checks: Iterable[Mapping[str, Any]]) -> str:
-    """The status of an instance or a node from its checks.
-
-    Maintenance is a critical check with a name of its own (agent/structs, ServiceMaintPrefix and NodeMaint). A dead
-    machine is critical, though it may be in maintenance: nothing can be done on it.
-    """
-    bad = [check for check in checks if check["Status"] != "passing"]
-    return worst((_status(check) for check in bad), dead=_dead(bad)) if bad else "passing"
-
-
-def worst(statuses: Iterable[str], *, dead: bool = False) -> str:
-    """The worst of the statuses, passing where there are none."""
-    return "critical" if dead else STATUSES[max((STATUSES.index(status) for status in statuses), default=0)]
-
-
-def _status(check: Mapping[str, Any]) -> str:
-    name = check["CheckID"]
-    if name == "_node_maintenance" or name.startswith("_service_maintenance:"):
-        return "maintenance"
-    return check["Status"] if check["Status"] in STATUSES else "critical"
-
-
-def _dead(checks: Iterable[Mapping[str, Any]]) -> bool:
-    return any(check["Status"] == "critical" and check["CheckID"] == "serfHealth" for check in checks)
+def _pairs(checks: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(check["CheckID"], check["Status"]) for check in checks]
 
 
 # -- what of it becomes a host --------------------------------------------------------------------------------

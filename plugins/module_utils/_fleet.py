@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._gate import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._health import SERF_HEALTH, Check, Instance, read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import set_by_deployment_of
@@ -41,15 +42,10 @@ class Fleet:
         """The nodes with an instance, by name."""
         return sorted({one.node for one in self.instances})
 
-    def healthy(self, *, accept_warning: bool = False) -> int:
-        return sum(one.in_rotation(accept_warning=accept_warning) for one in self.instances)
-
     @property
-    def check_delay(self) -> float | None:
-        """Seconds after which each of its checks has run again; None where Consul does not tell (1.8 does not)."""
-        told = [one.check_delay for one in self.instances]
-        known = [delay for delay in told if delay is not None]
-        return max(known, default=0.0) if len(known) == len(told) else None
+    def serving(self) -> int:
+        """Instances that may get traffic."""
+        return sum(one.in_rotation for one in self.instances)
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,8 @@ def _host_state(
         host=wanted.host,
         node=wanted.node,
         registered=len(instances),
-        healthy=sum(one.in_rotation(accept_warning=accept_warning) for one in instances),
+        serving=sum(one.in_rotation for one in instances),
+        warning=tuple(warnings_of(instances, accept_warning=accept_warning)),
         version=recorded.version or told,
         version_source="recorded" if recorded.version else "meta" if told else None,
         target=wanted.target or recorded.previous or previous_version,

@@ -44,7 +44,8 @@ class HostState:
     """A host as it was found.
 
     :param registered: instances of the service on its node, 0 where there is none.
-    :param healthy: those of them that are in rotation.
+    :param serving: those of them that may get traffic; those that warn do.
+    :param warning: checks that warn on such instances, in words; empty where that is accepted.
     :param version: what runs there, None where nobody tells.
     :param version_source: ``recorded`` (in Consul's KV store) or ``meta`` (the service's own meta).
     :param target: the version it is to get, None where there is none to go to.
@@ -56,7 +57,7 @@ class HostState:
     host: str
     node: str
     registered: int = 1
-    healthy: int = 1
+    serving: int = 1
     version: str | None = None
     version_source: str | None = None
     target: str | None = None
@@ -66,10 +67,11 @@ class HostState:
     blocked: str | None = None
     datacenter: str | None = None
     sure: bool = True
+    warning: tuple[str, ...] = ()
 
     @property
     def is_healthy(self) -> bool:
-        return 0 < self.registered == self.healthy
+        return 0 < self.registered == self.serving and not self.warning
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class PlanSettings:
     """What the plan has to keep to.
 
     :param registered_total: instances of the service (with the tags), wherever they are.
-    :param healthy_total: those of them that are in rotation.
+    :param serving_total: those of them that may get traffic.
     :param batch_size: one size, or a list whose last element repeats; percentages are of the hosts to change.
     :param min_healthy: instances that must stay in rotation; a percentage is of ``registered_total``, rounded up.
     :param unreachable: ``fail`` or ``skip``.
@@ -87,7 +89,7 @@ class PlanSettings:
 
     service: str
     registered_total: int
-    healthy_total: int
+    serving_total: int
     batch_size: Size | Sequence[Size] = 1
     min_healthy: Size = "50%"
     skip_current: bool = True
@@ -223,6 +225,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     _refuse_left_out(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     _refuse_without_target(chosen, settings)
+    _refuse_warning(chosen)
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.
     ordered = sorted(chosen, key=lambda one: not _is_broken(one))
@@ -245,7 +248,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         names,
         minimum,
         settings.registered_total,
-        settings.healthy_total,
+        settings.serving_total,
         _description(settings, plans, names, minimum),
         [*_rollback_warnings(plans, settings), *_blocked_warnings(chosen), *_left_out_warnings(plans)],
     )
@@ -259,7 +262,7 @@ def named(hosts: Iterable[str]) -> str:
 
 
 def _is_broken(one: HostState) -> bool:
-    return one.healthy == 0
+    return one.serving == 0
 
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
@@ -345,10 +348,22 @@ def _refuse_without_target(chosen: Sequence[HostState], settings: PlanSettings) 
         )
 
 
+def _refuse_warning(chosen: Sequence[HostState]) -> None:
+    """It gets traffic, and would not get it back after its deployment, nor after a rollback."""
+    warns = [check for one in chosen for check in one.warning]
+    if warns:
+        hosts = [one.host for one in chosen if one.warning]
+        raise HitlessError(
+            f"A check warns on {named(hosts)} ({'; '.join(warns[:3])}{'; ...' if len(warns) > 3 else ''}), so that no "
+            "deployment could be verified there by its checks; nothing was changed.",
+            hint="Repair it, or accept it: rollout_accept_warning: true. Consul's DNS serves what warns.",
+        )
+
+
 def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:
     """As many hosts a batch as its size and the minimum allow, in order."""
     sizes = sizes_of(settings.batch_size, len(ordered))
-    healthy = settings.healthy_total
+    healthy = settings.serving_total
     batches: list[list[HostState]] = []
     rest = list(ordered)
     while rest:
@@ -356,13 +371,13 @@ def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int)
         batch: list[HostState] = []
         taken = 0
         for one in rest[:size]:
-            if one.healthy and healthy - taken - one.healthy < minimum:
+            if one.serving and healthy - taken - one.serving < minimum:
                 break
-            taken += one.healthy
+            taken += one.serving
             batch.append(one)
         if not batch:
             raise _too_few(rest[0], settings, healthy, minimum)
-        healthy += sum(one.registered - one.healthy for one in batch if not one.blocked)
+        healthy += sum(one.registered - one.serving for one in batch if not one.blocked)
         rest = rest[len(batch) :]
         batches.append(batch)
     return batches
@@ -371,9 +386,9 @@ def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int)
 def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int) -> HitlessError:
     total = settings.registered_total
     share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
-    repaired = "" if healthy == settings.healthy_total else " once the broken hosts are repaired"
+    repaired = "" if healthy == settings.serving_total else " once the broken hosts are repaired"
     have = f"{healthy} of its {total} instance{'' if total == 1 else 's'} {'is' if healthy == 1 else 'are'} healthy"
-    lower = healthy - one.healthy
+    lower = healthy - one.serving
     hint = f"Set rollout_min_healthy: {max(lower, 0)} to accept {'the downtime' if lower <= 0 else 'fewer'}."
     if healthy < total:
         hint = f"Repair the others first, or set rollout_min_healthy: {max(lower, 0)}" + (

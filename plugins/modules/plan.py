@@ -79,7 +79,9 @@ options:
     type: bool
     default: true
   accept_warning:
-    description: Whether a check in state warning counts as healthy.
+    description:
+      - Whether a check in state warning counts as healthy. Without it an instance that warns and gets traffic is
+        refused, since nothing could verify its deployment.
     type: bool
     default: false
   unreachable:
@@ -215,11 +217,6 @@ health:
   returned: success
   type: dict
   sample: {registered: 6, healthy: 6, minimum: 3}
-check_delay:
-  description: Seconds after which each check of the service has run again; null where Consul does not tell, as 1.8.
-  returned: success
-  type: float
-  sample: 11.0
 notes:
   description: What a person should know before it starts; each is shown as a warning too.
   returned: success
@@ -294,7 +291,7 @@ def perform(task: Task) -> dict:
     settings = plans.PlanSettings(
         service=params["service"],
         registered_total=len(fleet.instances),
-        healthy_total=fleet.healthy(accept_warning=accept_warning),
+        serving_total=fleet.serving,
         batch_size=plans.parse_batch_size(params["batch_size"], "batch_size"),
         min_healthy=plans.parse_min_healthy(params["min_healthy"], "min_healthy"),
         skip_current=params["skip_current"],
@@ -314,7 +311,7 @@ def perform(task: Task) -> dict:
     result = plan.as_dict()
     # In check mode it is what the run is for.
     task.show(f"{report.plan_table(result['hosts'])}\n\n{plan.description}" if task.check_mode else plan.description)
-    return {"changed": False, **result, "check_delay": fleet.check_delay, "notes": notes}
+    return {"changed": False, **result, "notes": notes}
 
 
 def _version(value: object, name: str) -> str | None:

@@ -11,7 +11,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     Grouping,
     Node,
     Selection,
-    aggregate,
     build_groups,
     check_sources,
     choose,
@@ -45,26 +44,6 @@ def node(name: str = "web-1", **changes: Any) -> Node:
 
 def check(name: str, status: str) -> dict[str, str]:
     return {"CheckID": name, "Status": status}
-
-
-# -- status ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("checks", "status"),
-    [
-        ([], "passing"),
-        ([check("serfHealth", "passing"), check("service:web", "warning")], "warning"),
-        ([check("a", "warning"), check("b", "critical")], "critical"),
-        ([check("b", "critical"), check("_service_maintenance:web", "critical")], "maintenance"),
-        ([check("_node_maintenance", "critical")], "maintenance"),
-        ([check("serfHealth", "critical"), check("_node_maintenance", "critical")], "critical"),
-        ([check("serfHealth", "critical"), check("service:web", "passing")], "critical"),
-        ([check("_node_maintenance_of_mine", "warning")], "warning"),
-    ],
-)
-def test_the_worst_check_decides_and_a_dead_machine_is_critical(checks: list[dict[str, str]], status: str) -> None:
-    assert aggregate(checks) == status
 
 
 # -- reading --------------------------------------------------------------------------------------------------
