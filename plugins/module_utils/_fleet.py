@@ -54,6 +54,8 @@ class WantedHost:
 
     :param target: the version it is to get; None for the one recorded as previous.
     :param unreachable: why it cannot be worked on, None where it can.
+    :param health_url: whether its application is asked after the deployment.
+    :param smoke_test: whether the user's own tasks test it then.
     """
 
     host: str
@@ -61,6 +63,8 @@ class WantedHost:
     target: str | None = None
     unreachable: str | None = None
     datacenter: str | None = None
+    health_url: bool = False
+    smoke_test: bool = False
 
 
 def read_fleet(
@@ -147,6 +151,7 @@ def _host_state(
         blocked="; ".join(check.told() for check in node_checks) or None,
         datacenter=instances[0].datacenter if instances and not wanted.datacenter else wanted.datacenter,
         sure=recorded.is_sure,
+        verifiable=wanted.health_url or wanted.smoke_test or all(one.is_verifiable for one in instances),
     )
 
 
@@ -179,6 +184,29 @@ def deregistrations(fleet: Fleet, nodes: Iterable[str], longest: float) -> list[
         f"DANGER: Consul deregisters {fleet.service} on {where} once its check {check} has been critical for "
         f"{seconds:g} s, and its maintenance with it; a deployment may take {longest:g} s (deploy timeout, drain and "
         "healthy deadline). Raise deregister_critical_service_after in the service's definition."
+    )
+    return [sentence]
+
+
+def assumed_intervals(fleet: Fleet, nodes: Iterable[str], check_interval: float) -> list[str]:
+    """A note where it is not known how old a passing result may be: before Consul 1.20, and never of a TTL.
+
+    :param nodes: those without a health URL.
+    :param check_interval: seconds that are assumed.
+    """
+    wanted = set(nodes)
+    unknown = {
+        f"{check.name or check.id}{f' ({check.type})' if check.type else ''}"
+        for one in fleet.instances
+        for check in one.checks
+        if one.node in wanted and check.tells_of_process and not check.interval
+    }
+    if not unknown:
+        return []
+    checks = ", ".join(sorted(unknown)[:5]) + (", ..." if len(unknown) > 5 else "")
+    sentence = (
+        f"Consul does not tell how often these checks have a new result: {checks}. {check_interval:g} s are assumed "
+        "(rollout_check_interval); rollout_health_url would ask the new process itself."
     )
     return [sentence]
 

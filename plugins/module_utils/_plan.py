@@ -52,6 +52,7 @@ class HostState:
     :param previous: the version recorded as running before.
     :param blocked: why its instances can never pass (a node's check that is critical).
     :param unreachable: why it cannot be worked on, None where it can.
+    :param verifiable: whether anything can tell that a new process works there.
     """
 
     host: str
@@ -68,6 +69,7 @@ class HostState:
     datacenter: str | None = None
     sure: bool = True
     warning: tuple[str, ...] = ()
+    verifiable: bool = True
 
     @property
     def is_healthy(self) -> bool:
@@ -85,6 +87,7 @@ class PlanSettings:
     :param unreachable: ``fail`` or ``skip``.
     :param rollback: ``host`` or ``none``.
     :param previous_version: what runs, where nothing is recorded.
+    :param unverified: whether hosts are changed that nothing can verify.
     """
 
     service: str
@@ -97,6 +100,7 @@ class PlanSettings:
     rollback: str = "host"
     previous_version: str | None = None
     direction: str = "deploy"
+    unverified: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     _refuse_without_target(chosen, settings)
     _refuse_warning(chosen)
+    _refuse_unverifiable(chosen, settings)
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.
     ordered = sorted(chosen, key=lambda one: not _is_broken(one))
@@ -250,7 +255,12 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         settings.registered_total,
         settings.serving_total,
         _description(settings, plans, names, minimum),
-        [*_rollback_warnings(plans, settings), *_blocked_warnings(chosen), *_left_out_warnings(plans)],
+        [
+            *_rollback_warnings(plans, settings),
+            *_blocked_warnings(chosen),
+            *_unverified_warnings(chosen),
+            *_left_out_warnings(plans),
+        ],
     )
 
 
@@ -358,6 +368,25 @@ def _refuse_warning(chosen: Sequence[HostState]) -> None:
             "deployment could be verified there by its checks; nothing was changed.",
             hint="Repair it, or accept it: rollout_accept_warning: true. Consul's DNS serves what warns.",
         )
+
+
+def _refuse_unverifiable(chosen: Sequence[HostState], settings: PlanSettings) -> None:
+    """A broken version would be taken for a good one, on all hosts."""
+    unverifiable = [one.host for one in chosen if not one.verifiable]
+    if unverifiable and not settings.unverified:
+        raise HitlessError(
+            f"Nothing can tell whether a new version of {settings.service} works on {named(unverifiable)}: there is no "
+            "rollout_health_url, and no check that runs by itself (a TTL may have been reported before the "
+            "deployment); nothing was changed.",
+            hint="Set rollout_health_url, or give the service a check, or go on without: rollout_unverified: true.",
+        )
+
+
+def _unverified_warnings(chosen: Sequence[HostState]) -> list[str]:
+    unverifiable = [one.host for one in chosen if not one.verifiable]
+    if not unverifiable:
+        return []
+    return [f"Nothing verifies that a new version works on {named(unverifiable)}: a broken one would stay unnoticed."]
 
 
 def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:

@@ -65,6 +65,7 @@ SETTINGS = (
     "strict",
     "tags",
     "unreachable",
+    "unverified",
 )
 """Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
 

@@ -84,6 +84,25 @@ options:
         refused, since nothing could verify its deployment.
     type: bool
     default: false
+  unverified:
+    description:
+      - Whether to go on where nothing can verify a host, which has no health URL, no smoke test, and no check that runs
+        by itself.
+    type: bool
+    default: false
+  health_urls:
+    description: The hosts that have a health URL, by their names in the inventory.
+    type: list
+    elements: str
+    default: []
+  smoke_test:
+    description: Whether tasks of the user's test each host before it gets traffic.
+    type: bool
+    default: false
+  check_interval:
+    description: Seconds within which a check runs anew, where Consul does not tell.
+    type: float
+    default: 30
   unreachable:
     description: Fail where a host cannot be reached, or leave it out.
     type: str
@@ -225,6 +244,8 @@ notes:
   sample: ["No rollback possible on 1 host: web1 (no version recorded): set rollout_previous_version."]
 """
 
+from dataclasses import replace
+
 from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _fleet as fleets
 from ansible_collections.hitless.consul.plugins.module_utils import _plan as plans
@@ -257,6 +278,10 @@ ARGUMENT_SPEC = {
     "min_healthy": {"type": "raw", "default": "50%"},
     "skip_current": {"type": "bool", "default": True},
     "accept_warning": {"type": "bool", "default": False},
+    "unverified": {"type": "bool", "default": False},
+    "health_urls": {"type": "list", "elements": "str", "default": []},
+    "smoke_test": {"type": "bool", "default": False},
+    "check_interval": {"type": "float", "default": 30},
     "unreachable": {"type": "str", "choices": ["fail", "skip"], "default": "fail"},
     "rollback": {"type": "str", "choices": ["host", "none"], "default": "host"},
     "previous_version": {"type": "raw"},
@@ -286,6 +311,8 @@ def perform(task: Task) -> dict:
     )
     if hosts is None:
         hosts = [fleets.WantedHost(node, node, version) for node in fleet.nodes]
+    asked = set(params["health_urls"])
+    hosts = [replace(host, health_url=host.host in asked, smoke_test=params["smoke_test"]) for host in hosts]
     accept_warning = params["accept_warning"]
     states = fleets.host_states(fleet, hosts, accept_warning=accept_warning, previous_version=previous)
     settings = plans.PlanSettings(
@@ -299,11 +326,14 @@ def perform(task: Task) -> dict:
         rollback=params["rollback"],
         previous_version=previous,
         direction=params["direction"],
+        unverified=params["unverified"],
     )
     plan = plans.make_plan(states, settings)
     longest = params["deploy_timeout"] + params["drain_time"] + params["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
-    notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings, *_too_many(plan, params["forks"])]
+    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
+    notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings]
+    notes += [*fleets.assumed_intervals(fleet, unasked, params["check_interval"]), *_too_many(plan, params["forks"])]
     fixed = f"Each drain is waited for by the fixed time ({params['drain_time']:g} s) there."
     notes += [f"{problem} {fixed}" for problem in drain.unanswered(params["drain_observe"])]
     for note in notes:

@@ -25,7 +25,8 @@ from tests.rollout.support import Ansible
 pytestmark = pytest.mark.oldest
 
 numbers = itertools.count(1)
-DEFINITION = {"Interval": "5s", "Timeout": "2s", "DeregisterCriticalServiceAfter": "60s"}
+TOLD = {"Interval": "1s", "Timeout": "1s"}
+DEREGISTERS = {"Interval": "5s", "Timeout": "2s", "DeregisterCriticalServiceAfter": "60s"}
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +52,22 @@ class Fleet:
         return f"{self.service}-n{number}"
 
     def add(self, number: int, *checks: dict[str, Any], version: str | None = None, **service: Any) -> None:
-        """Register an instance with its checks (none: it is passing), and record a version."""
+        """Register an instance with its checks (one that passes, where none is given), and record a version."""
         node = self.node(number)
         body = {
             "Node": node,
             "Address": "127.0.0.1",
             "Service": {"ID": self.service, "Service": self.service, "Port": 80, **service},
-            "Checks": [{"Node": node, "Name": check["CheckID"], **check} for check in checks],
+            "Checks": [
+                {"Node": node, "Name": check["CheckID"], **check} for check in checks or [self.check("http", "passing")]
+            ],
         }
         self.client.put("/v1/catalog/register", body=json.dumps(body))
         if version:
             versions.record_version(self.client, self.keys, node, version)
 
     def check(self, name: str, status: str, **more: Any) -> dict[str, Any]:
-        return {"CheckID": name, "Status": status, "ServiceID": self.service, **more}
+        return {"CheckID": name, "Status": status, "ServiceID": self.service, "Definition": TOLD, **more}
 
     def plan(self, **params: Any) -> dict[str, Any]:
         """What the task returns; its warnings and its number of requests are kept."""
@@ -160,7 +163,8 @@ def test_back_to_the_previous_version_of_each(fleet: Fleet) -> None:
 
 def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     reason = f"deploy:20261123T142233Z-2.0.0-7f3a {fleet.service}"
-    fleet.add(1, fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason), version="1.0.0")
+    maintenance = fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason)
+    fleet.add(1, maintenance, fleet.check("http", "passing"), version="1.0.0")
     fleet.add(2, fleet.check("_node_maintenance", "critical", ServiceID="", Notes="oncall disk"), version="1.0.0")
     fleet.add(3, version="1.0.0")
     found = fleet.plan(min_healthy=0)
@@ -211,9 +215,25 @@ def test_a_check_that_warns(fleet: Fleet) -> None:
     assert fleet.plan(accept_warning=True)["nothing_to_do"]
 
 
+def test_nothing_that_could_verify_a_host(fleet: Fleet) -> None:
+    fleet.add(1, fleet.check("hb", "passing", Type="ttl", Definition={}), version="1.0.0")
+    fleet.add(2, fleet.check("app", "passing", ServiceID=""), version="1.0.0")
+    assert f"works on 1 host: {fleet.node(1)}: there is no rollout_health_url" in fleet.refused()
+    fleet.plan(unverified=True)
+    unverified, assumed = fleet.warnings
+    assert unverified == (
+        f"Nothing verifies that a new version works on 1 host: {fleet.node(1)}: a broken one would stay unnoticed."
+    )
+    assert assumed.startswith("Consul does not tell how often these checks have a new result: hb (ttl). 30 s are ")
+    fleet.plan(health_urls=[fleet.node(1)])
+    assert fleet.warnings == []
+    fleet.plan(smoke_test=True, check_interval=7)
+    assert [note.partition(". ")[2][:16] for note in fleet.warnings] == ["7 s are assumed "]
+
+
 def test_what_the_definitions_of_checks_tell(fleet: Fleet) -> None:
-    fleet.add(1, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
-    fleet.add(2, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
+    fleet.add(1, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
+    fleet.add(2, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
     found = fleet.plan()
     assert [note.partition(":")[0] for note in found["notes"]] == ["DANGER"]
     assert fleet.plan(deploy_timeout=10, drain_time=0, healthy_deadline=40)["notes"] == []

@@ -12,6 +12,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._fleet import (
     Fleet,
     WantedHost,
+    assumed_intervals,
     deregistrations,
     host_states,
     maintenance_of,
@@ -374,6 +375,18 @@ def test_what_warns_is_refused_and_counts_for_the_minimum() -> None:
     assert "A check warns on 1 host: web2" in refused([a_host(1), a_host(2, version="2.0.0", warning=warns.warning)])
 
 
+def test_what_nothing_can_verify_is_refused_unless_that_is_wanted() -> None:
+    hosts = [a_host(1), a_host(2, verifiable=False), a_host(3, verifiable=False, version="2.0.0")]
+    assert refused(hosts) == (
+        "Nothing can tell whether a new version of web works on 1 host: web2: there is no rollout_health_url, and no "
+        "check that runs by itself (a TTL may have been reported before the deployment); nothing was changed. Set "
+        "rollout_health_url, or give the service a check, or go on without: rollout_unverified: true."
+    )
+    assert planned(hosts, unverified=True).warnings == [
+        "Nothing verifies that a new version works on 1 host: web2: a broken one would stay unnoticed."
+    ]
+
+
 def test_a_machine_that_is_gone_may_be_skipped() -> None:
     gone = a_host(3, registered=0, serving=0, unreachable="timed out")
     assert planned([a_host(1), a_host(2), gone], unreachable="skip").batches == [["web1"], ["web2"]]
@@ -502,6 +515,27 @@ def test_maintenance_of_a_service_that_shares_it_counts() -> None:
     (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
     assert state.maintenance == Maintenance(False, "oncall queue")
     assert state.serving == 1
+
+
+@pytest.mark.parametrize(
+    ("checks", "verifiable"),
+    [([], False), ([check("hb", Type="ttl")], False), ([check("app", service_id="")], True), ([check("http")], True)],
+)
+def test_what_can_verify_a_host(checks: list[dict[str, object]], verifiable: bool) -> None:
+    fleet = Fleet("web", parse_instances([entry("node1", *checks)]))
+    for asked, expected in (({}, verifiable), ({"health_url": True}, True), ({"smoke_test": True}, True)):
+        (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
+        assert state.verifiable is expected
+
+
+def test_where_an_interval_is_assumed_it_is_told() -> None:
+    told = check("http", Interval="5s", Timeout="2s", Type="http")
+    fleet = Fleet("web", parse_instances([entry("node1", told), entry("node2", told, check("beats", Type="ttl"))]))
+    assert assumed_intervals(fleet, ["node1"], 30) == []
+    (note,) = assumed_intervals(fleet, ["node1", "node2"], 30)
+    assert note.startswith(
+        "Consul does not tell how often these checks have a new result: beats (ttl). 30 s are assumed"
+    )
 
 
 def test_a_deregistration_shorter_than_the_deployment_is_told() -> None:
