@@ -145,9 +145,14 @@ def read_fleet(client: Client, selection: Selection) -> Fleet:
     nodes: dict[str, Node] = {}
     missing = []
     for name, entries in zip(names, answers, strict=True):
-        found = [_add_instance(nodes, entry) for entry in entries if _has_tags(entry, selection.tags)]
+        # Consul compares names without regard to case, so that it gives the instances of Web for web as well.
+        found = [
+            _add_instance(nodes, entry)
+            for entry in entries
+            if entry["Service"]["Service"] == name and _has_tags(entry, selection.tags)
+        ]
         if not found and selection.services:
-            missing.append(str(name))
+            missing.append(_spelled(name, entries))
     if not selection.by_instance:
         bare = [item for item in ask("/v1/catalog/nodes") if item["Node"] not in nodes]
         of_nodes = ("filter", 'ServiceID == ""')
@@ -156,6 +161,12 @@ def read_fleet(client: Client, selection: Selection) -> Fleet:
         )
         _add_bare_nodes(nodes, bare, states)
     return Fleet(nodes=[nodes[name] for name in sorted(nodes)], missing=missing, filtered=filtered)
+
+
+def _spelled(name: str, entries: Iterable[Mapping[str, Any]]) -> str:
+    """A service that is not there, and how Consul spells it where it has another spelling."""
+    others = sorted({entry["Service"]["Service"] for entry in entries} - {name})
+    return f"{name} (it is spelled {' or '.join(others)} there)" if others else name
 
 
 def _each(call: Callable[[str], Any], names: Sequence[str]) -> list[Any]:

@@ -121,6 +121,21 @@ def test_named_services_take_one_request_each() -> None:
     assert [node["name"] for node in fleet["nodes"]] == ["n0", "n1", "n2"]
 
 
+def test_a_name_that_differs_in_case_alone_is_another_service() -> None:
+    """Consul gives the instances of both for either name."""
+    both = [entry("n1"), entry("n1", service="Web"), entry("n2", service="Web")]
+    answers = {f"/v1/health/service/{name}": both for name in ("web", "Web", "WEB")}
+    consul = Consul({"/v1/catalog/services": {"Web": [], "web": []}, **answers})
+    nodes = {node["name"]: node for node in read_fleet(consul, Selection())["nodes"]}  # type: ignore[arg-type]
+    assert {name: [len(found) for found in node["services"].values()] for name, node in nodes.items()} == {
+        "n1": [1, 1],
+        "n2": [1],
+    }
+    only = read_fleet(consul, Selection(services=("web", "WEB")))  # type: ignore[arg-type]
+    assert [(node["name"], list(node["services"])) for node in only["nodes"]] == [("n1", ["web"])]
+    assert only["missing"] == ["WEB (it is spelled Web or web there)"]
+
+
 def test_a_tag_or_a_filter_leaves_nodes_without_an_instance_out() -> None:
     consul = whole(3)
     consul.answers["/v1/health/service/web"][0]["Service"]["Tags"] = ["prod"]
