@@ -9,15 +9,21 @@ One request for the instances with their checks and maintenance, one for 64 node
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._gate import warnings_of
-from ansible_collections.hitless.consul.plugins.module_utils._health import SERF_HEALTH, Check, Instance, read_instances
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._health import (
+    SERF_HEALTH,
+    Check,
+    Instance,
+    read_any_case,
+    read_instances,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, usable_version
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import set_by_deployment_of
-from ansible_collections.hitless.consul.plugins.module_utils._plan import HostState, Maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._plan import HostState, Maintenance, named
 from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, meta_version, read_versions
 
 
@@ -29,6 +35,7 @@ class Fleet:
     :param versions: node -> what is recorded there.
     :param others: instances of the services that share its maintenance.
     :param untagged: instances without all of the tags.
+    :param namesakes: services whose names differ from this one in case alone.
     """
 
     service: str
@@ -36,6 +43,7 @@ class Fleet:
     versions: Mapping[str, NodeVersion] = field(default_factory=dict)
     others: Sequence[Instance] = ()
     untagged: int = 0
+    namesakes: Sequence[str] = ()
 
     @property
     def nodes(self) -> list[str]:
@@ -81,7 +89,14 @@ def read_fleet(
     :raises HitlessError: no instance is registered, or the token may see none: Consul answers both alike.
     """
     service = keys.service
-    everywhere, answer = read_instances(client, service)
+    found, answer = read_any_case(client, service)
+    everywhere = [one for one in found if one.service == service]
+    namesakes = sorted({one.service for one in found} - {service})
+    if namesakes and not everywhere:
+        raise HitlessError(
+            f"Consul has no service {service}: it is spelled {' or '.join(namesakes)} there; nothing was changed.",
+            hint="Set rollout_service just so: names are compared exactly.",
+        )
     instances = [one for one in everywhere if set(tags) <= set(one.tags)]
     if not everywhere:
         where = f" in the datacenter {client.connection.datacenter}" if client.connection.datacenter else ""
@@ -97,10 +112,10 @@ def read_fleet(
             "changed.",
             hint="Check rollout_tags.",
         )
-    found = Fleet(service, instances, untagged=len(everywhere) - len(instances))
+    fleet = Fleet(service, instances, untagged=len(everywhere) - len(instances), namesakes=namesakes)
     others = [one for name in sorted(set(also) - {service}) for one in read_instances(client, name)[0]]
-    versions = read_versions(client, keys, found.nodes if nodes is None else nodes)
-    return Fleet(service, instances, versions, others, found.untagged)
+    versions = read_versions(client, keys, fleet.nodes if nodes is None else nodes)
+    return replace(fleet, versions=versions, others=others)
 
 
 def host_states(
@@ -110,18 +125,20 @@ def host_states(
 
     :param previous_version: where to go back to, for a host without target and recorded previous version.
     """
-    by_node: dict[str, list[Instance]] = {}
-    for one in fleet.instances:
-        by_node.setdefault(one.node, []).append(one)
-    others: dict[str, list[Instance]] = {}
-    for one in fleet.others:
-        others.setdefault(one.node, []).append(one)
+    by_node, others = _by_node(fleet.instances), _by_node(fleet.others)
     return [
         _host_state(
             fleet, wanted, by_node.get(wanted.node, []), others.get(wanted.node, []), accept_warning, previous_version
         )
         for wanted in hosts
     ]
+
+
+def _by_node(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+    found: dict[str, list[Instance]] = {}
+    for one in instances:
+        found.setdefault(one.node, []).append(one)
+    return found
 
 
 def _host_state(
@@ -133,7 +150,8 @@ def _host_state(
     previous_version: str | None,
 ) -> HostState:
     recorded = fleet.versions.get(wanted.node) or NodeVersion(wanted.node)
-    told = meta_version(instances)
+    told, version = usable_version(meta_version(instances)), usable_version(recorded.version)
+    previous = usable_version(recorded.previous)
     node_checks = _failing_node_checks(instances, accept_warning)
     down = next((check for check in node_checks if check.id == SERF_HEALTH), None)
     return HostState(
@@ -142,10 +160,10 @@ def _host_state(
         registered=len(instances),
         serving=sum(one.in_rotation for one in instances),
         warning=tuple(warnings_of(instances, accept_warning=accept_warning)),
-        version=recorded.version or told,
-        version_source="recorded" if recorded.version else "meta" if told else None,
-        target=wanted.target or recorded.previous or previous_version,
-        previous=recorded.previous,
+        version=version or told,
+        version_source="recorded" if version else "meta" if told else None,
+        target=wanted.target or previous or previous_version,
+        previous=previous,
         maintenance=maintenance_of(fleet.service, [*instances, *others]),
         unreachable=wanted.unreachable or (f"its Consul agent does not answer: {down.told()}" if down else None),
         blocked="; ".join(check.told() for check in node_checks) or None,
@@ -186,6 +204,32 @@ def deregistrations(fleet: Fleet, nodes: Iterable[str], longest: float) -> list[
         "healthy deadline). Raise deregister_critical_service_after in the service's definition."
     )
     return [sentence]
+
+
+def unusable_versions(fleet: Fleet, nodes: Iterable[str]) -> list[str]:
+    """A note for each version that is recorded or told there and cannot be deployed: it counts as unknown."""
+    found: dict[str, list[str]] = {}
+    by_node = _by_node(fleet.instances)
+    for node in nodes:
+        recorded = fleet.versions.get(node) or NodeVersion(node)
+        told = meta_version(by_node.get(node, ()))
+        for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", told)):
+            if text and not usable_version(text):
+                found.setdefault(f"The {where} {text[:80]!r}", []).append(node)
+    return [
+        f"{what} of {named(there, 'node')} cannot be deployed (letters, digits and . _ + ~ : @ - can), and counts as "
+        "unknown."
+        for what, there in found.items()
+    ]
+
+
+def namesake_notes(fleet: Fleet) -> list[str]:
+    """A note where load balancers send requests to other services as well."""
+    return [
+        f"Consul also has the service {name}, which this rollout leaves alone; but its DNS and health API give the "
+        f"instances of both for either name, so that load balancers mix them. Rename one of them."
+        for name in fleet.namesakes
+    ]
 
 
 def assumed_intervals(fleet: Fleet, nodes: Iterable[str], check_interval: float) -> list[str]:

@@ -221,6 +221,13 @@ def read_instances(
     return with_tags(parse_instances(answer.data), tags), answer
 
 
+def read_any_case(client: Client, service: str) -> tuple[list[Instance], Answer]:
+    """As :func:`read_instances`, with those of services whose names differ from this one in case alone."""
+    path, params = service_query(service, dc=client.connection.datacenter)
+    answer = client.get(path, [param for param in params if param[0] != "filter"])
+    return parse_instances(answer.data), answer
+
+
 def with_tags(instances: Iterable[Instance], tags: Sequence[str]) -> list[Instance]:
     return [instance for instance in instances if set(tags) <= set(instance.tags)]
 

@@ -88,6 +88,7 @@ class PlanSettings:
     :param rollback: ``host`` or ``none``.
     :param previous_version: what runs, where nothing is recorded.
     :param unverified: whether hosts are changed that nothing can verify.
+    :param uncovered: nodes that run the service and are none of the hosts.
     """
 
     service: str
@@ -101,6 +102,7 @@ class PlanSettings:
     previous_version: str | None = None
     direction: str = "deploy"
     unverified: bool = False
+    uncovered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,10 @@ class HostPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hosts in exact batches; ``minimum`` is the number of instances that must stay in rotation."""
+    """Hosts in exact batches; ``minimum`` is the number of instances that must stay in rotation.
+
+    :param uncovered: nodes that run the service and stay as they are.
+    """
 
     service: str
     hosts: dict[str, HostPlan]
@@ -144,6 +149,7 @@ class Plan:
     healthy: int
     description: str
     warnings: list[str]
+    uncovered: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -165,6 +171,7 @@ class Plan:
             # A play's serial must not be empty.
             "serial": [len(batch) for batch in led] or [1],
             "hosts": {name: host.as_dict() for name, host in self.hosts.items()},
+            "uncovered": list(self.uncovered),
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
         }
 
@@ -260,15 +267,17 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
             *_blocked_warnings(chosen),
             *_unverified_warnings(chosen),
             *_left_out_warnings(plans),
+            *_uncovered_warnings(settings),
         ],
+        settings.uncovered,
     )
 
 
-def named(hosts: Iterable[str]) -> str:
+def named(hosts: Iterable[str], what: str = "host") -> str:
     """``2 hosts: web1, web2``; a long list is cut."""
     names = list(hosts)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} host{'' if len(names) == 1 else 's'}: {', '.join(names[:_NAMED])}{more}"
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}: {', '.join(names[:_NAMED])}{more}"
 
 
 def _is_broken(one: HostState) -> bool:
@@ -453,6 +462,8 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
         found = sum(one.state == state for one in plans.values())
         if found:
             parts.append(f"{found} {text}")
+    if settings.uncovered:
+        parts.append(f"{len(settings.uncovered)} not covered")
     if settings.direction == "rollback":
         parts[0] = f"roll back {parts[0]}"
     return "; ".join(parts)
@@ -493,3 +504,10 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
 
 def _left_out_warnings(plans: dict[str, HostPlan]) -> list[str]:
     return [f"{one.host} is left out: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
+
+
+def _uncovered_warnings(settings: PlanSettings) -> list[str]:
+    if not settings.uncovered:
+        return []
+    nodes = named(settings.uncovered, "node")
+    return [f"{settings.service} also runs on {nodes}; this rollout does not cover them, and they stay as they are."]

@@ -231,6 +231,12 @@ hosts:
       rollback_to: 1.0.0
       healthy: true
       why:
+uncovered:
+  description: Nodes that run the service and are none of the hosts, which stay as they are.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 health:
   description: Instances registered and healthy now, and the minimum that must stay healthy.
   returned: success
@@ -327,12 +333,14 @@ def perform(task: Task) -> dict:
         previous_version=previous,
         direction=params["direction"],
         unverified=params["unverified"],
+        uncovered=tuple(sorted(set(fleet.nodes) - {host.node for host in hosts})),
     )
     plan = plans.make_plan(states, settings)
     longest = params["deploy_timeout"] + params["drain_time"] + params["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
     notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings]
+    notes += [*fleets.namesake_notes(fleet), *fleets.unusable_versions(fleet, changing)]
     notes += [*fleets.assumed_intervals(fleet, unasked, params["check_interval"]), *_too_many(plan, params["forks"])]
     fixed = f"Each drain is waited for by the fixed time ({params['drain_time']:g} s) there."
     notes += [f"{problem} {fixed}" for problem in drain.unanswered(params["drain_observe"])]

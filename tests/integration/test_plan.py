@@ -161,6 +161,39 @@ def test_back_to_the_previous_version_of_each(fleet: Fleet) -> None:
     assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1", "1.2"]
 
 
+def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fleet: Fleet) -> None:
+    fleet.add(1, version="1.0.0")
+    fleet.add(2, version="1.0.0")
+    other = Fleet(consul)
+    other.service = fleet.service.upper()
+    other.keys = Keys(other.service)
+    assert other.refused() == (
+        f"Consul has no service {other.service}: it is spelled {fleet.service} there; nothing was changed. "
+        "Set rollout_service just so: names are compared exactly."
+    )
+    fleet.add(1, fleet.check("listens", "passing", ServiceID="legacy"), ID="legacy", Service=other.service)
+    found = fleet.plan()
+    assert (found["health"]["registered"], len(found["hosts"])) == (2, 2)
+    (note,) = fleet.warnings
+    assert note.startswith(f"Consul also has the service {other.service}, which this rollout leaves alone")
+
+
+def test_what_the_hosts_do_not_cover(fleet: Fleet) -> None:
+    for number in (1, 2, 3):
+        fleet.add(number, version="1.0.0")
+    hosts = [{"host": "a", "node": fleet.node(1)}, {"host": "b", "node": fleet.node(3)}]
+    assert fleet.plan(hosts=hosts)["uncovered"] == [fleet.node(2)]
+    assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.warnings[0]
+
+
+def test_a_version_that_cannot_be_deployed(fleet: Fleet) -> None:
+    fleet.add(1, Meta={"version": "release/1.0.0"})
+    fleet.add(2, Meta={"version": "1.0.0"})
+    found = fleet.plan()
+    assert [host["rollback_to"] for host in found["hosts"].values()] == [None, "1.0.0"]
+    assert any("'release/1.0.0'" in note for note in fleet.warnings)
+
+
 def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     reason = f"deploy:20261123T142233Z-2.0.0-7f3a {fleet.service}"
     maintenance = fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason)

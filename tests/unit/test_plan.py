@@ -16,6 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._fleet import (
     deregistrations,
     host_states,
     maintenance_of,
+    unusable_versions,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._plan import (
@@ -207,6 +208,7 @@ def test_the_plan_of_five_hosts() -> None:
             }
             for number, batch in ((1, 1), (2, 2), (3, 2), (4, 3), (5, 3))
         },
+        "uncovered": [],
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
     }
     assert plan.warnings == []
@@ -387,6 +389,16 @@ def test_what_nothing_can_verify_is_refused_unless_that_is_wanted() -> None:
     ]
 
 
+def test_nodes_that_the_rollout_does_not_cover_are_named() -> None:
+    plan = planned([a_host(1), a_host(2)], elsewhere=2, uncovered=("node3", "node4"))
+    assert plan.as_dict()["uncovered"] == ["node3", "node4"]
+    assert plan.description.endswith("; 2 not covered")
+    assert plan.warnings == [
+        "web also runs on 2 nodes: node3, node4; this rollout does not cover them, and they stay as they are."
+    ]
+    assert planned([a_host(1), a_host(2)]).warnings == []
+
+
 def test_a_machine_that_is_gone_may_be_skipped() -> None:
     gone = a_host(3, registered=0, serving=0, unreachable="timed out")
     assert planned([a_host(1), a_host(2), gone], unreachable="skip").batches == [["web1"], ["web2"]]
@@ -430,6 +442,28 @@ def test_the_recorded_version_beats_the_one_of_the_meta() -> None:
     state = one_state(meta={"version": "0.1"})
     assert (state.version, state.version_source) == ("0.1", "meta")
     assert one_state().version is None
+
+
+BAD = ["release/1.0.0", "1.0.0 (a1b2c3)", "{{ x }}", "é"]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_version_that_cannot_be_deployed_is_unknown_and_told(text: str) -> None:
+    state = one_state(meta={"version": text})
+    assert (state.version, state.version_source) == (None, None)
+    state = one_state(meta={"version": "1.0"}, version=text, previous=text)
+    assert (state.version, state.version_source, state.previous) == ("1.0", "meta", None)
+    fleet = Fleet(
+        "web",
+        parse_instances([entry("node1", meta={"version": text}), entry("node2", meta={"version": "1.0"})]),
+        {"node2": NodeVersion("node2", version="2.0", previous=text)},
+    )
+    assert [note.partition(" cannot be deployed")[0] for note in unusable_versions(fleet, ["node1", "node2"])] == [
+        f"The meta {text!r} of 1 node: node1",
+        f"The previous version {text!r} of 1 node: node2",
+    ]
+    (state,) = host_states(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
+    assert state.target == "0.9"
 
 
 def test_a_deployment_that_was_cut_off_is_told_by_the_status() -> None:
