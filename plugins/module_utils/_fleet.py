@@ -223,6 +223,33 @@ def unusable_versions(fleet: Fleet, nodes: Iterable[str]) -> list[str]:
     ]
 
 
+def sidecar_notes(client: Client, service: str, nodes: Iterable[str], maintenance: str | Sequence[str]) -> list[str]:
+    """A note where a sidecar goes on to get the mesh's requests while its service is in maintenance.
+
+    It leaves the rotation with the service only by an alias check, which Consul gives it where it is defined without
+    checks of its own.
+
+    :param maintenance: ``service``, ``node``, or the services that go into it.
+    """
+    if maintenance == "node":
+        return []
+    wanted, taken_out = set(nodes), [] if isinstance(maintenance, str) else list(maintenance)
+    dc = client.connection.datacenter
+    staying: dict[str, list[str]] = {}
+    for entry in client.get(f"/v1/health/connect/{service}", [("dc", dc)] if dc else []).data or ():
+        name, node = entry["Service"]["Service"], entry["Node"]["Node"]
+        is_ours = (entry["Service"].get("Proxy") or {}).get("DestinationServiceName") == service
+        follows = name in taken_out or any(check.get("Type") == "alias" for check in entry["Checks"] or ())
+        if is_ours and node in wanted and not follows:
+            staying.setdefault(name, []).append(node)
+    return [
+        f"The sidecar {name} has no alias check of {service} on {named(there, 'node')}: it goes on to get the mesh's "
+        f"requests while {service} is in maintenance. Give it one (alias_service), or set rollout_maintenance: "
+        f"[{service}, {name}]."
+        for name, there in staying.items()
+    ]
+
+
 def namesake_notes(fleet: Fleet) -> list[str]:
     """A note where load balancers send requests to other services as well."""
     return [

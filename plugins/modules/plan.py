@@ -340,6 +340,7 @@ def perform(task: Task) -> dict:
     changing = [host.node for host in plan.hosts.values() if host.batch]
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
     notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings]
+    notes += fleets.sidecar_notes(task.consul, params["service"], changing, params["maintenance"]) if changing else []
     notes += [*fleets.namesake_notes(fleet), *fleets.unusable_versions(fleet, changing)]
     notes += [*fleets.assumed_intervals(fleet, unasked, params["check_interval"]), *_too_many(plan, params["forks"])]
     fixed = f"Each drain is waited for by the fixed time ({params['drain_time']:g} s) there."
