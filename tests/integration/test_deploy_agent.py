@@ -209,6 +209,16 @@ def test_somebody_elses_maintenance_is_left(machine: Machine) -> None:
     assert not machine.runs()
 
 
+def test_a_service_whose_name_differs_in_case_alone_is_not_its_own(machine: Machine) -> None:
+    legacy = f"legacy-{machine.web.name}"
+    machine.web.server.put("agent/service/register", {"Name": machine.web.name.capitalize(), "ID": legacy})
+    machine.web.shown(legacy)
+    machine.web.operator("disk", service_id=legacy)
+    machine.start()
+    assert machine.ask().follow(20).state == DONE
+    assert machine.web.reasons() == {machine.web.name: None, legacy: "disk"}
+
+
 @pytest.mark.parametrize(
     "order",
     [{"version": "2.0.0; touch /tmp/x"}, {"reason": "explode"}, {"drain_time": -1}, {"health_match": "("}],

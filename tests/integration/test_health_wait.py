@@ -142,6 +142,23 @@ def test_an_old_passing_does_not_count_as_fresh(web: Services) -> None:
             web.run(health_wait, service=web.name, fresh=True, check_interval=3, deadline=1)
 
 
+def test_an_old_passing_of_the_node_does_not_either(web: Services) -> None:
+    """Where only a check of the node covers the application."""
+    web.server.put("agent/service/register", {"Name": web.name})
+    web.shown(web.name)
+    with HttpServer(Reply(200, "ok"), address=web.server.address) as app:
+        check = {"ID": "app", "Name": "app answers", "HTTP": app.url, "Interval": "2s", "Timeout": "1s"}
+        web.server.put("agent/check/register", check)
+        try:
+            web.run(health_wait, service=web.name, deadline=10)
+            app._answer = lambda asked: Reply(500, "broken")
+            assumed = 3 if web.server.version < (1, 20) else 0
+            with pytest.raises(DeadlineExceeded, match="app answers is critical"):
+                web.run(health_wait, service=web.name, fresh=True, check_interval=assumed, deadline=1)
+        finally:
+            web.server.put("agent/check/deregister/app")
+
+
 def test_what_consul_tells_of_checks(web: Services) -> None:
     with HttpServer(Reply(200, "ok")) as app:
         checks = [
