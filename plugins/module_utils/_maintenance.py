@@ -21,6 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import AskA
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     NODE_MAINTENANCE,
+    SERVICE_MAINTENANCE,
     Instance,
     parse_check,
     parse_instances,
@@ -103,7 +104,7 @@ class Target:
         checks = [parse_check(check) for check in data or ()]
         if self.node_wide:
             return {"": next((check.notes for check in checks if check.id == NODE_MAINTENANCE), None)}
-        wanted = f"_service_maintenance:{self.service_id}"
+        wanted = f"{SERVICE_MAINTENANCE}{self.service_id}"
         return {str(self.service_id): next((check.notes for check in checks if check.id == wanted), None)}
 
     def node_reason(self, data: Any) -> str | None:

@@ -16,7 +16,11 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._keys import (
+    Keys,
+    checked_version,
+    usable_version,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._kv import (
     TXN_LIMIT,
     json_object,
@@ -85,7 +89,8 @@ def meta_version(instances: Iterable[Instance], key: str = "version") -> str | N
 
 def previous_after(before: NodeVersion, version: str) -> str | None:
     """The previous version once ``version`` runs there: kept where that was the version already."""
-    return before.previous if before.version in (None, version) else before.version
+    running = usable_version(before.version)
+    return usable_version(before.previous) if running in (None, version) else running
 
 
 def version_ops(

@@ -304,6 +304,28 @@ def test_an_application_that_does_not_answer_well(reply: Reply, error: str, body
     assert answer["body"] == body
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("match", [None, "log in"])
+def test_a_redirect_is_not_health(status: int, match: str | None) -> None:
+    """The page for logging in answers 200, whatever the application does."""
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(200, "log in") if asked.path == "/login" else Reply(status, "", {"Location": "/login"})
+
+    with HttpServer(answer=answer) as server:
+        found = question(server.url, match=match, deadline=0)
+        assert [asked.path for asked in server.asked] == ["/"]
+    assert (found["ok"], found["status"], found["error"]) == (False, status, "it redirects to /login")
+
+
+def test_where_a_redirect_leads_is_one_printable_line() -> None:
+    with HttpServer(Reply(302, "", {"Location": "/\x1b[31m" + "x" * 300})) as server:
+        error = question(server.url, deadline=0)["error"]
+    assert error == "it redirects to /[31m" + "x" * 195
+    with HttpServer(Reply(304, "")) as server:
+        assert question(server.url, deadline=0)["error"] == "it answered 304"
+
+
 def test_nobody_there_and_no_url() -> None:
     assert "refused" in question(nobody(), deadline=0)["error"]
     assert not question("nonsense", deadline=0)["ok"]

@@ -16,21 +16,36 @@ import urllib.error
 import urllib.request
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is not health: the page for logging in answers well whatever the application does."""
+
+    def redirect_request(self, *_args, **_kwargs):
+        return None
+
+
 def ask(url, match, timeout):
     # The application may have any certificate: it is asked at its own address, not by its public name.
     context = ssl._create_unverified_context()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), NoRedirect(), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with opener.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(65536).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:
-            return False, error.code, said(error), "it answered %d" % error.code
+            return False, error.code, said(error), refused(error)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return False, 0, "", str(error) or type(error).__name__
     if match and not re.search(match, body):
         return False, status, body[:2048], "its answer does not match %r" % match
     return True, status, body[:2048], ""
+
+
+def refused(error):
+    """What an answer that is no success says, in the words of the deploy agent."""
+    place = "".join(one for one in error.headers.get("Location") or "" if one.isprintable())[:200]
+    return "it redirects to %s" % place if 300 <= error.code < 400 and place else "it answered %d" % error.code
 
 
 def said(error):

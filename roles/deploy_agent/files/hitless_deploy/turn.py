@@ -205,7 +205,7 @@ class Turn:
                     return
                 why = "its answer does not match %r" % match
             except urllib.error.HTTPError as error:
-                why = "it answered %d" % error.code
+                why = refused(error)
                 error.close()
             except (OSError, ValueError, http.client.HTTPException) as error:
                 why = str(getattr(error, "reason", None) or error)
@@ -361,16 +361,24 @@ class Turn:
         ]
 
     def freshness(self):
-        """Seconds within which each of its checks must have run anew; Consul tells from 1.20 on."""
+        """Seconds after which each check that covers it, the node's too, has a new result; told from Consul 1.20 on."""
         mine = set(self.own_instances(self.services()))
-        delays = []
+        if not mine:
+            return self.request["check_interval"]
+        delays = [0.0]
         for one in self.checks():
-            if one.get("ServiceID") in mine and not is_maintenance(one):
+            if one.get("ServiceID", "") in mine | {""} and one["CheckID"] != "serfHealth" and not is_maintenance(one):
                 definition = one.get("Definition") or {}
                 interval = seconds_of(definition.get("Interval") or one.get("Interval"))
                 timeout = seconds_of(definition.get("Timeout") or one.get("Timeout")) or 10.0
                 delays.append(interval + timeout if interval else self.request["check_interval"])
-        return max(delays or [self.request["check_interval"]])
+        return max(delays)
+
+
+def refused(error):
+    """What an answer that is no success says, in the words of the mode push; a redirect is not health."""
+    place = CONTROL.sub("", error.headers.get("Location") or "")[:ANSWER]
+    return "it redirects to %s" % place if 300 <= error.code < 400 and place else "it answered %d" % error.code
 
 
 def is_maintenance(check):
