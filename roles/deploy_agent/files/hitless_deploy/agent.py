@@ -18,7 +18,7 @@ from hitless_deploy.errors import Conflict, Problem, Unavailable, now, tell
 from hitless_deploy.log import Log
 from hitless_deploy.programs.lockfile import lock_file, set_owner, try_lock
 from hitless_deploy.store import Store
-from hitless_deploy.turn import CLAIMED, FAILED, REQUESTED, UNDER_WAY, WAITING, Turn
+from hitless_deploy.turn import CLAIMED, DONE, FAILED, REQUESTED, UNDER_WAY, WAITING, Turn
 
 
 class Agent:
@@ -54,6 +54,9 @@ class Agent:
             "message": message[:500],
             "steps": list(steps)[-20:],
         }
+        if request.get("unsure") and state != DONE:
+            # An earlier deployment left open which version runs here; it is known again once this one is done.
+            value["unsure"] = True
         value.update(fields)
         return json.dumps(value, separators=(",", ":"))
 
@@ -165,6 +168,7 @@ class Agent:
     def give_up(self, asked, index, status, why, touched):
         """A request that cannot be taken, or gone on with."""
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
+        request["unsure"] = bool(asked.get("unsure"))
         steps = [*steps_of(status), {"state": FAILED, "at": now()}]
         value = self.status(request, FAILED, why, steps, touched=touched, foreign=False)
         try:

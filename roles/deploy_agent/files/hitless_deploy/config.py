@@ -93,6 +93,7 @@ REQUEST_DEFAULTS = {
     "health_url": "",
     "health_match": "",
     "session": "",
+    "unsure": False,
 }
 
 
@@ -147,4 +148,5 @@ RULES = {
     "health_url": is_text,
     "health_match": is_pattern,
     "session": is_text,
+    "unsure": lambda value: isinstance(value, bool),
 }
