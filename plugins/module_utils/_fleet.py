@@ -17,6 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import SERF
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import set_by_deployment_of
 from ansible_collections.hitless.consul.plugins.module_utils._plan import HostState, Maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._reach import elsewhere
 from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, meta_version, read_versions
 
 
@@ -35,6 +36,11 @@ class Fleet:
     versions: Mapping[str, NodeVersion] = field(default_factory=dict)
     others: Sequence[Instance] = ()
     untagged: int = 0
+
+    @property
+    def datacenter(self) -> str:
+        """Where they are: all in the one that was asked for."""
+        return next((one.datacenter for one in self.instances if one.datacenter), "")
 
     @property
     def nodes(self) -> list[str]:
@@ -58,6 +64,7 @@ class WantedHost:
 
     :param target: the version it is to get; None for the one recorded as previous.
     :param unreachable: why it cannot be worked on, None where it can.
+    :param datacenter: that its agent tells, None where that was not asked.
     """
 
     host: str
@@ -109,7 +116,10 @@ def host_states(
     """Each host as it was found.
 
     :param previous_version: where to go back to, for a host without target and recorded previous version.
+    :raises HitlessError: the agent of a host belongs to another datacenter than the service.
     """
+    hosts = list(hosts)
+    require_datacenter(fleet, hosts)
     by_node: dict[str, list[Instance]] = {}
     for one in fleet.instances:
         by_node.setdefault(one.node, []).append(one)
@@ -122,6 +132,14 @@ def host_states(
         )
         for wanted in hosts
     ]
+
+
+def require_datacenter(fleet: Fleet, hosts: Iterable[WantedHost]) -> None:
+    """Refuse hosts whose agents tell another datacenter: a node of the same name may be in both."""
+    others = [one for one in hosts if one.datacenter and fleet.datacenter and one.datacenter != fleet.datacenter]
+    if others:
+        named = [one.host for one in others]
+        raise HitlessError(elsewhere(named, str(others[0].datacenter), fleet.datacenter))
 
 
 def _host_state(
