@@ -98,10 +98,9 @@ def told(status, body, found="", error=""):
 
 
 def refusal(error):
-    """What an answer but 2xx says."""
-    if 300 <= error.code < 400:
-        return "it redirects to %s" % (error.headers.get("Location") or "nowhere")[:200]
-    return "it answered %d" % error.code
+    """What an answer that is no success says."""
+    place = "".join(one for one in error.headers.get("Location") or "" if one.isprintable())[:200]
+    return "it redirects to %s" % place if 300 <= error.code < 400 and place else "it answered %d" % error.code
 
 
 def start_of(error):

@@ -372,16 +372,18 @@ class Turn:
         ]
 
     def freshness(self):
-        """Seconds within which each of its checks must have run anew; Consul tells from 1.20 on."""
+        """Seconds after which each check that covers it, the node's too, has a new result; told from Consul 1.20 on."""
         mine = set(self.own_instances(self.services()))
-        delays = []
+        if not mine:
+            return self.request["check_interval"]
+        delays = [0.0]
         for one in self.checks():
-            if one.get("ServiceID") in mine and not is_maintenance(one):
+            if one.get("ServiceID", "") in mine | {""} and one["CheckID"] != "serfHealth" and not is_maintenance(one):
                 definition = one.get("Definition") or {}
                 interval = seconds_of(definition.get("Interval") or one.get("Interval"))
                 timeout = seconds_of(definition.get("Timeout") or one.get("Timeout")) or 10.0
                 delays.append(interval + timeout if interval else self.request["check_interval"])
-        return max(delays or [self.request["check_interval"]])
+        return max(delays)
 
 
 def reason_of(checks, name):
