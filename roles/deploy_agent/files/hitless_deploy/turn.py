@@ -10,9 +10,9 @@ import urllib.parse
 from hitless_deploy.config import is_number
 from hitless_deploy.consul import kv_cas, kv_set
 from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
-from hitless_deploy.log import CONTROL
 from hitless_deploy.maintenance_watch import MaintenanceWatch
 from hitless_deploy.programs import probe
+from hitless_deploy.programs.terminal import plain_text
 
 REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAILED = (
     "requested",
@@ -27,8 +27,8 @@ REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAIL
 )
 UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING)
 OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
-UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)")
+UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 SHOWN_WITHIN = 60.0  # seconds the catalog has to show a change
 ANSWER = 200  # characters of what matched in the application's answer
 RESEND_AFTER = 1.0  # seconds: Consul can lose a change of an agent until it is sent again
@@ -397,7 +397,7 @@ def is_maintenance(check):
 
 
 def told(check):
-    output = re.sub(r"\s+", " ", CONTROL.sub("", check.get("Output") or "")).strip()[:300]
+    output = re.sub(r"\s+", " ", plain_text(check.get("Output") or "")).strip()[:300]
     return "%s is %s%s" % (check.get("Name") or check["CheckID"], check["Status"], " (%s)" % output if output else "")
 
 
