@@ -18,9 +18,12 @@ from typing import Any, TypedDict
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._health import (
+    aggregate,
+    is_dead,
+    worst,
+)
 
-STATUSES = ("passing", "warning", "critical", "maintenance")
-"""From best to worst: Consul's own order when it aggregates checks (api/health.go, AggregatedStatus)."""
 SOURCES = ("node", "node_address", "service_address", "tagged:<name>", "meta:<key>")
 """Where a host's name and the address to connect to can come from."""
 _PARALLEL = 8
@@ -142,9 +145,14 @@ def read_fleet(client: Client, selection: Selection) -> Fleet:
     nodes: dict[str, Node] = {}
     missing = []
     for name, entries in zip(names, answers, strict=True):
-        found = [_add_instance(nodes, entry) for entry in entries if _has_tags(entry, selection.tags)]
+        # Consul compares names without regard to case, so that it gives the instances of Web for web as well.
+        found = [
+            _add_instance(nodes, entry)
+            for entry in entries
+            if entry["Service"]["Service"] == name and _has_tags(entry, selection.tags)
+        ]
         if not found and selection.services:
-            missing.append(str(name))
+            missing.append(_spelled(name, entries))
     if not selection.by_instance:
         bare = [item for item in ask("/v1/catalog/nodes") if item["Node"] not in nodes]
         of_nodes = ("filter", 'ServiceID == ""')
@@ -153,6 +161,12 @@ def read_fleet(client: Client, selection: Selection) -> Fleet:
         )
         _add_bare_nodes(nodes, bare, states)
     return Fleet(nodes=[nodes[name] for name in sorted(nodes)], missing=missing, filtered=filtered)
+
+
+def _spelled(name: str, entries: Iterable[Mapping[str, Any]]) -> str:
+    """A service that is not there, and how Consul spells it where it has another spelling."""
+    others = sorted({entry["Service"]["Service"] for entry in entries} - {name})
+    return f"{name} (it is spelled {' or '.join(others)} there)" if others else name
 
 
 def _each(call: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
@@ -169,10 +183,10 @@ def _has_tags(entry: Mapping[str, Any], tags: Iterable[str]) -> bool:
 
 def _add_instance(nodes: dict[str, Node], entry: Mapping[str, Any]) -> Node:
     # Newer versions leave empty fields out of their answers, a port of 0 for instance.
-    service, checks = entry["Service"], entry["Checks"] or []
+    service, checks = entry["Service"], _pairs(entry["Checks"] or ())
     name = entry["Node"]["Node"]
     node = nodes.get(name) or nodes.setdefault(name, _node(entry["Node"]))
-    node["dead"] = node["dead"] or _dead(checks)
+    node["dead"] = node["dead"] or is_dead(checks)
     instance = Instance(
         id=service["ID"],
         address=service.get("Address") or node["address"],
@@ -193,8 +207,8 @@ def _add_bare_nodes(
     for check in states:
         checks.setdefault(check["Node"], []).append(check)
     for item in bare:
-        own = checks.get(item["Node"], [])
-        nodes[item["Node"]] = {**_node(item), "dead": _dead(own), "status": aggregate(own)}
+        own = _pairs(checks.get(item["Node"], ()))
+        nodes[item["Node"]] = {**_node(item), "dead": is_dead(own), "status": aggregate(own)}
 
 
 def _node(item: Mapping[str, Any]) -> Node:
@@ -210,30 +224,8 @@ def _node(item: Mapping[str, Any]) -> Node:
     )
 
 
-def aggregate(checks: Iterable[Mapping[str, Any]]) -> str:
-    """The status of an instance or a node from its checks.
-
-    Maintenance is a critical check with a name of its own (agent/structs, ServiceMaintPrefix and NodeMaint). A dead
-    machine is critical, though it may be in maintenance: nothing can be done on it.
-    """
-    bad = [check for check in checks if check["Status"] != "passing"]
-    return worst((_status(check) for check in bad), dead=_dead(bad)) if bad else "passing"
-
-
-def worst(statuses: Iterable[str], *, dead: bool = False) -> str:
-    """The worst of the statuses, passing where there are none."""
-    return "critical" if dead else STATUSES[max((STATUSES.index(status) for status in statuses), default=0)]
-
-
-def _status(check: Mapping[str, Any]) -> str:
-    name = check["CheckID"]
-    if name == "_node_maintenance" or name.startswith("_service_maintenance:"):
-        return "maintenance"
-    return check["Status"] if check["Status"] in STATUSES else "critical"
-
-
-def _dead(checks: Iterable[Mapping[str, Any]]) -> bool:
-    return any(check["Status"] == "critical" and check["CheckID"] == "serfHealth" for check in checks)
+def _pairs(checks: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(check["CheckID"], check["Status"]) for check in checks]
 
 
 # -- what of it becomes a host --------------------------------------------------------------------------------

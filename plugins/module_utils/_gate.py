@@ -14,23 +14,42 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import Outc
 
 @dataclass(frozen=True)
 class Head:
-    """How many instances are healthy as a batch is about to begin, and would be without its own."""
+    """How many instances may get traffic as a batch is about to begin, and would without its own.
+
+    :param warning: checks of the batch that warn, in words: it could not be verified after its deployment.
+    """
 
     registered: int
     healthy: int
     healthy_without: int
+    warning: tuple[str, ...] = ()
 
 
 def head_of(instances: Iterable[Instance], nodes: Iterable[str], *, accept_warning: bool) -> Head:
-    """Counts instances in rotation, all, and those that are not on the batch's nodes."""
+    """Counts instances that may get traffic, all, and those that are not on the batch's nodes."""
     mine, found = set(nodes), list(instances)
-    healthy = [one for one in found if one.in_rotation(accept_warning=accept_warning)]
-    return Head(len(found), len(healthy), sum(one.node not in mine for one in healthy))
+    serving = [one for one in found if one.in_rotation]
+    warning = warnings_of((one for one in serving if one.node in mine), accept_warning=accept_warning)
+    return Head(len(found), len(serving), sum(one.node not in mine for one in serving), tuple(warning))
+
+
+def warnings_of(instances: Iterable[Instance], *, accept_warning: bool) -> list[str]:
+    """What keeps instances that may get traffic from being verified: checks that warn before anything has begun.
+
+    One that serves nothing has nothing to lose, so that its deployment may be the cure.
+    """
+    return [
+        f"{one.node}: {check.told()}"
+        for one in instances
+        if one.in_rotation
+        for check in one.failing(accept_warning=accept_warning)
+    ]
 
 
 def may_begin(head: Head, min_healthy: int) -> bool:
     """Our own action never takes the service below the minimum; taking out what is broken takes nothing away."""
-    return head.healthy_without >= min_healthy or head.healthy_without == head.healthy
+    enough = head.healthy_without >= min_healthy or head.healthy_without == head.healthy
+    return enough and not head.warning
 
 
 def lost_before(record: Record, outcomes: Sequence[Outcome], batch: int) -> list[str]:
@@ -66,7 +85,12 @@ def progress_stop(seconds_since_progress: float, progress_deadline: float) -> st
 
 
 def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
-    """Why the deployment stops where too few instances are healthy."""
+    """Why the deployment stops where too few instances are healthy, or some could not be verified."""
+    if head.warning:
+        return (
+            f"a check of this batch still warns after {waited:.0f} s ({head.warning[0]}), so that no deployment could "
+            "be verified by it (repair it, or set rollout_accept_warning: true)"
+        )
     return (
         f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and this batch would "
         f"leave {head.healthy_without}, fewer than the minimum of {min_healthy} (rollout_min_healthy)"

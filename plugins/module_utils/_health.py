@@ -17,20 +17,29 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Answer, AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._durations import seconds_of
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name
 
 SERVICE_MAINTENANCE = "_service_maintenance:"
 NODE_MAINTENANCE = "_node_maintenance"
 SERF_HEALTH = "serfHealth"
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+STATUSES = ("passing", "warning", "critical", "maintenance")
+"""From best to worst: Consul's own order when it aggregates checks (api/health.go, AggregatedStatus)."""
+SERVED = ("passing", "warning")
+"""What Consul's DNS serves, and so a load balancer that follows it: all but critical (dns.only_passing is off)."""
+_REPORTED = ("ttl", "alias")
+"""Types of checks that the agent does not run: it waits for a report, or repeats what others say."""
+_DEFAULT_TIMEOUT = 10.0
+"""Seconds a check may take where its definition says nothing (Consul's default)."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check; ``interval``, ``timeout`` and ``deregister_after`` in seconds, 0 where Consul does not tell them."""
+    """One check; ``interval``, ``timeout`` and ``deregister_after`` in seconds, 0 where Consul does not tell them.
+
+    :param type: ``http``, ``tcp``, ``ttl``, ...; empty where whoever registered it has not told.
+    """
 
     id: str
     name: str
@@ -38,13 +47,28 @@ class Check:
     notes: str
     output: str
     service_id: str
+    type: str = ""
     interval: float = 0.0
     timeout: float = 0.0
     deregister_after: float = 0.0
 
     @property
     def is_maintenance(self) -> bool:
-        return self.id == NODE_MAINTENANCE or self.id.startswith(SERVICE_MAINTENANCE)
+        return is_maintenance(self.id)
+
+    @property
+    def tells_of_process(self) -> bool:
+        """Whether its result tells anything of the application; the other two tell of the agent and of an operator."""
+        return not self.is_maintenance and self.id != SERF_HEALTH
+
+    @property
+    def runs_anew(self) -> bool:
+        """Whether it finds out by itself what runs there now; a TTL may have been reported by the old process."""
+        return self.tells_of_process and self.type not in _REPORTED
+
+    def delay(self, check_interval: float) -> float:
+        """Seconds within which it has a new result; ``check_interval`` where Consul does not tell, as before 1.20."""
+        return self.interval + (self.timeout or _DEFAULT_TIMEOUT) if self.interval else check_interval
 
     def told(self) -> str:
         """The check as an error shows it: name, status and the last of its output."""
@@ -86,33 +110,57 @@ class Instance:
             if check.status not in good and not (but_maintenance and check.is_maintenance)
         ]
 
-    def in_rotation(self, *, accept_warning: bool = False) -> bool:
-        """Whether a load balancer that follows the catalog sends it traffic."""
+    def is_healthy(self, *, accept_warning: bool = False) -> bool:
+        """Whether all its checks, its node's and maintenance among them, are as they should be."""
         return not self.failing(accept_warning=accept_warning)
 
     @property
-    def status(self) -> str:
-        """passing, warning, critical or maintenance: the worst of its checks."""
-        if self.maintenance:
-            return "maintenance"
-        found = {check.status for check in self.checks}
-        return "critical" if "critical" in found else "warning" if "warning" in found else "passing"
+    def in_rotation(self) -> bool:
+        """Whether it may get traffic: a load balancer that follows Consul's DNS also serves what warns."""
+        return all(check.status in SERVED for check in self.checks)
 
     @property
-    def check_delay(self) -> float | None:
-        """Seconds after which each check has run at least once more; None where Consul does not tell (1.8 does not)."""
-        own = [check for check in self.checks if check.service_id == self.service_id and not check.is_maintenance]
-        if any(not check.interval for check in own):
-            return None
-        # Consul's default of a check's timeout is 10 s.
-        return max((check.interval + (check.timeout or 10.0) for check in own), default=0.0)
+    def status(self) -> str:
+        """passing, warning, critical or maintenance, see :func:`aggregate`."""
+        return aggregate((check.id, check.status) for check in self.checks)
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether some check, its own or its node's, finds out what runs there now."""
+        return any(check.runs_anew for check in self.checks)
+
+    def freshness(self, check_interval: float) -> float:
+        """Seconds after which each check that covers it, its node's too, has a new result; 0 without any."""
+        return max((check.delay(check_interval) for check in self.checks if check.tells_of_process), default=0.0)
 
 
-def seconds_of(duration: object) -> float:
-    """A Go duration such as ``1m30s`` in seconds, 0 for none; newer agents also answer nanoseconds as a number."""
-    if isinstance(duration, (int, float)):
-        return float(duration) / 1e9
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(str(duration or "")))
+def is_maintenance(check_id: str) -> bool:
+    """Maintenance is a critical check with a name of its own (agent/structs, ServiceMaintPrefix and NodeMaint)."""
+    return check_id == NODE_MAINTENANCE or check_id.startswith(SERVICE_MAINTENANCE)
+
+
+def is_dead(checks: Iterable[tuple[str, str]]) -> bool:
+    """Whether Consul holds a node for dead, from the ID and status of each of its checks."""
+    return (SERF_HEALTH, "critical") in checks
+
+
+def aggregate(checks: Iterable[tuple[str, str]]) -> str:
+    """The status of an instance or a node, one of :data:`STATUSES`, from the ID and status of each of its checks.
+
+    The worst counts. A dead machine is critical, though it may be in maintenance: nothing can be done on it.
+    """
+    bad = [one for one in checks if one[1] != "passing"]
+    if not bad:
+        return "passing"
+    return worst(("maintenance" if is_maintenance(name) else status for name, status in bad), dead=is_dead(bad))
+
+
+def worst(statuses: Iterable[str], *, dead: bool = False) -> str:
+    """The worst of the statuses, passing where there are none; what Consul does not know counts as critical."""
+    if dead:
+        return "critical"
+    known = (status if status in STATUSES else "critical" for status in statuses)
+    return max(known, key=STATUSES.index, default="passing")
 
 
 def parse_check(data: dict[str, Any]) -> Check:
@@ -124,6 +172,7 @@ def parse_check(data: dict[str, Any]) -> Check:
         notes=data.get("Notes", ""),
         output=data.get("Output", ""),
         service_id=data.get("ServiceID", ""),
+        type=data.get("Type", ""),
         interval=seconds_of(definition.get("Interval") or data.get("Interval")),
         timeout=seconds_of(definition.get("Timeout") or data.get("Timeout")),
         deregister_after=seconds_of(definition.get("DeregisterCriticalServiceAfter")),
@@ -149,13 +198,18 @@ def parse_instances(entries: Iterable[dict[str, Any]] | None) -> list[Instance]:
 
 
 def service_query(service: str, node: str | None = None, dc: str | None = None) -> tuple[str, list[tuple[str, object]]]:
-    """Path and parameters of the read of a service, or of its instances on one node."""
-    params: list[tuple[str, object]] = []
+    """Path and parameters of the read of a service, or of its instances on one node.
+
+    Consul compares the name in the path without regard to case, and so answers with ``Web`` for ``web``; a filter
+    compares exactly.
+    """
+    where = [f'Service.Service == "{checked_name(service, "service")}"']
     if node is not None:
-        params.append(("filter", f'Node.Node == "{checked_name(node, "node")}"'))
+        where.append(f'Node.Node == "{checked_name(node, "node")}"')
+    params: list[tuple[str, object]] = [("filter", " and ".join(where))]
     if dc:
         params.append(("dc", dc))
-    return f"/v1/health/service/{checked_name(service, 'service')}", params
+    return f"/v1/health/service/{service}", params
 
 
 def read_instances(
@@ -165,6 +219,13 @@ def read_instances(
     path, params = service_query(service, node, client.connection.datacenter)
     answer = client.get(path, params)
     return with_tags(parse_instances(answer.data), tags), answer
+
+
+def read_any_case(client: Client, service: str) -> tuple[list[Instance], Answer]:
+    """As :func:`read_instances`, with those of services whose names differ from this one in case alone."""
+    path, params = service_query(service, dc=client.connection.datacenter)
+    answer = client.get(path, [param for param in params if param[0] != "filter"])
+    return parse_instances(answer.data), answer
 
 
 def with_tags(instances: Iterable[Instance], tags: Sequence[str]) -> list[Instance]:
@@ -198,7 +259,7 @@ class Wanted:
 
     def is_reached(self, instance: Instance) -> bool:
         if self.state == "out_of_rotation":
-            return not instance.in_rotation(accept_warning=self.accept_warning)
+            return not instance.in_rotation
         if self.in_maintenance and instance.maintenance is None:
             return False
         only_checks = self.state == "checks_passing"
@@ -289,7 +350,7 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
         (f"{check.told()}" if wanted.node else f"{one.node}: {check.told()}") for one, check in failing[:5]
     )
     if wanted.state == "out_of_rotation":
-        inside = [one.node for one in instances if one.in_rotation(accept_warning=wanted.accept_warning)]
+        inside = [one.node for one in instances if one.in_rotation]
         said = f"still in rotation: {', '.join(inside) or 'too few are out'}"
     elif not failing:
         # Nothing fails: the maintenance is missing that should have kept it out, or there are too few.
@@ -320,7 +381,8 @@ def require_registered(instances: list[Instance], service: str, node: str) -> No
     if not instances:
         raise HitlessError(
             f"No instance of {service} is registered on the node {node}, or the token may not read it.",
-            hint="Is it the right node (consul_node), and the right agent (hitless_consul_agent_url)?",
+            hint="Is it the right node (consul_node) and agent (hitless_consul_agent_url), and is the service spelled "
+            "just so in Consul?",
         )
 
 
@@ -328,9 +390,8 @@ def freshness(instances: Iterable[Instance], check_interval: float) -> float:
     """Seconds a check must have passed for, before that tells of a process started just now.
 
     Registering again, or restarting a process, keeps the check's old status until it runs anew: within its interval
-    and timeout, which Consul tells from 1.20 on.
+    and timeout, which Consul tells from 1.20 on. The longest of all counts, of those told and those assumed.
 
-    :param check_interval: seconds to assume where Consul does not tell.
+    :param check_interval: seconds to assume for each check of which Consul does not tell.
     """
-    delays = [one.check_delay for one in instances]
-    return max((check_interval if delay is None else delay for delay in delays), default=check_interval)
+    return max((one.freshness(check_interval) for one in instances), default=check_interval)

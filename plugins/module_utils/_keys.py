@@ -82,6 +82,11 @@ def checked_version(version: object, where: str = "version") -> str:
     return version
 
 
+def usable_version(text: str | None) -> str | None:
+    """A version that others have written, None where it could not be deployed again (``release/1.0.0``)."""
+    return text if text and VERSION.fullmatch(text) else None
+
+
 def new_deployment_id(version: str, now: datetime | None = None) -> str:
     """An id that sorts by time: ``20261123T142233Z-1.4.2-7f3a``; other characters of the version become ``-``."""
     at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)

@@ -64,8 +64,8 @@ def node_dict(instances: Sequence[Instance], recorded: NodeVersion | None) -> di
     there = recorded or NodeVersion(instances[0].node)
     worst = min(instances, key=lambda one: _ORDER.index(_health(one)))
     health = _health(worst)
-    maintenance = worst.maintenance
-    failing = [check.told() for check in worst.failing(accept_warning=False)]
+    maintenance = worst.maintenance if worst.status == "maintenance" else None
+    failing = [check.told() for check in worst.failing(accept_warning=False, but_maintenance=True)]
     reason = (maintenance.notes or "no reason given") if maintenance else "; ".join(failing)
     return {
         "version": there.version,

@@ -44,19 +44,21 @@ class HostState:
     """A host as it was found.
 
     :param registered: instances of the service on its node, 0 where there is none.
-    :param healthy: those of them that are in rotation.
+    :param serving: those of them that may get traffic; those that warn do.
+    :param warning: checks that warn on such instances, in words; empty where that is accepted.
     :param version: what runs there, None where nobody tells.
     :param version_source: ``recorded`` (in Consul's KV store) or ``meta`` (the service's own meta).
     :param target: the version it is to get, None where there is none to go to.
     :param previous: the version recorded as running before.
     :param blocked: why its instances can never pass (a node's check that is critical).
     :param unreachable: why it cannot be worked on, None where it can.
+    :param verifiable: whether anything can tell that a new process works there.
     """
 
     host: str
     node: str
     registered: int = 1
-    healthy: int = 1
+    serving: int = 1
     version: str | None = None
     version_source: str | None = None
     target: str | None = None
@@ -66,10 +68,12 @@ class HostState:
     blocked: str | None = None
     datacenter: str | None = None
     sure: bool = True
+    warning: tuple[str, ...] = ()
+    verifiable: bool = True
 
     @property
     def is_healthy(self) -> bool:
-        return 0 < self.registered == self.healthy
+        return 0 < self.registered == self.serving and not self.warning
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,19 @@ class PlanSettings:
     """What the plan has to keep to.
 
     :param registered_total: instances of the service (with the tags), wherever they are.
-    :param healthy_total: those of them that are in rotation.
+    :param serving_total: those of them that may get traffic.
     :param batch_size: one size, or a list whose last element repeats; percentages are of the hosts to change.
     :param min_healthy: instances that must stay in rotation; a percentage is of ``registered_total``, rounded up.
     :param unreachable: ``fail`` or ``skip``.
     :param rollback: ``host`` or ``none``.
     :param previous_version: what runs, where nothing is recorded.
+    :param unverified: whether hosts are changed that nothing can verify.
+    :param uncovered: nodes that run the service and are none of the hosts.
     """
 
     service: str
     registered_total: int
-    healthy_total: int
+    serving_total: int
     batch_size: Size | Sequence[Size] = 1
     min_healthy: Size = "50%"
     skip_current: bool = True
@@ -95,6 +101,8 @@ class PlanSettings:
     rollback: str = "host"
     previous_version: str | None = None
     direction: str = "deploy"
+    unverified: bool = False
+    uncovered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,10 @@ class HostPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hosts in exact batches; ``minimum`` is the number of instances that must stay in rotation."""
+    """Hosts in exact batches; ``minimum`` is the number of instances that must stay in rotation.
+
+    :param uncovered: nodes that run the service and stay as they are.
+    """
 
     service: str
     hosts: dict[str, HostPlan]
@@ -138,6 +149,7 @@ class Plan:
     healthy: int
     description: str
     warnings: list[str]
+    uncovered: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -159,6 +171,7 @@ class Plan:
             # A play's serial must not be empty.
             "serial": [len(batch) for batch in led] or [1],
             "hosts": {name: host.as_dict() for name, host in self.hosts.items()},
+            "uncovered": list(self.uncovered),
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
         }
 
@@ -223,6 +236,8 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     _refuse_left_out(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     _refuse_without_target(chosen, settings)
+    _refuse_warning(chosen)
+    _refuse_unverifiable(chosen, settings)
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.
     ordered = sorted(chosen, key=lambda one: not _is_broken(one))
@@ -245,21 +260,28 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         names,
         minimum,
         settings.registered_total,
-        settings.healthy_total,
+        settings.serving_total,
         _description(settings, plans, names, minimum),
-        [*_rollback_warnings(plans, settings), *_blocked_warnings(chosen), *_left_out_warnings(plans)],
+        [
+            *_rollback_warnings(plans, settings),
+            *_blocked_warnings(chosen),
+            *_unverified_warnings(chosen),
+            *_left_out_warnings(plans),
+            *_uncovered_warnings(settings),
+        ],
+        settings.uncovered,
     )
 
 
-def named(hosts: Iterable[str]) -> str:
+def named(hosts: Iterable[str], what: str = "host") -> str:
     """``2 hosts: web1, web2``; a long list is cut."""
     names = list(hosts)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} host{'' if len(names) == 1 else 's'}: {', '.join(names[:_NAMED])}{more}"
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}: {', '.join(names[:_NAMED])}{more}"
 
 
 def _is_broken(one: HostState) -> bool:
-    return one.healthy == 0
+    return one.serving == 0
 
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
@@ -345,10 +367,41 @@ def _refuse_without_target(chosen: Sequence[HostState], settings: PlanSettings) 
         )
 
 
+def _refuse_warning(chosen: Sequence[HostState]) -> None:
+    """It gets traffic, and would not get it back after its deployment, nor after a rollback."""
+    warns = [check for one in chosen for check in one.warning]
+    if warns:
+        hosts = [one.host for one in chosen if one.warning]
+        raise HitlessError(
+            f"A check warns on {named(hosts)} ({'; '.join(warns[:3])}{'; ...' if len(warns) > 3 else ''}), so that no "
+            "deployment could be verified there by its checks; nothing was changed.",
+            hint="Repair it, or accept it: rollout_accept_warning: true. Consul's DNS serves what warns.",
+        )
+
+
+def _refuse_unverifiable(chosen: Sequence[HostState], settings: PlanSettings) -> None:
+    """A broken version would be taken for a good one, on all hosts."""
+    unverifiable = [one.host for one in chosen if not one.verifiable]
+    if unverifiable and not settings.unverified:
+        raise HitlessError(
+            f"Nothing can tell whether a new version of {settings.service} works on {named(unverifiable)}: there is no "
+            "rollout_health_url, and no check that runs by itself (a TTL may have been reported before the "
+            "deployment); nothing was changed.",
+            hint="Set rollout_health_url, or give the service a check, or go on without: rollout_unverified: true.",
+        )
+
+
+def _unverified_warnings(chosen: Sequence[HostState]) -> list[str]:
+    unverifiable = [one.host for one in chosen if not one.verifiable]
+    if not unverifiable:
+        return []
+    return [f"Nothing verifies that a new version works on {named(unverifiable)}: a broken one would stay unnoticed."]
+
+
 def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:
     """As many hosts a batch as its size and the minimum allow, in order."""
     sizes = sizes_of(settings.batch_size, len(ordered))
-    healthy = settings.healthy_total
+    healthy = settings.serving_total
     batches: list[list[HostState]] = []
     rest = list(ordered)
     while rest:
@@ -356,13 +409,13 @@ def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int)
         batch: list[HostState] = []
         taken = 0
         for one in rest[:size]:
-            if one.healthy and healthy - taken - one.healthy < minimum:
+            if one.serving and healthy - taken - one.serving < minimum:
                 break
-            taken += one.healthy
+            taken += one.serving
             batch.append(one)
         if not batch:
             raise _too_few(rest[0], settings, healthy, minimum)
-        healthy += sum(one.registered - one.healthy for one in batch if not one.blocked)
+        healthy += sum(one.registered - one.serving for one in batch if not one.blocked)
         rest = rest[len(batch) :]
         batches.append(batch)
     return batches
@@ -371,9 +424,9 @@ def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int)
 def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int) -> HitlessError:
     total = settings.registered_total
     share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
-    repaired = "" if healthy == settings.healthy_total else " once the broken hosts are repaired"
+    repaired = "" if healthy == settings.serving_total else " once the broken hosts are repaired"
     have = f"{healthy} of its {total} instance{'' if total == 1 else 's'} {'is' if healthy == 1 else 'are'} healthy"
-    lower = healthy - one.healthy
+    lower = healthy - one.serving
     hint = f"Set rollout_min_healthy: {max(lower, 0)} to accept {'the downtime' if lower <= 0 else 'fewer'}."
     if healthy < total:
         hint = f"Repair the others first, or set rollout_min_healthy: {max(lower, 0)}" + (
@@ -409,6 +462,8 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
         found = sum(one.state == state for one in plans.values())
         if found:
             parts.append(f"{found} {text}")
+    if settings.uncovered:
+        parts.append(f"{len(settings.uncovered)} not covered")
     if settings.direction == "rollback":
         parts[0] = f"roll back {parts[0]}"
     return "; ".join(parts)
@@ -449,3 +504,10 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
 
 def _left_out_warnings(plans: dict[str, HostPlan]) -> list[str]:
     return [f"{one.host} is left out: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
+
+
+def _uncovered_warnings(settings: PlanSettings) -> list[str]:
+    if not settings.uncovered:
+        return []
+    nodes = named(settings.uncovered, "node")
+    return [f"{settings.service} also runs on {nodes}; this rollout does not cover them, and they stay as they are."]

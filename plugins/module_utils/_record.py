@@ -66,6 +66,7 @@ SETTINGS = (
     "strict",
     "tags",
     "unreachable",
+    "unverified",
 )
 """Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
 
@@ -189,6 +190,7 @@ class Record:
     :param message: what the one who started it said about it.
     :param holder: who runs it; ``origin``: from where.
     :param batches: the hosts of each, in order.
+    :param uncovered: nodes that ran the service and were none of its hosts.
     :param failure_budget: hosts rolled back, failed or lost that it tolerates.
     :param options: those of :data:`SETTINGS`.
     :param summary: outcome -> number of hosts, once it has ended.
@@ -207,6 +209,7 @@ class Record:
     finished: str | None = None
     batches: tuple[tuple[str, ...], ...] = ()
     hosts: Mapping[str, PlannedHost] = field(default_factory=dict)
+    uncovered: tuple[str, ...] = ()
     failure_budget: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, int] = field(default_factory=dict)
@@ -249,6 +252,7 @@ class Record:
             "plan": {
                 "batches": [list(batch) for batch in self.batches],
                 "hosts": {name: self._host_dict(host) for name, host in self.hosts.items()},
+                "uncovered": list(self.uncovered),
             },
         }
 
@@ -308,6 +312,7 @@ class Record:
             options=data.get("options") or {},
             batches=tuple(tuple(batch) for batch in plan.get("batches") or ()),
             hosts=planned_hosts(plan.get("hosts") or {}),
+            uncovered=tuple(str(node) for node in plan.get("uncovered") or ()),
         )
 
 

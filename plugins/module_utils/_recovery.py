@@ -16,7 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._deployment import 
     lock_dict,
     read,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._health import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from ansible_collections.hitless.consul.plugins.module_utils._health import is_maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import parse_reason
@@ -116,8 +116,7 @@ def _maintenance_of(client: Client, service: str) -> list[tuple[dict[str, Any], 
     found = []
     for check in client.get("/v1/health/state/critical", params).data or ():
         reason = parse_reason(check.get("Notes"))
-        is_maintenance = check["CheckID"] == NODE_MAINTENANCE or check["CheckID"].startswith(SERVICE_MAINTENANCE)
-        if reason is not None and reason.service == service and is_maintenance:
+        if reason is not None and reason.service == service and is_maintenance(check["CheckID"]):
             found.append((check, reason.deployment))
     return found
 

@@ -9,13 +9,13 @@ without a word and regrets later is refused here; the rest is for ``consul valid
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._durations import is_duration, seconds_of
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name
 
@@ -25,22 +25,16 @@ LOOK_EVERY = 5.0
 """Longest wait of one read in seconds, below the timeout of a request that travels through the host."""
 _DEREGISTER = "deregister_critical_service_after"
 _RUN_BY_INTERVAL = ("http", "tcp", "udp", "grpc", "args", "script", "docker_container_id", "h2ping")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def seconds(duration: object, what: str) -> float:
-    """A duration as Consul writes it (Go's, ``1h30m``) in seconds.
+def checked_duration(value: object, what: str) -> float:
+    """A duration of a definition in seconds.
 
     :raises HitlessError: it is none.
     """
-    text = str(duration)
-    if not _DURATION.fullmatch(text):
-        raise HitlessError(
-            f'{what} is {duration!r}, which is no duration as Consul writes it, such as "10s" or "1h30m".'
-        )
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not is_duration(value):
+        raise HitlessError(f'{what} is {value!r}, which is no duration as Consul writes it, such as "10s" or "1h30m".')
+    return seconds_of(value)
 
 
 @dataclass(frozen=True)
@@ -159,9 +153,9 @@ def _refuse_check(identifier: str, check: Mapping[str, Any], deploy_timeout: flo
         raise HitlessError(f"{identifier}: the {kind} check has no interval, so that the agent would refuse it.")
     for key in ("interval", "timeout", "ttl"):
         if check.get(key):
-            seconds(check[key], f"{identifier}: {key} of a check")
+            checked_duration(check[key], f"{identifier}: {key} of a check")
     if check.get(_DEREGISTER):
-        limit = seconds(check[_DEREGISTER], f"{identifier}: {_DEREGISTER}")
+        limit = checked_duration(check[_DEREGISTER], f"{identifier}: {_DEREGISTER}")
         if limit <= deploy_timeout:
             raise HitlessError(
                 f"{identifier}: {_DEREGISTER} is {check[_DEREGISTER]}, and a deployment may take {deploy_timeout:g} s: "

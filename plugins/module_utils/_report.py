@@ -200,7 +200,14 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
         more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
     because = f" It stopped because {plain(reason).rstrip('.')}." if plain(reason) else ""
-    return plain(f"{title(record)} {how}{took}{more}: {counted(results)}.{because}")
+    return plain(f"{title(record)} {how}{took}{more}: {counted(results)}.{because}{_not_covered(record)}")
+
+
+def _not_covered(record: Record) -> str:
+    """A fleet may be mixed though its deployment was successful."""
+    nodes = record.uncovered
+    told = ", ".join(nodes[:_NAMED]) + (f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else "")
+    return f" Not covered: {record.service} on {told}." if nodes else ""
 
 
 def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH) -> str:

@@ -180,7 +180,19 @@ OPTIONS: tuple[Option, ...] = (
         30,
         "how often checks run, where Consul does not tell and no `rollout_health_url` is set",
     ),
-    Option("accept_warning", Flag(), False, "a check in state warning counts as healthy"),
+    Option(
+        "accept_warning",
+        Flag(),
+        False,
+        "a check in state warning counts as healthy; without it a host that warns and gets traffic is refused",
+    ),
+    Option(
+        "unverified",
+        Flag(),
+        False,
+        "go on where nothing can verify a host: no `rollout_health_url`, no `rollout_smoke_tasks`, and no check that "
+        "runs by itself (none at all, or only a TTL or alias)",
+    ),
     Option("progress_deadline", _SOME_SECONDS, 3600, "without any host finishing, after which the deployment stops"),
     Option(
         "rollback",
@@ -299,6 +311,7 @@ class RolloutOptions:
 
     :param options: run-wide ones by name, without the prefix.
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
+    :param health_urls: the hosts with a health URL.
     """
 
     options: dict[str, Any]
@@ -306,6 +319,7 @@ class RolloutOptions:
     hooks: list[Hook]
     steps: list[str]
     rollback_steps: list[str]
+    health_urls: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -314,6 +328,7 @@ class RolloutOptions:
             "hooks": [hook.as_dict() for hook in self.hooks],
             "steps": self.steps,
             "rollback_steps": self.rollback_steps,
+            "health_urls": self.health_urls,
         }
 
 
@@ -339,13 +354,13 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     way = "request" if options["mode"] == "agent" else reader.deploy_way(options)
     if options["mode"] == "agent":
         reader.refuse_connections(options)
-    reader.check_health_match()
+    health_urls = reader.hosts_with_health_url()
     hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
     options |= {hook.option: hook.target for hook in hooks}
     rollback_steps = ["request"] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps)
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls)
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
@@ -549,12 +564,13 @@ class _Reader:
                 hint="Remove it, and let rollout_drain_time be long enough.",
             )
 
-    def check_health_match(self) -> None:
-        """A match needs an address to ask."""
-        asked = set(self._hosts_with("health_url"))
-        unasked = [host for host in self._hosts_with("health_match") if host not in asked]
+    def hosts_with_health_url(self) -> list[str]:
+        """Hosts whose application is asked; refuses a match without an address to ask."""
+        asked = self._hosts_with("health_url")
+        unasked = [host for host in self._hosts_with("health_match") if host not in set(asked)]
         if unasked:
             raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
+        return asked
 
     def _hosts_with(self, name: str) -> list[str]:
         """Hosts for which an option is set that is read there, later."""

@@ -25,7 +25,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._health import Instance
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, json_object
+from ansible_collections.hitless.consul.plugins.module_utils._keys import (
+    Keys,
+    checked_version,
+    json_object,
+    usable_version,
+)
 
 DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
 """Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
@@ -89,7 +94,8 @@ def meta_version(instances: Iterable[Instance], key: str = "version") -> str | N
 
 def previous_after(before: NodeVersion, version: str) -> str | None:
     """The previous version once ``version`` runs there: kept where that was the version already."""
-    return before.previous if before.version in (None, version) else before.version
+    running = usable_version(before.version)
+    return usable_version(before.previous) if running in (None, version) else running
 
 
 def version_ops(

@@ -314,6 +314,7 @@ def started(task: Task, keys: Keys) -> dict:
         started=timestamp(),
         batches=batches,
         hosts=hosts,
+        uncovered=tuple(params["plan"].get("uncovered") or ()),
         failure_budget=params["failure_budget"],
         options=settings_of(params["options"]),
     )

@@ -33,7 +33,7 @@ options:
     description:
       - V(passing) is in rotation, each check of the instance and its node passes.
       - V(checks_passing) is the same but for maintenance, so that a host can be judged before it gets traffic.
-      - V(out_of_rotation) is what no load balancer that follows the catalog sends traffic to.
+      - V(out_of_rotation) is what no load balancer that follows the catalog sends traffic to; what warns may get it.
     type: str
     choices: [passing, checks_passing, out_of_rotation]
     default: passing
@@ -49,8 +49,8 @@ options:
   fresh:
     description:
       - Whether a passing check may still tell of a process that has been replaced. With V(true) the state must hold for
-        at least the check's interval and timeout, so that it has run anew; O(check_interval) where Consul does not tell
-        them (before 1.20).
+        at least the interval and timeout of each check of the service and its node, so that it has run anew;
+        O(check_interval) where Consul does not tell them (before 1.20, and of a TTL).
     type: bool
     default: false
   check_interval:

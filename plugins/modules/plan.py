@@ -79,9 +79,30 @@ options:
     type: bool
     default: true
   accept_warning:
-    description: Whether a check in state warning counts as healthy.
+    description:
+      - Whether a check in state warning counts as healthy. Without it an instance that warns and gets traffic is
+        refused, since nothing could verify its deployment.
     type: bool
     default: false
+  unverified:
+    description:
+      - Whether to go on where nothing can verify a host, which has no health URL, no smoke test, and no check that runs
+        by itself.
+    type: bool
+    default: false
+  health_urls:
+    description: The hosts that have a health URL, by their names in the inventory.
+    type: list
+    elements: str
+    default: []
+  smoke_test:
+    description: Whether tasks of the user's test each host before it gets traffic.
+    type: bool
+    default: false
+  check_interval:
+    description: Seconds within which a check runs anew, where Consul does not tell.
+    type: float
+    default: 30
   unreachable:
     description: Fail where a host cannot be reached, or leave it out.
     type: str
@@ -210,16 +231,17 @@ hosts:
       rollback_to: 1.0.0
       healthy: true
       why:
+uncovered:
+  description: Nodes that run the service and are none of the hosts, which stay as they are.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 health:
   description: Instances registered and healthy now, and the minimum that must stay healthy.
   returned: success
   type: dict
   sample: {registered: 6, healthy: 6, minimum: 3}
-check_delay:
-  description: Seconds after which each check of the service has run again; null where Consul does not tell, as 1.8.
-  returned: success
-  type: float
-  sample: 11.0
 notes:
   description: What a person should know before it starts; each is shown as a warning too.
   returned: success
@@ -227,6 +249,8 @@ notes:
   elements: str
   sample: ["No rollback possible on 1 host: web1 (no version recorded): set rollout_previous_version."]
 """
+
+from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
 from ansible_collections.hitless.consul.plugins.module_utils import _fleet as fleets
@@ -260,6 +284,10 @@ ARGUMENT_SPEC = {
     "min_healthy": {"type": "raw", "default": "50%"},
     "skip_current": {"type": "bool", "default": True},
     "accept_warning": {"type": "bool", "default": False},
+    "unverified": {"type": "bool", "default": False},
+    "health_urls": {"type": "list", "elements": "str", "default": []},
+    "smoke_test": {"type": "bool", "default": False},
+    "check_interval": {"type": "float", "default": 30},
     "unreachable": {"type": "str", "choices": ["fail", "skip"], "default": "fail"},
     "rollback": {"type": "str", "choices": ["host", "none"], "default": "host"},
     "previous_version": {"type": "raw"},
@@ -289,12 +317,14 @@ def perform(task: Task) -> dict:
     )
     if hosts is None:
         hosts = [fleets.WantedHost(node, node, version) for node in fleet.nodes]
+    asked = set(params["health_urls"])
+    hosts = [replace(host, health_url=host.host in asked, smoke_test=params["smoke_test"]) for host in hosts]
     accept_warning = params["accept_warning"]
     states = fleets.host_states(fleet, hosts, accept_warning=accept_warning, previous_version=previous)
     settings = plans.PlanSettings(
         service=params["service"],
         registered_total=len(fleet.instances),
-        healthy_total=fleet.healthy(accept_warning=accept_warning),
+        serving_total=fleet.serving,
         batch_size=plans.parse_batch_size(params["batch_size"], "batch_size"),
         min_healthy=plans.parse_min_healthy(params["min_healthy"], "min_healthy"),
         skip_current=params["skip_current"],
@@ -302,11 +332,17 @@ def perform(task: Task) -> dict:
         rollback=params["rollback"],
         previous_version=previous,
         direction=params["direction"],
+        unverified=params["unverified"],
+        uncovered=tuple(sorted(set(fleet.nodes) - {host.node for host in hosts})),
     )
     plan = plans.make_plan(states, settings)
     longest = params["deploy_timeout"] + params["drain_time"] + params["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
-    notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings, *_too_many(plan, params["forks"])]
+    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
+    notes = [*fleets.deregistrations(fleet, changing, longest), *plan.warnings]
+    notes += fleets.sidecar_notes(task.consul, params["service"], changing, params["maintenance"]) if changing else []
+    notes += [*fleets.namesake_notes(fleet), *fleets.unusable_versions(fleet, changing)]
+    notes += [*fleets.assumed_intervals(fleet, unasked, params["check_interval"]), *_too_many(plan, params["forks"])]
     fixed = f"Each drain is waited for by the fixed time ({params['drain_time']:g} s) there."
     notes += [f"{problem} {fixed}" for problem in drain.unanswered(params["drain_observe"])]
     for note in notes:
@@ -314,7 +350,7 @@ def perform(task: Task) -> dict:
     result = plan.as_dict()
     # In check mode it is what the run is for.
     task.show(f"{report.plan_table(result['hosts'])}\n\n{plan.description}" if task.check_mode else plan.description)
-    return {"changed": False, **result, "check_delay": fleet.check_delay, "notes": notes}
+    return {"changed": False, **result, "notes": notes}
 
 
 def _version(value: object, name: str) -> str | None:

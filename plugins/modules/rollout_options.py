@@ -86,6 +86,12 @@ rollback_steps:
   type: list
   elements: str
   sample: [take_out, deploy_command, bring_back]
+health_urls:
+  description: The hosts that have a health URL.
+  returned: success
+  type: list
+  elements: str
+  sample: [web1, web2]
 """
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError

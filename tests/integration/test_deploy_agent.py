@@ -33,7 +33,7 @@ from lab.deploy_agent import PROGRAM
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
-from tests.unit.http_server import HttpServer, Reply
+from tests.unit.http_server import Asked, HttpServer, Reply
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"
@@ -209,6 +209,16 @@ def test_somebody_elses_maintenance_is_left(machine: Machine) -> None:
     assert not machine.runs()
 
 
+def test_a_service_whose_name_differs_in_case_alone_is_not_its_own(machine: Machine) -> None:
+    legacy = f"legacy-{machine.web.name}"
+    machine.web.server.put("agent/service/register", {"Name": machine.web.name.capitalize(), "ID": legacy})
+    machine.web.shown(legacy)
+    machine.web.operator("disk", service_id=legacy)
+    machine.start()
+    assert machine.ask().follow(20).state == DONE
+    assert machine.web.reasons() == {machine.web.name: None, legacy: "disk"}
+
+
 @pytest.mark.parametrize(
     "order",
     [{"version": "2.0.0; touch /tmp/x"}, {"reason": "explode"}, {"drain_time": -1}, {"health_match": "("}],
@@ -228,6 +238,43 @@ def test_it_asks_no_machine_but_its_own(machine: Machine) -> None:
     machine.start()
     status = machine.ask(health_url="http://169.254.169.254/latest/meta-data").follow(20)
     assert "not at an address of this machine" in status.message
+
+
+def test_a_redirect_is_not_health(machine: Machine) -> None:
+    def answer(asked: Asked) -> Reply:
+        return Reply(200, "log in") if asked.path == "/login" else Reply(302, "", {"Location": "/login"})
+
+    machine.start()
+    with HttpServer(answer=answer, address=machine.web.server.address) as application:
+        status = machine.ask(health_url=application.url, health_match="log in", healthy_deadline=1).follow(20)
+    assert status.state == FAILED
+    assert status.message.endswith("within 1 s: it redirects to /login.")
+
+
+def test_the_age_of_a_result_counts_for_a_check_of_the_node_too(machine: Machine) -> None:
+    """It still passes for the old process, and finds the new one broken at its next run."""
+    server = machine.web.server
+    answers = {"status": 200}
+
+    def status_of_app() -> str | None:
+        checks = server.get(f"health/node/{machine.node}")
+        return next((one["Status"] for one in checks if one["CheckID"] == "app"), None)
+
+    with HttpServer(answer=lambda _asked: Reply(answers["status"]), address=server.address) as application:
+        check = {"ID": "app", "Name": "app", "HTTP": application.url, "Interval": "3s", "Timeout": "1s"}
+        server.put("agent/check/register", check)
+        try:
+            wait_until("it passes", lambda: status_of_app() == "passing")
+            answers["status"] = 500
+            machine.start()
+            # Where Consul tells the interval, that counts, and not what is assumed.
+            assumed = 5 if server.version < (1, 20) else 0
+            status = machine.ask(check_interval=assumed, healthy_deadline=0.5).follow(30)
+        finally:
+            server.put("agent/check/deregister/app")
+    assert status.state == FAILED
+    assert "app is critical" in status.message
+    assert machine.maintenance is not None
 
 
 # -- killed, at each step -----------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ def test_warning(web: Services) -> None:
     with pytest.raises(DeadlineExceeded, match="answers is warning"):
         web.run(health_wait, service=web.name, deadline=0.2)
     assert web.run(health_wait, service=web.name, deadline=5, accept_warning=True)
-    assert web.run(health_wait, service=web.name, deadline=5, state="out_of_rotation")
+    # Consul's DNS serves it, and so do load balancers that follow that.
+    with pytest.raises(DeadlineExceeded, match=f"still in rotation: {web.node}"):
+        web.run(health_wait, service=web.name, deadline=0.2, state="out_of_rotation")
 
 
 def test_a_break_starts_the_stable_time_anew(web: Services) -> None:
@@ -140,10 +142,52 @@ def test_an_old_passing_does_not_count_as_fresh(web: Services) -> None:
             web.run(health_wait, service=web.name, fresh=True, check_interval=3, deadline=1)
 
 
-def test_what_consul_tells_of_a_checks_interval(web: Services) -> None:
+def test_an_old_passing_of_the_node_does_not_either(web: Services) -> None:
+    """Where only a check of the node covers the application."""
+    web.server.put("agent/service/register", {"Name": web.name})
+    web.shown(web.name)
+    with HttpServer(Reply(200, "ok"), address=web.server.address) as app:
+        check = {"ID": "app", "Name": "app answers", "HTTP": app.url, "Interval": "2s", "Timeout": "1s"}
+        web.server.put("agent/check/register", check)
+        try:
+            web.run(health_wait, service=web.name, deadline=10)
+            app._answer = lambda asked: Reply(500, "broken")
+            assumed = 3 if web.server.version < (1, 20) else 0
+            with pytest.raises(DeadlineExceeded, match="app answers is critical"):
+                web.run(health_wait, service=web.name, fresh=True, check_interval=assumed, deadline=1)
+        finally:
+            web.server.put("agent/check/deregister/app")
+
+
+def test_what_consul_tells_of_checks(web: Services) -> None:
     with HttpServer(Reply(200, "ok")) as app:
-        check = {"Name": "answers", "HTTP": app.url, "Interval": "90s", "Timeout": "5s", "Status": "passing"}
-        web.server.put("agent/service/register", {"Name": web.name, "Check": check})
+        checks = [
+            {"Name": "answers", "HTTP": app.url, "Interval": "90s", "Timeout": "5s", "Status": "passing"},
+            {"Name": "beats", "TTL": "60s", "Status": "passing"},
+            {"Name": "follows", "AliasNode": web.node},
+        ]
+        web.server.put("agent/service/register", {"Name": web.name, "Checks": checks})
         web.shown(web.name)
         (instance,) = parse_instances(web.entries())
-    assert instance.check_delay == (None if web.server.version < (1, 20) else 95)
+    told = {check.name: check for check in instance.checks}
+    assert {name: told[name].type for name in ("answers", "beats", "follows")} == {
+        "answers": "http",
+        "beats": "ttl",
+        "follows": "alias",
+    }
+    assert [name for name, check in told.items() if check.runs_anew] == ["answers"]
+    assert told["answers"].delay(30) == (30 if web.server.version < (1, 20) else 95)
+    assert told["beats"].delay(30) == 30
+    assert instance.freshness(30) == (30 if web.server.version < (1, 20) else 95)
+
+
+def test_a_name_that_differs_in_case_alone_is_another_service(web: Services) -> None:
+    """Consul's own health API gives the instances of both for either name."""
+    other = web.name.capitalize()
+    web.register()
+    web.server.put("agent/service/register", {"Name": other, "ID": f"legacy-{web.name}"})
+    wait_until("the catalog shows it", lambda: len(web.entries()) == 2)
+    assert [one["id"] for one in web.run(health_wait, service=web.name, deadline=5)["instances"]] == [web.name]
+    assert [one["id"] for one in web.run(health_wait, service=other, deadline=5)["instances"]] == [f"legacy-{web.name}"]
+    with pytest.raises(DeadlineExceeded, match=f"No instance of {web.name.upper()} on {web.node} is registered"):
+        web.run(health_wait, service=web.name.upper(), deadline=0.2)

@@ -94,6 +94,16 @@ def test_all_instances_on_the_node_or_the_one_that_is_meant(web: Services) -> No
     assert web.reasons() == {one: "ansible maintenance", two: None}
 
 
+def test_a_name_that_differs_in_case_alone_is_another_service(web: Services) -> None:
+    web.register()
+    web.server.put("agent/service/register", {"Name": web.name.capitalize(), "ID": f"legacy-{web.name}"})
+    wait_until("the catalog shows it", lambda: len(web.reasons()) == 2)
+    assert web.run(maintenance, service=web.name)["instances"] == [web.name]
+    assert web.reasons() == {web.name: "ansible maintenance", f"legacy-{web.name}": None}
+    with pytest.raises(HitlessError, match=f"No instance of {web.name.upper()} is registered"):
+        web.run(maintenance, service=web.name.upper())
+
+
 def test_anothers_on_one_instance_leaves_the_others_alone(web: Services) -> None:
     one, two = web.register(f"{web.name}-1"), web.register(f"{web.name}-2")
     web.operator("by hand", service_id=two)

@@ -25,7 +25,8 @@ from tests.rollout.support import Ansible
 pytestmark = pytest.mark.oldest
 
 numbers = itertools.count(1)
-DEFINITION = {"Interval": "5s", "Timeout": "2s", "DeregisterCriticalServiceAfter": "60s"}
+TOLD = {"Interval": "1s", "Timeout": "1s"}
+DEREGISTERS = {"Interval": "5s", "Timeout": "2s", "DeregisterCriticalServiceAfter": "60s"}
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +52,22 @@ class Fleet:
         return f"{self.service}-n{number}"
 
     def add(self, number: int, *checks: dict[str, Any], version: str | None = None, **service: Any) -> None:
-        """Register an instance with its checks (none: it is passing), and record a version."""
+        """Register an instance with its checks (one that passes, where none is given), and record a version."""
         node = self.node(number)
         body = {
             "Node": node,
             "Address": "127.0.0.1",
             "Service": {"ID": self.service, "Service": self.service, "Port": 80, **service},
-            "Checks": [{"Node": node, "Name": check["CheckID"], **check} for check in checks],
+            "Checks": [
+                {"Node": node, "Name": check["CheckID"], **check} for check in checks or [self.check("http", "passing")]
+            ],
         }
         self.client.put("/v1/catalog/register", body=json.dumps(body))
         if version:
             versions.record_version(self.client, self.keys, node, version)
 
     def check(self, name: str, status: str, **more: Any) -> dict[str, Any]:
-        return {"CheckID": name, "Status": status, "ServiceID": self.service, **more}
+        return {"CheckID": name, "Status": status, "ServiceID": self.service, "Definition": TOLD, **more}
 
     def plan(self, **params: Any) -> dict[str, Any]:
         """What the task returns; its warnings and its number of requests are kept."""
@@ -121,11 +124,11 @@ def test_every_node_of_the_service(fleet: Fleet) -> None:
 
 
 def test_requests_do_not_grow_with_the_hosts(fleet: Fleet) -> None:
-    """One for the health, one for the versions of 64 nodes."""
+    """One for the health, one for the versions of 64 nodes, one for sidecars."""
     for number in range(70):
         fleet.add(number, version="1.0.0")
     assert len(fleet.plan()["batches"]) == 70
-    assert fleet.requests == 3
+    assert fleet.requests == 4
 
 
 def test_hosts_of_the_inventory(fleet: Fleet) -> None:
@@ -158,9 +161,43 @@ def test_back_to_the_previous_version_of_each(fleet: Fleet) -> None:
     assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1", "1.2"]
 
 
+def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fleet: Fleet) -> None:
+    fleet.add(1, version="1.0.0")
+    fleet.add(2, version="1.0.0")
+    other = Fleet(consul)
+    other.service = fleet.service.upper()
+    other.keys = Keys(other.service)
+    assert other.refused() == (
+        f"Consul has no service {other.service}: it is spelled {fleet.service} there; nothing was changed. "
+        "Set rollout_service just so: names are compared exactly."
+    )
+    fleet.add(1, fleet.check("listens", "passing", ServiceID="legacy"), ID="legacy", Service=other.service)
+    found = fleet.plan()
+    assert (found["health"]["registered"], len(found["hosts"])) == (2, 2)
+    (note,) = fleet.warnings
+    assert note.startswith(f"Consul also has the service {other.service}, which this rollout leaves alone")
+
+
+def test_what_the_hosts_do_not_cover(fleet: Fleet) -> None:
+    for number in (1, 2, 3):
+        fleet.add(number, version="1.0.0")
+    hosts = [{"host": "a", "node": fleet.node(1)}, {"host": "b", "node": fleet.node(3)}]
+    assert fleet.plan(hosts=hosts)["uncovered"] == [fleet.node(2)]
+    assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.warnings[0]
+
+
+def test_a_version_that_cannot_be_deployed(fleet: Fleet) -> None:
+    fleet.add(1, Meta={"version": "release/1.0.0"})
+    fleet.add(2, Meta={"version": "1.0.0"})
+    found = fleet.plan()
+    assert [host["rollback_to"] for host in found["hosts"].values()] == [None, "1.0.0"]
+    assert any("'release/1.0.0'" in note for note in fleet.warnings)
+
+
 def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     reason = f"deploy:20261123T142233Z-2.0.0-7f3a {fleet.service}"
-    fleet.add(1, fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason), version="1.0.0")
+    maintenance = fleet.check(f"_service_maintenance:{fleet.service}", "critical", Notes=reason)
+    fleet.add(1, maintenance, fleet.check("http", "passing"), version="1.0.0")
     fleet.add(2, fleet.check("_node_maintenance", "critical", ServiceID="", Notes="oncall disk"), version="1.0.0")
     fleet.add(3, version="1.0.0")
     found = fleet.plan(min_healthy=0)
@@ -207,19 +244,32 @@ def test_a_check_of_the_node_that_fails_is_named(fleet: Fleet) -> None:
 
 def test_a_check_that_warns(fleet: Fleet) -> None:
     fleet.add(1, fleet.check("http", "warning"), version="2.0.0")
-    assert fleet.plan()["batches"] == [[fleet.node(1)]]
+    assert "rollout_accept_warning: true" in fleet.refused(min_healthy=0)
     assert fleet.plan(accept_warning=True)["nothing_to_do"]
 
 
+def test_nothing_that_could_verify_a_host(fleet: Fleet) -> None:
+    fleet.add(1, fleet.check("hb", "passing", Type="ttl", Definition={}), version="1.0.0")
+    fleet.add(2, fleet.check("app", "passing", ServiceID=""), version="1.0.0")
+    assert f"works on 1 host: {fleet.node(1)}: there is no rollout_health_url" in fleet.refused()
+    fleet.plan(unverified=True)
+    unverified, assumed = fleet.warnings
+    assert unverified == (
+        f"Nothing verifies that a new version works on 1 host: {fleet.node(1)}: a broken one would stay unnoticed."
+    )
+    assert assumed.startswith("Consul does not tell how often these checks have a new result: hb (ttl). 30 s are ")
+    fleet.plan(health_urls=[fleet.node(1)])
+    assert fleet.warnings == []
+    fleet.plan(smoke_test=True, check_interval=7)
+    assert [note.partition(". ")[2][:16] for note in fleet.warnings] == ["7 s are assumed "]
+
+
 def test_what_the_definitions_of_checks_tell(fleet: Fleet) -> None:
-    fleet.add(1, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
-    fleet.add(2, fleet.check("http", "passing", Definition=DEFINITION), version="1.0.0")
+    fleet.add(1, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
+    fleet.add(2, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
     found = fleet.plan()
-    assert found["check_delay"] == 7
     assert [note.partition(":")[0] for note in found["notes"]] == ["DANGER"]
     assert fleet.plan(deploy_timeout=10, drain_time=0, healthy_deadline=40)["notes"] == []
-    fleet.add(3, fleet.check("http", "passing"))
-    assert fleet.plan()["check_delay"] is None
 
 
 def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:

@@ -22,12 +22,12 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
 from ansible_collections.hitless.consul.plugins.module_utils import _rescue as rescue
 from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
+from ansible_collections.hitless.consul.plugins.module_utils._durations import seconds_of
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     freshness,
     parse_instances,
     read_instances,
-    seconds_of,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._host import ON_HOST, Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import (

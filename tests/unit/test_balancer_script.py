@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.unit.http_server import HttpServer, Reply
 
 SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
 
@@ -120,3 +123,18 @@ def test_a_haproxy_that_does_not_run_has_nothing_to_reload(
     nowhere = str(tmp_path / "nowhere")
     script.reload({"kind": "haproxy", "socket": nowhere, "master": nowhere, "state": nowhere, "config": "/x.cfg"})
     assert "HAProxy does not run; it will start with /x.cfg" in capsys.readouterr().out
+
+
+def test_services_whose_names_differ_in_case_alone_are_refused(script: ModuleType) -> None:
+    """Consul gives the instances of both for either name, by DNS as well."""
+    consul = {"datacenter": "", "token": "", "ca_path": "", "client_cert": "", "client_key": ""}
+
+    def told(*names: str) -> list[str]:
+        with HttpServer(Reply(body=json.dumps([{"Service": {"Service": name}} for name in names]))) as server:
+            settings = {"services": [{"name": "web"}], "consul": {**consul, "url": server.url}}
+            problems: list[str] = script.spelled_otherwise(settings)
+            return problems
+
+    assert told("web", "web") == told() == []
+    (problem,) = told("web", "Web", "WEB")
+    assert problem == "Consul also has WEB, Web, and does not tell its instances from those of web: rename one of them"

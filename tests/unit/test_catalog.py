@@ -11,7 +11,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     Grouping,
     Node,
     Selection,
-    aggregate,
     build_groups,
     check_sources,
     choose,
@@ -45,26 +44,6 @@ def node(name: str = "web-1", **changes: Any) -> Node:
 
 def check(name: str, status: str) -> dict[str, str]:
     return {"CheckID": name, "Status": status}
-
-
-# -- status ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("checks", "status"),
-    [
-        ([], "passing"),
-        ([check("serfHealth", "passing"), check("service:web", "warning")], "warning"),
-        ([check("a", "warning"), check("b", "critical")], "critical"),
-        ([check("b", "critical"), check("_service_maintenance:web", "critical")], "maintenance"),
-        ([check("_node_maintenance", "critical")], "maintenance"),
-        ([check("serfHealth", "critical"), check("_node_maintenance", "critical")], "critical"),
-        ([check("serfHealth", "critical"), check("service:web", "passing")], "critical"),
-        ([check("_node_maintenance_of_mine", "warning")], "warning"),
-    ],
-)
-def test_the_worst_check_decides_and_a_dead_machine_is_critical(checks: list[dict[str, str]], status: str) -> None:
-    assert aggregate(checks) == status
 
 
 # -- reading --------------------------------------------------------------------------------------------------
@@ -140,6 +119,21 @@ def test_named_services_take_one_request_each() -> None:
     assert consul.paths == ["/v1/health/service/gone", "/v1/health/service/web"]
     assert fleet["missing"] == ["gone"]
     assert [node["name"] for node in fleet["nodes"]] == ["n0", "n1", "n2"]
+
+
+def test_a_name_that_differs_in_case_alone_is_another_service() -> None:
+    """Consul gives the instances of both for either name."""
+    both = [entry("n1"), entry("n1", service="Web"), entry("n2", service="Web")]
+    answers = {f"/v1/health/service/{name}": both for name in ("web", "Web", "WEB")}
+    consul = Consul({"/v1/catalog/services": {"Web": [], "web": []}, **answers})
+    nodes = {node["name"]: node for node in read_fleet(consul, Selection())["nodes"]}  # type: ignore[arg-type]
+    assert {name: [len(found) for found in node["services"].values()] for name, node in nodes.items()} == {
+        "n1": [1, 1],
+        "n2": [1],
+    }
+    only = read_fleet(consul, Selection(services=("web", "WEB")))  # type: ignore[arg-type]
+    assert [(node["name"], list(node["services"])) for node in only["nodes"]] == [("n1", ["web"])]
+    assert only["missing"] == ["WEB (it is spelled Web or web there)"]
 
 
 def test_a_tag_or_a_filter_leaves_nodes_without_an_instance_out() -> None:

@@ -29,15 +29,16 @@ FIVE = parse_instances(
 @pytest.mark.parametrize(
     ("nodes", "accept_warning", "expected"),
     [
-        ([], False, gate.Head(5, 2, 2)),
-        (["web1"], False, gate.Head(5, 2, 1)),
-        (["web1", "web2"], False, gate.Head(5, 2, 0)),
-        (["web4", "web5"], False, gate.Head(5, 2, 2)),
+        ([], False, gate.Head(5, 3, 3)),
+        (["web1"], False, gate.Head(5, 3, 2)),
+        (["web1", "web2"], False, gate.Head(5, 3, 1)),
+        (["web4", "web5"], False, gate.Head(5, 3, 3)),
         (["web3"], True, gate.Head(5, 3, 2)),
-        (["other"], False, gate.Head(5, 2, 2)),
+        (["web3"], False, gate.Head(5, 3, 2, ("web3: web answers is warning",))),
+        (["other"], False, gate.Head(5, 3, 3)),
     ],
 )
-def test_healthy_instances_are_counted(nodes: list[str], accept_warning: bool, expected: gate.Head) -> None:
+def test_what_may_get_traffic_is_counted(nodes: list[str], accept_warning: bool, expected: gate.Head) -> None:
     assert gate.head_of(FIVE, nodes, accept_warning=accept_warning) == expected
 
 
@@ -108,6 +109,17 @@ def test_hosts_of_earlier_batches_without_an_outcome_are_lost() -> None:
     assert gate.lost_before(record, written, 2) == ["b"]
     assert gate.lost_before(record, written, 3) == ["b", "c"]
     assert gate.lost_before(record, [*written, replace(outcome("b", "failed"), node="n-b")], 3) == ["c"]
+
+
+def test_a_batch_that_warns_does_not_begin() -> None:
+    """Whatever the minimum: it would get no traffic back."""
+    head = gate.head_of(FIVE, ["web3", "web4"], accept_warning=False)
+    assert not gate.may_begin(head, 0)
+    assert gate.may_begin(gate.head_of(FIVE, ["web3", "web4"], accept_warning=True), 0)
+    assert gate.healthy_stop(head, 0, 300.4) == (
+        "a check of this batch still warns after 300 s (web3: web answers is warning), so that no deployment could be "
+        "verified by it (repair it, or set rollout_accept_warning: true)"
+    )
 
 
 def test_why_it_stops_where_too_few_are_healthy() -> None:

@@ -12,10 +12,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import Answ
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     Wanted,
+    aggregate,
     freshness,
     parse_instances,
     require_registered,
-    seconds_of,
     service_query,
     wait_for_health,
 )
@@ -57,15 +57,13 @@ def test_an_answer_of_1_8_which_tells_no_interval() -> None:
     (one,) = parse_instances([entry(check(Definition={}, Output="HTTP GET http://x: 200 OK Output: ok"))])
     assert (one.node, one.address, one.service_id, one.tags, one.meta) == ("web1", "10.0.0.1", "web", (), {})
     assert one.checks[1].interval == 0
-    assert one.check_delay is None
     assert freshness([one], 30) == 30
 
 
 def test_an_answer_of_1_20_which_tells_it() -> None:
     told = {"Definition": {}, "Interval": "1m30s", "Timeout": "5s", "Type": "http"}
     (one,) = parse_instances([entry(check(**told), check(check_id="ttl", Interval="10s", Timeout=""))])
-    assert one.check_delay == 95  # the other: 10 s and Consul's own timeout of 10 s
-    assert freshness([one], 30) == 95
+    assert freshness([one], 30) == 95  # the other: 10 s and Consul's own timeout of 10 s
 
 
 def test_the_address_of_the_service_comes_before_that_of_the_node() -> None:
@@ -79,26 +77,7 @@ def test_nothing_is_no_instance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("duration", "seconds"),
-    [
-        ("10s", 10),
-        ("1m30s", 90),
-        ("1h0m0s", 3600),
-        ("500ms", 0.5),
-        ("1.5s", 1.5),
-        ("250µs", 0.00025),
-        ("0s", 0),
-        ("", 0),
-        (None, 0),
-        (90_000_000_000, 90),
-    ],
-)
-def test_durations(duration: object, seconds: float) -> None:
-    assert seconds_of(duration) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    ("checks", "status", "rotation"),
+    ("checks", "status", "healthy"),
     [
         ([check()], "passing", True),
         ([check("warning")], "warning", False),
@@ -107,12 +86,34 @@ def test_durations(duration: object, seconds: float) -> None:
         ([check("critical"), maintenance()], "maintenance", False),
         ([check(), NODE_MAINTENANCE], "maintenance", False),
         ([check("critical", "serfHealth", service="")], "critical", False),
+        ([check("critical", "serfHealth", service=""), maintenance()], "critical", False),
+        ([check("critical", "serfHealth", service=""), NODE_MAINTENANCE], "critical", False),
     ],
 )
-def test_the_status_of_an_instance(checks: Data, status: str, rotation: bool) -> None:
+def test_the_status_of_an_instance(checks: Data, status: str, healthy: bool) -> None:
     (one,) = parse_instances([entry(*checks)])
-    assert (one.status, one.in_rotation()) == (status, rotation)
-    assert one.in_rotation(accept_warning=True) is (rotation or status == "warning")
+    assert (one.status, one.is_healthy()) == (status, healthy)
+    assert one.is_healthy(accept_warning=True) is (healthy or status == "warning")
+    # DNS serves what warns, whatever a deployment accepts.
+    assert one.in_rotation is (healthy or status == "warning")
+
+
+@pytest.mark.parametrize(
+    ("checks", "status"),
+    [
+        ([], "passing"),
+        ([("serfHealth", "passing"), ("service:web", "warning")], "warning"),
+        ([("a", "warning"), ("b", "critical")], "critical"),
+        ([("b", "critical"), ("_service_maintenance:web", "critical")], "maintenance"),
+        ([("_node_maintenance", "critical")], "maintenance"),
+        ([("serfHealth", "critical"), ("_node_maintenance", "critical")], "critical"),
+        ([("serfHealth", "critical"), ("service:web", "passing")], "critical"),
+        ([("_node_maintenance_of_mine", "warning")], "warning"),
+        ([("a", "unknown")], "critical"),
+    ],
+)
+def test_the_worst_check_decides_and_a_dead_machine_is_critical(checks: list[tuple[str, str]], status: str) -> None:
+    assert aggregate(checks) == status
 
 
 def test_its_own_maintenance_is_told_before_its_nodes() -> None:
@@ -139,7 +140,7 @@ def test_a_service_that_is_not_on_the_node() -> None:
 def test_a_query_holds_no_name_that_could_change_it() -> None:
     assert service_query("web", "web1", "dc2") == (
         "/v1/health/service/web",
-        [("filter", 'Node.Node == "web1"'), ("dc", "dc2")],
+        [("filter", 'Service.Service == "web" and Node.Node == "web1"'), ("dc", "dc2")],
     )
     for service, node in (("web", 'x" or "" == "'), ("web/../../kv", "web1")):
         with pytest.raises(HitlessError, match="cannot be used"):
@@ -149,8 +150,46 @@ def test_a_query_holds_no_name_that_could_change_it() -> None:
 def test_without_any_check_freshness_is_what_is_assumed() -> None:
     assert freshness([], 30) == 30
     (bare,) = parse_instances([{**entry(), "Checks": []}])
-    assert bare.check_delay == 0
     assert freshness([bare], 30) == 0
+
+
+TOLD = {"Interval": "60s", "Timeout": "1s"}
+
+
+@pytest.mark.parametrize(
+    ("checks", "seconds"),
+    [
+        ([check(**TOLD)], 61),
+        # A check of the node covers the application as well.
+        ([check(), check(check_id="app", service="", **TOLD)], 61),
+        ([check(check_id="app", service="")], 30),
+        # The longest counts, of those that Consul tells and those that are assumed.
+        ([check(**TOLD), check(check_id="hb", Type="ttl")], 61),
+        ([check(Interval="1s", Timeout="1s"), check(check_id="hb", Type="ttl")], 30),
+        # Neither tells of the application.
+        ([check(Interval="1s", Timeout="1s"), maintenance(), NODE_MAINTENANCE], 2),
+    ],
+)
+def test_how_old_a_passing_result_may_be(checks: Data, seconds: float) -> None:
+    assert freshness(parse_instances([entry(*checks)]), 30) == seconds
+
+
+@pytest.mark.parametrize(
+    ("checks", "verifiable"),
+    [
+        ([check(Type="http")], True),
+        ([check()], True),
+        ([check(check_id="app", service="", Type="tcp")], True),
+        ([check(check_id="hb", Type="ttl")], False),
+        ([check(check_id="al", Type="alias"), maintenance(), NODE_MAINTENANCE], False),
+        ([check(check_id="hb", Type="ttl"), check(Type="http")], True),
+        ([], False),
+    ],
+)
+def test_whether_a_check_finds_out_what_runs_there_now(checks: Data, verifiable: bool) -> None:
+    serf = entry()["Checks"][0]
+    (one,) = parse_instances([{**entry(), "Checks": [serf, *checks]}])
+    assert one.is_verifiable is verifiable
 
 
 # -- waiting ------------------------------------------------------------------------------------------------------
@@ -266,8 +305,7 @@ def test_the_deadline_names_the_failing_checks(clock: Clock) -> None:
         (Wanted("web", "out_of_rotation", node="web1"), [], True),
         (Wanted("web", "out_of_rotation", node="web1"), GOOD, False),
         (Wanted("web", "out_of_rotation", node="web1"), [entry(maintenance(), check())], True),
-        (Wanted("web", "out_of_rotation", node="web1"), [entry(check("warning"))], True),
-        (Wanted("web", "out_of_rotation", node="web1", accept_warning=True), [entry(check("warning"))], False),
+        (Wanted("web", "out_of_rotation", node="web1"), [entry(check("warning"))], False),
         (Wanted("web", node="web1"), [entry(check("warning"))], False),
         (Wanted("web", node="web1", accept_warning=True), [entry(check("warning"))], True),
         # All instances on the node, or the one that is meant.

@@ -322,21 +322,6 @@ def test_an_application_that_does_not_answer_well(reply: Reply, error: str, body
     assert answer["body"] == body
 
 
-@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("headers", [{"Location": "/login"}, {"Location": "/log\x1b\x07in"}, {}])
-def test_a_redirect_is_no_health(code: int, headers: dict[str, str]) -> None:
-    """The page of a login, or of somebody's maintenance, answers 200 and knows nothing of the application."""
-
-    def answers(asked: Asked) -> Reply:
-        return Reply(200, "ok") if asked.path == "/login" else Reply(code, "", headers)
-
-    with HttpServer(answer=answers) as it:
-        answer = question(f"{it.url}/health", deadline=0)
-    said = "it redirects to /login" if headers else f"it answered {code}"
-    assert (answer["ok"], answer["status"], answer["error"]) == (False, code, said)
-    assert [asked.path for asked in it.asked] == ["/health"]
-
-
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "(.*)*x"])
 def test_a_pattern_that_would_take_ages_is_ended(pattern: str) -> None:
     with HttpServer(Reply(200, "a" * 40 + "!")) as server:
@@ -359,6 +344,28 @@ def test_a_pattern_that_cannot_be_used_is_told(pattern: Any) -> None:
 def test_what_matched_is_told() -> None:
     with HttpServer(Reply(200, '{"version": "2", "pid": 7}')) as server:
         assert question(server.url, match='"version": "(1|2)"')["found"] == '"version": "2"'
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("match", [None, "log in"])
+def test_a_redirect_is_not_health(status: int, match: str | None) -> None:
+    """The page for logging in answers 200, whatever the application does."""
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(200, "log in") if asked.path == "/login" else Reply(status, "", {"Location": "/login"})
+
+    with HttpServer(answer=answer) as server:
+        found = question(server.url, match=match, deadline=0)
+        assert [asked.path for asked in server.asked] == ["/"]
+    assert (found["ok"], found["status"], found["error"]) == (False, status, "it redirects to /login")
+
+
+def test_where_a_redirect_leads_is_one_printable_line() -> None:
+    with HttpServer(Reply(302, "", {"Location": "/\x1b[31m" + "x" * 300})) as server:
+        error = question(server.url, deadline=0)["error"]
+    assert error == "it redirects to /[31m" + "x" * 195
+    with HttpServer(Reply(304, "")) as server:
+        assert question(server.url, deadline=0)["error"] == "it answered 304"
 
 
 def test_nobody_there_and_no_url() -> None:

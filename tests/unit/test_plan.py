@@ -12,9 +12,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._fleet import (
     Fleet,
     WantedHost,
+    assumed_intervals,
     deregistrations,
     host_states,
     maintenance_of,
+    unusable_versions,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._plan import (
@@ -47,8 +49,8 @@ def a_host(number: int, **changes: object) -> HostState:
 
 def planned(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> Plan:
     registered = sum(one.registered for one in hosts) + elsewhere
-    healthy = sum(one.healthy for one in hosts) + elsewhere
-    return make_plan(hosts, PlanSettings("web", registered, healthy, **changes))  # type: ignore[arg-type]
+    serving = sum(one.serving for one in hosts) + elsewhere
+    return make_plan(hosts, PlanSettings("web", registered, serving, **changes))  # type: ignore[arg-type]
 
 
 def refused(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> str:
@@ -76,7 +78,7 @@ def fleets(draw: st.DrawFn) -> list[HostState]:
             a_host(
                 number,
                 registered=registered,
-                healthy=healthy,
+                serving=healthy,
                 maintenance=maintenance,
                 version=version,
                 unreachable=reason,
@@ -107,8 +109,8 @@ def test_every_plan_keeps_its_promises(
         assert {plan.hosts[name].batch for name in batch} == {number}
 
     # Broken ones first, and each kind in the order given.
-    broken = [name for name in turns if not by_name[name].healthy]
-    assert turns == broken + [name for name in turns if by_name[name].healthy]
+    broken = [name for name in turns if not by_name[name].serving]
+    assert turns == broken + [name for name in turns if by_name[name].serving]
     for kind in (broken, turns[len(broken) :]):
         assert kind == sorted(kind, key=list(by_name).index)
 
@@ -117,7 +119,7 @@ def test_every_plan_keeps_its_promises(
     healthy = plan.healthy
     for number, batch in enumerate(plan.batches):
         assert len(batch) <= sizes[min(number, len(sizes) - 1)]
-        taken = sum(by_name[name].healthy for name in batch)
+        taken = sum(by_name[name].serving for name in batch)
         assert not taken or healthy - taken >= plan.minimum
         healthy += sum(by_name[name].registered for name in batch if not by_name[name].blocked) - taken
 
@@ -206,20 +208,21 @@ def test_the_plan_of_five_hosts() -> None:
             }
             for number, batch in ((1, 1), (2, 2), (3, 2), (4, 3), (5, 3))
         },
+        "uncovered": [],
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
     }
     assert plan.warnings == []
 
 
 def test_broken_hosts_go_first_and_count_once_repaired() -> None:
-    hosts = [a_host(1), a_host(2, healthy=0), a_host(3, healthy=0, maintenance=OURS), a_host(4)]
+    hosts = [a_host(1), a_host(2, serving=0), a_host(3, serving=0, maintenance=OURS), a_host(4)]
     plan = planned(hosts, batch_size=2, min_healthy=3)
     assert plan.batches == [["web2", "web3"], ["web1"], ["web4"]]
     assert "not healthy now: web2, web3" in plan.description
 
 
 def test_a_host_that_can_never_pass_is_named_and_not_counted_on() -> None:
-    hosts = [a_host(1), a_host(2, healthy=0, blocked="disk is critical (97% full)")]
+    hosts = [a_host(1), a_host(2, serving=0, blocked="disk is critical (97% full)")]
     plan = planned(hosts, min_healthy=0)
     assert plan.warnings == [
         "web2 cannot become healthy as long as its node's own check fails: disk is critical (97% full)."
@@ -230,7 +233,7 @@ def test_a_host_that_can_never_pass_is_named_and_not_counted_on() -> None:
 def test_hosts_that_are_left_alone() -> None:
     hosts = [
         a_host(1, version="2.0.0"),
-        a_host(2, healthy=0, maintenance=FOREIGN),
+        a_host(2, serving=0, maintenance=FOREIGN),
         a_host(3, unreachable="no route to host"),
         a_host(4),
         a_host(5),
@@ -262,7 +265,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_host_on_the_version_that_is_not_healthy_is_changed() -> None:
-    plan = planned([a_host(1), a_host(2, version="2.0.0", healthy=0), a_host(3, version="2.0.0")], skip_current=True)
+    plan = planned([a_host(1), a_host(2, version="2.0.0", serving=0), a_host(3, version="2.0.0")], skip_current=True)
     assert plan.batches == [["web2"], ["web1"]]
     assert plan.hosts["web2"].rollback_to is None
     assert plan.warnings == ["No rollback possible on 1 host: web2: the version is the one that runs there."]
@@ -332,7 +335,7 @@ def test_one_instance_and_half_of_it() -> None:
 
 
 def test_too_few_are_healthy_already() -> None:
-    hosts = [a_host(1), a_host(2), a_host(3, healthy=0, maintenance=FOREIGN)]
+    hosts = [a_host(1), a_host(2), a_host(3, serving=0, maintenance=FOREIGN)]
     assert refused(hosts, min_healthy="67%") == (
         "web cannot be rolled over web1: 2 of its 3 instances are healthy, and 3 (67% of 3) must stay so; nothing was "
         "changed. Repair the others first, or set rollout_min_healthy: 1 to accept fewer."
@@ -345,10 +348,10 @@ def test_too_few_are_healthy_already() -> None:
         ([], {}, "There is no host to roll web over"),
         ([a_host(1), a_host(2, node="node1")], {}, "same node in Consul (2 hosts: web1, web2)"),
         ([a_host(1), a_host(2, datacenter="dc2")], {}, "several Consul datacenters (dc1, dc2)"),
-        ([a_host(1), a_host(2, registered=0, healthy=0)], {}, "web is not registered on 1 host: web2"),
+        ([a_host(1), a_host(2, registered=0, serving=0)], {}, "web is not registered on 1 host: web2"),
         ([a_host(1), a_host(2, unreachable="timed out")], {}, "Unreachable: 1 host: web2 (timed out); nothing was"),
         (
-            [a_host(1, healthy=0, maintenance=FOREIGN), a_host(2, healthy=0, maintenance=FOREIGN)],
+            [a_host(1, serving=0, maintenance=FOREIGN), a_host(2, serving=0, maintenance=FOREIGN)],
             {},
             "Every host is in a maintenance that somebody else has set (2 hosts: web1 (",
         ),
@@ -360,8 +363,44 @@ def test_refusals(hosts: list[HostState], options: dict[str, object], sentence: 
     assert sentence in refused(hosts, **options)
 
 
+def test_what_warns_is_refused_and_counts_for_the_minimum() -> None:
+    warns = a_host(2, warning=("node2: memory is warning (81 percent)",))
+    assert refused([a_host(1), warns]) == (
+        "A check warns on 1 host: web2 (node2: memory is warning (81 percent)), so that no deployment could be "
+        "verified there by its checks; nothing was changed. Repair it, or accept it: rollout_accept_warning: true. "
+        "Consul's DNS serves what warns."
+    )
+    # Only where it would get a turn.
+    ours = a_host(3, serving=0, maintenance=FOREIGN, warning=warns.warning)
+    assert planned([a_host(1), a_host(2), ours], min_healthy=1).batches == [["web1"], ["web2"]]
+    # On the version, but not healthy.
+    assert "A check warns on 1 host: web2" in refused([a_host(1), a_host(2, version="2.0.0", warning=warns.warning)])
+
+
+def test_what_nothing_can_verify_is_refused_unless_that_is_wanted() -> None:
+    hosts = [a_host(1), a_host(2, verifiable=False), a_host(3, verifiable=False, version="2.0.0")]
+    assert refused(hosts) == (
+        "Nothing can tell whether a new version of web works on 1 host: web2: there is no rollout_health_url, and no "
+        "check that runs by itself (a TTL may have been reported before the deployment); nothing was changed. Set "
+        "rollout_health_url, or give the service a check, or go on without: rollout_unverified: true."
+    )
+    assert planned(hosts, unverified=True).warnings == [
+        "Nothing verifies that a new version works on 1 host: web2: a broken one would stay unnoticed."
+    ]
+
+
+def test_nodes_that_the_rollout_does_not_cover_are_named() -> None:
+    plan = planned([a_host(1), a_host(2)], elsewhere=2, uncovered=("node3", "node4"))
+    assert plan.as_dict()["uncovered"] == ["node3", "node4"]
+    assert plan.description.endswith("; 2 not covered")
+    assert plan.warnings == [
+        "web also runs on 2 nodes: node3, node4; this rollout does not cover them, and they stay as they are."
+    ]
+    assert planned([a_host(1), a_host(2)]).warnings == []
+
+
 def test_a_machine_that_is_gone_may_be_skipped() -> None:
-    gone = a_host(3, registered=0, healthy=0, unreachable="timed out")
+    gone = a_host(3, registered=0, serving=0, unreachable="timed out")
     assert planned([a_host(1), a_host(2), gone], unreachable="skip").batches == [["web1"], ["web2"]]
 
 
@@ -405,6 +444,28 @@ def test_the_recorded_version_beats_the_one_of_the_meta() -> None:
     assert one_state().version is None
 
 
+BAD = ["release/1.0.0", "1.0.0 (a1b2c3)", "{{ x }}", "é"]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_version_that_cannot_be_deployed_is_unknown_and_told(text: str) -> None:
+    state = one_state(meta={"version": text})
+    assert (state.version, state.version_source) == (None, None)
+    state = one_state(meta={"version": "1.0"}, version=text, previous=text)
+    assert (state.version, state.version_source, state.previous) == ("1.0", "meta", None)
+    fleet = Fleet(
+        "web",
+        parse_instances([entry("node1", meta={"version": text}), entry("node2", meta={"version": "1.0"})]),
+        {"node2": NodeVersion("node2", version="2.0", previous=text)},
+    )
+    assert [note.partition(" cannot be deployed")[0] for note in unusable_versions(fleet, ["node1", "node2"])] == [
+        f"The meta {text!r} of 1 node: node1",
+        f"The previous version {text!r} of 1 node: node2",
+    ]
+    (state,) = host_states(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
+    assert state.target == "0.9"
+
+
 def test_a_deployment_that_was_cut_off_is_told_by_the_status() -> None:
     assert one_state(version="2.0.0", status={"state": "ok"}).sure
     assert not one_state(version="2.0.0", status={"state": "deploying"}).sure
@@ -431,7 +492,21 @@ def test_what_is_recorded_is_sure_unless_a_deployment_was_cut_off_since(state: s
 
 def test_a_failing_check_of_the_node_blocks_it() -> None:
     state = one_state(check("disk", "critical", "", Output="97% full\n"))
-    assert (state.healthy, state.blocked) == (0, "disk is critical (97% full)")
+    assert (state.serving, state.blocked) == (0, "disk is critical (97% full)")
+
+
+def test_what_warns_gets_traffic_and_could_not_be_verified() -> None:
+    warns = check("memory", "warning", "", Output="81 percent")
+    state = one_state(check("http"), warns)
+    assert (state.registered, state.serving, state.is_healthy) == (1, 1, False)
+    assert state.warning == ("node1: memory is warning (81 percent)",)
+    assert one_state(check("http", "warning")).warning == ("node1: http is warning",)
+    # One that serves nothing has nothing to lose: its deployment may be the cure.
+    assert one_state(check("http", "critical"), warns).warning == ()
+    fleet = Fleet("web", parse_instances([entry("node1", warns)]))
+    (accepted,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")], accept_warning=True)
+    assert (accepted.serving, accepted.is_healthy, accepted.warning) == (1, True, ())
+    assert fleet.serving == 1
 
 
 def test_a_dead_agent_makes_a_host_unreachable() -> None:
@@ -444,7 +519,7 @@ def test_a_dead_agent_makes_a_host_unreachable() -> None:
 
 def test_a_host_without_the_service() -> None:
     (state,) = host_states(Fleet("web", []), [WantedHost("web1", "node1", "2.0.0")])
-    assert (state.registered, state.healthy) == (0, 0)
+    assert (state.registered, state.serving) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +548,28 @@ def test_maintenance_of_a_service_that_shares_it_counts() -> None:
     fleet = Fleet("web", parse_instances([entry("node1")]), others=parse_instances([other]))
     (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
     assert state.maintenance == Maintenance(False, "oncall queue")
-    assert state.healthy == 1
+    assert state.serving == 1
+
+
+@pytest.mark.parametrize(
+    ("checks", "verifiable"),
+    [([], False), ([check("hb", Type="ttl")], False), ([check("app", service_id="")], True), ([check("http")], True)],
+)
+def test_what_can_verify_a_host(checks: list[dict[str, object]], verifiable: bool) -> None:
+    fleet = Fleet("web", parse_instances([entry("node1", *checks)]))
+    for asked, expected in (({}, verifiable), ({"health_url": True}, True), ({"smoke_test": True}, True)):
+        (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
+        assert state.verifiable is expected
+
+
+def test_where_an_interval_is_assumed_it_is_told() -> None:
+    told = check("http", Interval="5s", Timeout="2s", Type="http")
+    fleet = Fleet("web", parse_instances([entry("node1", told), entry("node2", told, check("beats", Type="ttl"))]))
+    assert assumed_intervals(fleet, ["node1"], 30) == []
+    (note,) = assumed_intervals(fleet, ["node1", "node2"], 30)
+    assert note.startswith(
+        "Consul does not tell how often these checks have a new result: beats (ttl). 30 s are assumed"
+    )
 
 
 def test_a_deregistration_shorter_than_the_deployment_is_told() -> None:
@@ -483,9 +579,3 @@ def test_a_deregistration_shorter_than_the_deployment_is_told() -> None:
     assert warning.startswith("DANGER: Consul deregisters web on node1 once its check http has been critical for 90 s")
     assert deregistrations(fleet, ["node1"], 60) == []
     assert deregistrations(fleet, ["node2"], 2110) == []
-
-
-def test_how_long_until_each_check_has_run() -> None:
-    told = check("http", Definition={"Interval": "5s", "Timeout": "2s"})
-    assert Fleet("web", parse_instances([entry("node1", told)])).check_delay == 7
-    assert Fleet("web", parse_instances([entry("node1", told), entry("node2", check("http"))])).check_delay is None

@@ -68,6 +68,7 @@ def records(draw: st.DrawFn) -> Record:
         direction=draw(st.sampled_from(["deploy", "rollback"])),
         state=draw(st.sampled_from(STATES)),
         description=draw(TEXT),
+        uncovered=tuple(draw(st.lists(NAME, max_size=3))),
         message=draw(TEXT),
         holder=draw(TEXT),
         origin=draw(TEXT),
@@ -230,6 +231,14 @@ def test_the_plan_gives_each_host_its_batch_and_the_order_of_turns() -> None:
     assert hosts["a"] == PlannedHost("a", "n-a", "to_change", 2, "1", "2", "1")
     assert hosts["b"] == PlannedHost("b", "b", "to_change", 1)
     assert hosts["c"].batch is None
+
+
+@pytest.mark.parametrize(
+    ("version", "previous", "expected"),
+    [("release/1.0", "0.9", "0.9"), ("1.0", "release/0.9", "1.0"), ("2.0", "release/1.0", None)],
+)
+def test_what_cannot_be_deployed_is_no_previous_version(version: str, previous: str, expected: str | None) -> None:
+    assert previous_after(NodeVersion("web1", version, previous), "2.0") == expected
 
 
 def test_a_plan_whose_batches_name_an_unknown_host_is_refused() -> None:

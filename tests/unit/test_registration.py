@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._registration import (
+    checked_duration,
     differences,
     read_definitions,
-    seconds,
 )
 
 CHECK = {"http": "http://127.0.0.1:8080/health", "interval": "5s"}
@@ -73,7 +73,7 @@ def test_longer_than_a_deployment_may_take_is_fine() -> None:
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
 def test_durations_are_gos(hours: int, minutes: int, rest: int) -> None:
-    assert seconds(f"{hours}h{minutes}m{rest}s", "it") == hours * 3600 + minutes * 60 + rest
+    assert checked_duration(f"{hours}h{minutes}m{rest}s", "it") == hours * 3600 + minutes * 60 + rest
 
 
 SHOWN: dict[str, Any] = {

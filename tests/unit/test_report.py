@@ -139,6 +139,15 @@ def test_the_verdict_in_a_sentence(
     assert report.verdict_sentence(*deployment(state, budget, **outcomes), reason) == expected
 
 
+def test_what_it_did_not_cover_is_named() -> None:
+    one, told = deployment("successful", a="ok")
+    nodes = ("vm4", "vm5", "vm6", "vm7")
+    assert report.verdict_sentence(replace(one, uncovered=nodes[:1]), told).endswith(
+        "1 changed. Not covered: web on vm4."
+    )
+    assert report.verdict_sentence(replace(one, uncovered=nodes), told).endswith("web on vm4, vm5, vm6 and 1 more.")
+
+
 def test_a_rollback_is_called_one() -> None:
     one, _told = deployment("successful", a="ok")
     assert report.title(replace(one, direction="rollback")) == "Rollback of web to 1.4.2"

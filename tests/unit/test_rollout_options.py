@@ -111,6 +111,7 @@ def test_the_least_that_is_needed() -> None:
             "min_healthy_time": 10,
             "check_interval": 30,
             "accept_warning": False,
+            "unverified": False,
             "progress_deadline": 3600,
             "rollback": "host",
             "previous_version": None,
@@ -129,7 +130,14 @@ def test_the_least_that_is_needed() -> None:
         "hooks": [],
         "steps": ["take_out", "deploy_command", "bring_back"],
         "rollback_steps": ["take_out", "deploy_command", "bring_back"],
+        "health_urls": [],
     }
+
+
+def test_which_hosts_have_a_health_url() -> None:
+    url = {"rollout_health_url": "http://{{ consul_address }}/health"}
+    assert read(extra=url).health_urls == ["web1", "web2", "web3"]
+    assert read(inventory=of_hosts(url, {}, {"rollout_health_url": ""})).health_urls == ["web1"]
 
 
 def test_extra_vars_beat_the_play_beats_the_hosts_beat_localhost() -> None:

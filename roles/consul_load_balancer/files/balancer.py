@@ -7,7 +7,8 @@
     balancer.py check FILE            only check it
     balancer.py check-template FILE   check what consul-template makes of FILE
     balancer.py reload                check, and reload
-    balancer.py slots                 whether HAProxy that follows DNS has a slot for each instance; exit code 1 if not
+    balancer.py slots                 whether HAProxy that follows DNS has a slot for each instance, and whether each of
+                                      them is one of the service's own; exit code 1 if not
     balancer.py status                whether it serves exactly what Consul calls healthy; exit code 1 if not
 
 An instance that leaves or returns is told to HAProxy by its runtime API. A new one, or any other change of the file,
@@ -61,7 +62,11 @@ def main(arguments):
             check(settings, read(settings["config"]))
             reload(settings)
         elif command in ("slots", "status"):
-            problems = [*no_slot(settings), *(not_served(settings) if command == "status" else [])]
+            problems = [
+                *no_slot(settings),
+                *spelled_otherwise(settings),
+                *(not_served(settings) if command == "status" else []),
+            ]
             if problems:
                 raise Refused("; ".join(problems))
         else:
@@ -240,8 +245,8 @@ def returning(server, address, options, state):
 # --- what Consul says, and what is served ----------------------------------------------------------------------------
 
 
-def instances(settings, service, passing):
-    """Addresses of a service's instances, as Consul names them."""
+def asked(settings, service):
+    """What Consul says of a service's instances."""
     consul = settings["consul"]
     query = [("tag", service["tag"])] if service.get("tag") else []
     query += [("dc", consul["datacenter"])] if consul["datacenter"] else []
@@ -254,11 +259,15 @@ def instances(settings, service, passing):
         handlers.append(urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(url, headers={"X-Consul-Token": consul["token"]} if consul["token"] else {})
     with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
-        entries = json.loads(answer.read().decode())
+        return json.loads(answer.read().decode())
+
+
+def instances(settings, service, passing):
+    """Addresses of a service's instances, as Consul names them."""
     good = ("passing", "warning") if settings["warning"] else ("passing",)
     return {
         "{}:{}".format(entry["Service"]["Address"] or entry["Node"]["Address"], entry["Service"]["Port"])
-        for entry in entries
+        for entry in asked(settings, service)
         if not passing or all(check["Status"] in good for check in entry["Checks"])
     }
 
@@ -272,6 +281,20 @@ def no_slot(settings):
         if count > slots:
             sentence = "{} has {} instances and HAProxy {} slots for it, so that {} would get no traffic: raise {}"
             problems.append(sentence.format(service["name"], count, slots, count - slots, SLOTS))
+    return problems
+
+
+def spelled_otherwise(settings):
+    """Services whose names differ in case alone from one that is served, in words.
+
+    Consul answers with the instances of all of them for each, in its DNS and to consul-template.
+    """
+    problems = []
+    for service in settings["services"]:
+        others = sorted({entry["Service"]["Service"] for entry in asked(settings, service)} - {service["name"]})
+        if others:
+            sentence = "Consul also has {}, and does not tell its instances from those of {}: rename one of them"
+            problems.append(sentence.format(", ".join(others), service["name"]))
     return problems
 
 
