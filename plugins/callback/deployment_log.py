@@ -62,7 +62,6 @@ EXAMPLES = r"""
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -75,6 +74,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import Clie
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
 from ansible_collections.hitless.consul.plugins.module_utils._log import ENTRY_LIMIT, LogWriter
+from ansible_collections.hitless.consul.plugins.module_utils._on_host.terminal import plain_text
 from ansible_collections.hitless.consul.plugins.module_utils._task import (
     OPTIONS,
     VARIABLE_PREFIX,
@@ -84,7 +84,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
 
 OURS = "hitless.consul."
 _ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class CallbackModule(CallbackBase):
@@ -224,7 +223,7 @@ class CallbackModule(CallbackBase):
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+        return str(plain_text(text))
 
 
 # A result's attributes have an underscore up to ansible-core 2.18, and lose it in 2.23.

@@ -68,7 +68,7 @@ options:
         address).
       - V(node), V(node_address), V(service_address) (the first instance's), V(tagged:<name>) (an address of the node
         such as V(tagged:lan) or V(tagged:wan)), V(meta:<key>) (node metadata).
-      - Two nodes with one name are an error.
+      - Two nodes with one name are an error, also where another source has the one from another datacenter.
     type: list
     elements: str
     default: [node]
@@ -207,6 +207,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     name_hosts,
     read_fleet,
     refuse_empty,
+    require_one_datacenter,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, Client, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
@@ -246,7 +247,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             selection = self._selection()
             with _without_garbage_collection():
                 fleet = self._fleet(connection, selection, path, cache=cache)
-                self._populate(fleet, connection, selection)
+                self._populate(fleet, connection, selection, path)
         except HitlessError as error:
             raise AnsibleParserError(str(error)) from None
 
@@ -320,7 +321,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._cache[key] = json.dumps(fleet)
         return fleet
 
-    def _populate(self, fleet: Fleet, connection: Connection, selection: Selection) -> None:
+    def _populate(self, fleet: Fleet, connection: Connection, selection: Selection, path: str) -> None:
         statuses, dead_nodes = self._texts("statuses"), self.get_option("dead_nodes")
         nodes = choose(fleet, statuses, dead_nodes=dead_nodes)
         if not self.get_option("allow_empty"):
@@ -330,6 +331,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning("Consul kept entries back that the ACL token may not read: hosts may be missing.")
         skip = self.display.warning if self.get_option("unusable_nodes") == "skip" else None
         hosts = name_hosts(nodes, self._texts("hostnames"), self._texts("connect_with"), skip)
+        require_one_datacenter(hosts, self._known_datacenter, os.path.basename(path))
         groups = build_groups(((host, node) for host, _address, node in hosts), self._grouping(), selection.services)
         for host, address, node in hosts:
             self.inventory.add_host(host)
@@ -338,6 +340,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         constructed = Constructed(self, _VARIABLES)
         for host, _address, _node in hosts:
             constructed.apply(host)
+
+    def _known_datacenter(self, name: str) -> object:
+        """As an earlier source has it."""
+        host = self.inventory.hosts.get(name)
+        return host.vars.get("consul_datacenter") if host else None
 
     def _add_groups(self, groups: dict[str, list[str]]) -> None:
         for group, members in groups.items():

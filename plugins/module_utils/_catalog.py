@@ -361,6 +361,26 @@ def name_hosts(
     return hosts
 
 
+def require_one_datacenter(
+    hosts: Iterable[tuple[str, str | None, Node]], known: Callable[[str], object], source: str
+) -> None:
+    """Refuse a host that another source has from another datacenter: the later variables would win, one by one.
+
+    :param known: host name -> ``consul_datacenter`` as an earlier source set it, None where none did.
+    :param source: this one, for the message.
+    """
+    mixed = [(name, str(known(name)), node["datacenter"]) for name, _address, node in hosts if known(name) is not None]
+    mixed = [(name, there, here) for name, there, here in mixed if there != here]
+    if mixed:
+        name, there, here = mixed[0]
+        more = f" (and {len(mixed) - 1} more)" if len(mixed) > 1 else ""
+        raise HitlessError(
+            f"The host {name}{more} is a node of the datacenter {here} in {source}, and of {there} in another "
+            "inventory source: its variables would be a mixture of both.",
+            hint="Use one source at a time, or hostnames that differ (meta:<key>, node_address).",
+        )
+
+
 def host_variables(node: Node, address: str | None = None) -> dict[str, Any]:
     """The variables of a host; ``ansible_host`` only with an address."""
     variables: dict[str, Any] = {

@@ -151,21 +151,31 @@ def lock_dict(held: Held | None) -> dict[str, Any] | None:
 # -- operations for transactions of others ------------------------------------------------------------------------
 
 
-def status_op(keys: Keys, node: str, deployment: str, state: str, message: str = "") -> dict[str, Any]:
-    """The transaction operation that says which step of a deployment a node is at."""
-    status = {"deployment": deployment, "state": state, "at": timestamp(), "message": message[:MESSAGE_LIMIT]}
+def status_op(
+    keys: Keys, node: str, deployment: str, state: str, message: str = "", *, unsure: bool = False
+) -> dict[str, Any]:
+    """The transaction operation that says which step of a deployment a node is at.
+
+    :param unsure: an earlier deployment left open which version runs there, and this one has not changed that yet.
+    """
+    status: dict[str, Any] = {"deployment": deployment, "state": state, "at": timestamp()}
+    status["message"] = message[:MESSAGE_LIMIT]
+    if unsure:
+        status["unsure"] = True
     return kv_set(keys.status(node), json.dumps(status, separators=(",", ":")))
 
 
-def outcome_ops(keys: Keys, deployment: str, outcome: Outcome) -> list[dict[str, Any]]:
+def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool = False) -> list[dict[str, Any]]:
     """The transaction operations that end a host's turn: its outcome, and the same as its node's status.
+
+    :param unsure: see :func:`status_op`.
 
     To be sent behind a ``check-session``, with the version where that changed:
     ``record_version(..., session=session, extra_ops=outcome_ops(...))``.
     """
     return [
         kv_set(keys.outcome(deployment, outcome.node), outcome.to_json()),
-        status_op(keys, outcome.node, deployment, outcome.outcome, outcome.error),
+        status_op(keys, outcome.node, deployment, outcome.outcome, outcome.error, unsure=unsure),
     ]
 
 

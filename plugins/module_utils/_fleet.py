@@ -24,6 +24,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import (
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, usable_version
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import set_by_deployment_of
 from ansible_collections.hitless.consul.plugins.module_utils._plan import HostState, Maintenance, named
+from ansible_collections.hitless.consul.plugins.module_utils._reach import elsewhere
 from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, meta_version, read_versions
 
 
@@ -46,6 +47,11 @@ class Fleet:
     namesakes: Sequence[str] = ()
 
     @property
+    def datacenter(self) -> str:
+        """Where they are: all in the one that was asked for."""
+        return next((one.datacenter for one in self.instances if one.datacenter), "")
+
+    @property
     def nodes(self) -> list[str]:
         """The nodes with an instance, by name."""
         return sorted({one.node for one in self.instances})
@@ -62,6 +68,7 @@ class WantedHost:
 
     :param target: the version it is to get; None for the one recorded as previous.
     :param unreachable: why it cannot be worked on, None where it can.
+    :param datacenter: that its agent tells, None where that was not asked.
     :param health_url: whether its application is asked after the deployment.
     :param smoke_test: whether the user's own tasks test it then.
     """
@@ -124,7 +131,10 @@ def host_states(
     """Each host as it was found.
 
     :param previous_version: where to go back to, for a host without target and recorded previous version.
+    :raises HitlessError: the agent of a host belongs to another datacenter than the service.
     """
+    hosts = list(hosts)
+    require_datacenter(fleet, hosts)
     by_node, others = _by_node(fleet.instances), _by_node(fleet.others)
     return [
         _host_state(
@@ -132,6 +142,14 @@ def host_states(
         )
         for wanted in hosts
     ]
+
+
+def require_datacenter(fleet: Fleet, hosts: Iterable[WantedHost]) -> None:
+    """Refuse hosts whose agents tell another datacenter: a node of the same name may be in both."""
+    others = [one for one in hosts if one.datacenter and fleet.datacenter and one.datacenter != fleet.datacenter]
+    if others:
+        names = [one.host for one in others]
+        raise HitlessError(elsewhere(names, str(others[0].datacenter), fleet.datacenter))
 
 
 def _by_node(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
@@ -234,9 +252,8 @@ def sidecar_notes(client: Client, service: str, nodes: Iterable[str], maintenanc
     if maintenance == "node":
         return []
     wanted, taken_out = set(nodes), [] if isinstance(maintenance, str) else list(maintenance)
-    dc = client.connection.datacenter
     staying: dict[str, list[str]] = {}
-    for entry in client.get(f"/v1/health/connect/{service}", [("dc", dc)] if dc else []).data or ():
+    for entry in client.get(f"/v1/health/connect/{service}").data or ():
         name, node = entry["Service"]["Service"], entry["Node"]["Node"]
         is_ours = (entry["Service"].get("Proxy") or {}).get("DestinationServiceName") == service
         follows = name in taken_out or any(check.get("Type") == "alias" for check in entry["Checks"] or ())

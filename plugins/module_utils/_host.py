@@ -7,16 +7,19 @@ The program is the source of a file in ``_on_host/``; with the request it travel
 it, the token above all, stands in an argument, the environment, a file or a log of the host. Its answer is marked, so
 that what a login shell prints does no harm.
 
-Each file in ``_on_host/`` is sent as text: it needs only the standard library of Python 3.6 or newer, imports nothing
-of the collection, and defines ``main(request) -> answer``, both plain JSON data.
+Each file in ``_on_host/`` is sent as text: it needs only the standard library of Python 3.6 or newer, and defines
+``main(request) -> answer``, both plain JSON data. Of the collection it may import another file there, by a line ``from
+.name import ...``: the text of that file is sent in its place. The deploy agent of a machine runs the same files.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import importlib
 import inspect
 import json
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 
 ON_HOST = "ansible_collections.hitless.consul.plugins.module_utils._on_host."
+_SIBLING = re.compile(r"^from \.(?P<name>\w+) import .*$", re.MULTILINE)
 _MARK = "<<hitless-answer:"
 _CANDIDATES = ("python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3", "python")
 
@@ -78,7 +82,7 @@ class Host:
             return module.main(request)  # type: ignore[no-any-return]
         payload = base64.b64encode(json.dumps(request).encode()).decode()
         text = (
-            f"{inspect.getsource(module)}\n"
+            f"{program_text(program)}\n"
             "import base64, json, sys\n"
             f"answer = main(json.loads(base64.b64decode('{payload}').decode()))\n"
             "answer = base64.b64encode(json.dumps(answer).encode()).decode()\n"
@@ -102,6 +106,13 @@ class Host:
             return f"{shlex.quote(self._interpreter)} -"
         tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} -" for path in _CANDIDATES)
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
+
+
+@functools.cache
+def program_text(program: str) -> str:
+    """The source of a program with the files of ``_on_host/`` that it imports: one text, which needs no other file."""
+    source = inspect.getsource(importlib.import_module(ON_HOST + program))
+    return _SIBLING.sub(lambda line: program_text(line["name"]), source)
 
 
 class HostTransport:

@@ -193,7 +193,9 @@ def disable(
 ) -> Change:
     """End our maintenance of the target; returns when the catalog no longer shows it.
 
-    :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or it was not gone in time.
+    Somebody else's is never ended, also one that is set in the moment when ours ends.
+
+    :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or ours was not gone in time.
     """
     answer = first or target.read(cluster)
     target.require(answer.data)
@@ -202,7 +204,22 @@ def disable(
     if check_mode:
         after: dict[str, str | None] = dict.fromkeys(before)
         return Change(target, before, after, time.monotonic(), answer.data)
-    return _apply(cluster, agent, target, answer, None, within)
+    change = _apply(cluster, agent, target, answer, None, within, ours)
+    _refuse_foreign(target, change.after, None, ours)
+    return change
+
+
+def lift(agent: Client, node: str, reason: str) -> None:
+    """End all maintenance that an agent has for exactly this reason, also where the catalog has never shown it.
+
+    For a host on which nothing was deployed: its agent may be unable to sync, or belong to another cluster than is
+    asked, and would take the host out of rotation later. An earlier deployment's maintenance has another reason, and
+    stays: what that one left there may be broken.
+    """
+    checks = [parse_check(check) for check in (agent.get("/v1/agent/checks").data or {}).values()]
+    for check in checks:
+        if check.is_maintenance and check.notes == reason:
+            send(agent, Target(node), check.id.removeprefix(SERVICE_MAINTENANCE).removeprefix(NODE_MAINTENANCE), None)
 
 
 def _refuse_foreign(
@@ -212,21 +229,35 @@ def _refuse_foreign(
     foreign = [reason for reason in found if reason is not None and not ours(reason)]
     if foreign:
         raise HitlessError(
-            f"{target.name} is in a maintenance that somebody else has set (reason: {foreign[0] or 'none given'}); "
-            "it is left as it is.",
+            f"{target.name} is in maintenance set by someone else (reason: {foreign[0] or 'none given'}); "
+            "leaving it unchanged.",
             details={"foreign": True, "reason": foreign[0]},
         )
 
 
-def _apply(cluster: Client, agent: Client, target: Target, answer: Answer, reason: str | None, within: float) -> Change:
-    """Send the change for each instance that is not so yet, and again while the catalog does not show it."""
+def _apply(
+    cluster: Client,
+    agent: Client,
+    target: Target,
+    answer: Answer,
+    reason: str | None,
+    within: float,
+    ours: Callable[[str], bool] = lambda reason: True,
+) -> Change:
+    """Send the change for each instance that is not so yet, and again while the catalog does not show it.
+
+    :param ours: whose maintenance may be ended.
+    """
     before = target.reasons(answer.data)
     started = time.monotonic()
     sent_at = float("-inf")
     sending = 0.0  # the longest of the requests to the agent
 
     def missing(data: Any) -> list[str]:
-        return [name for name, found in target.reasons(data).items() if (found is None) != (reason is None)]
+        reasons = target.reasons(data).items()
+        if reason is None:
+            return [name for name, found in reasons if found is not None and ours(found)]
+        return [name for name, found in reasons if found is None]
 
     def change(data: Any) -> Change | None:
         now_there = target.reasons(data)

@@ -23,20 +23,21 @@ ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
 TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
 """State of a record -> the states it may become. What has ended stays as it ended."""
 
-OK, CURRENT, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING = (
+OK, CURRENT, UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING = (
     "ok",
     "current",
+    "untouched",
     "rolled_back",
     "failed",
     "lost",
     "left_out",
     "pending",
 )
-OUTCOMES = (OK, CURRENT, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING)
+OUTCOMES = (OK, CURRENT, UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING)
 GOOD = (OK, CURRENT, LEFT_OUT)
 """Outcomes that a successful deployment may have."""
-SPENDING = (ROLLED_BACK, HOST_FAILED, LOST)
-"""Outcomes that spend the failure budget."""
+SPENDING = (UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST)
+"""Outcomes that spend the failure budget; an untouched host is back in rotation as it was, and still a failure."""
 
 TO_CHANGE, FOREIGN, UNREACHABLE = "to_change", "foreign", "unreachable"
 _OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: LEFT_OUT, UNREACHABLE: LEFT_OUT}

@@ -20,7 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import is_m
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import Held, read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._maintenance import parse_reason
-from ansible_collections.hitless.consul.plugins.module_utils._record import HOST_FAILED, LOST
+from ansible_collections.hitless.consul.plugins.module_utils._record import HOST_FAILED, LOST, UNTOUCHED
 from ansible_collections.hitless.consul.plugins.module_utils._versions import (
     CLEARED,
     DRAINING,
@@ -100,6 +100,8 @@ def advice(outcome: str | None, step: str | None) -> tuple[str, str]:
     """What to do with a host that is still in our maintenance, and why."""
     if outcome == HOST_FAILED:
         return "leave", "its deployment failed and so did the rollback: deploy a version that works"
+    if outcome == UNTOUCHED:
+        return "clear", "it was put back, and the maintenance stayed"
     if step in (DRAINING, CLEARED):
         return "clear", "its turn was cut off before anything was deployed"
     if outcome in (None, LOST):

@@ -26,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     PENDING,
     ROLLED_BACK,
     SUCCESSFUL,
+    UNTOUCHED,
     Outcome,
     Record,
     parse_timestamp,
@@ -41,6 +42,7 @@ ROWS = 60
 _SAID = {
     OK: "changed",
     CURRENT: "already there",
+    UNTOUCHED: "put back untouched",
     ROLLED_BACK: "rolled back",
     HOST_FAILED: "failed",
     LOST: "lost",

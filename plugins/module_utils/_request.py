@@ -33,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._kv import (
     kv_text,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version
 
 REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"
 WITHDRAWN, GIVEN_UP = "withdrawn", "given_up"
@@ -138,14 +139,18 @@ class Request:
     order: Order
     session: str
     id: str = field(default_factory=lambda: secrets.token_hex(8))
+    _unsure: bool = field(default=False, init=False)
 
     def submit(self) -> None:
         """Write it, in one transaction that fails once the lock is lost (:class:`LockLost`)."""
+        # Handed on in each status until something is deployed: what an earlier deployment left open stays so.
+        self._unsure = not read_version(self.client, self.keys, self.node).is_sure
         asked = {
             "request": self.id,
             "service": self.keys.service,
             "session": self.session,
             "at": timestamp(),
+            "unsure": self._unsure,
             **asdict(self.order),
         }
         self._change(kv_set(self.keys.status(self.node), self._status(REQUESTED)), asked)
@@ -205,6 +210,7 @@ class Request:
             "at": timestamp(),
             "message": message,
             "steps": [*steps, {"state": state, "at": timestamp()}],
+            **({"unsure": True} if self._unsure else {}),
             **more,
         }
         return json.dumps(value, separators=(",", ":"))

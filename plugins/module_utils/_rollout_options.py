@@ -128,7 +128,10 @@ OPTIONS: tuple[Option, ...] = (
         "instances that must stay in rotation; a percentage is of the registered ones, rounded up",
     ),
     Option(
-        "failure_budget", Number(), 0, "hosts rolled back, failed or lost that the deployment tolerates before it stops"
+        "failure_budget",
+        Number(),
+        0,
+        "hosts untouched, rolled back, failed or lost that the deployment tolerates before it stops",
     ),
     Option("maintenance", MaintenanceScope(), "service", "what is taken out of rotation on a host"),
     Option("drain_time", _SECONDS, 10, "at least, from when the catalog shows the maintenance to the deployment"),

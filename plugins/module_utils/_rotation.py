@@ -10,7 +10,7 @@ deployment's lock is still held, so that a run which was stopped for longer than
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils import _drain as dr
 from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import (
     Wanted,
@@ -31,10 +31,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._health import (
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._kv import kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._versions import CLEARED, DEPLOYING, DRAINING, RETURNING
+from ansible_collections.hitless.consul.plugins.module_utils._maintenance_watch import MaintenanceWatch
+from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._versions import (
+    CLEARED,
+    DEPLOYING,
+    DRAINING,
+    RETURNING,
+    read_version,
+)
 
-_LOOK_AGAIN_AFTER = 1.0
-"""Seconds after which the catalog is looked at again, while the application does not answer yet."""
 _SAID = 1000
 """Characters of a health URL's answer that are shown."""
 
@@ -71,24 +77,27 @@ class Turn:
         if self.node_wide:
             return [maintenance.Target(self.node)]
         services = [self.keys.service] if list(self.scope) == ["service"] else list(self.scope)
+        if self.keys.service not in services:
+            raise HitlessError(
+                f"{self.keys.service} is not among the services that go into maintenance ({', '.join(services)}).",
+                hint="Add it to rollout_maintenance.",
+            )
         return [
             maintenance.Target(self.node, service, tags=self.tags if service == self.keys.service else ())
             for service in services
         ]
 
-    @property
-    def main_target(self) -> maintenance.Target:
-        """The target that holds the deployment's own instances."""
-        for target in self.targets:
-            if target.node_wide or target.service == self.keys.service:
-                return target
-        raise HitlessError(
-            f"{self.keys.service} is not among the services that go into maintenance ({', '.join(self.scope)}).",
-            hint="Add it to rollout_maintenance.",
-        )
-
     def fence(self) -> list[dict[str, Any]]:
         return [kv_check_session(self.keys.lock, self.session)] if self.session else []
+
+    def check_lock(self) -> None:
+        """Raises :class:`LockLost` where the lock is no longer ours."""
+        if self.session:
+            self.cluster.txn(self.fence())
+
+    def watch(self) -> MaintenanceWatch:
+        """Keeps the host in maintenance from now on, see there."""
+        return MaintenanceWatch(self.cluster, self.agent, self.targets, self.reason, self.fence())
 
     def begin(self, state: str, message: str = "", *, also: Sequence[dict[str, Any]] = ()) -> None:
         """Write the host's status, and ``also`` these operations, if the lock is still ours.
@@ -96,8 +105,18 @@ class Turn:
         :raises LockLost: it is not.
         """
         if self.session:
-            status = status_op(self.keys, self.node, self.deployment, state, message)
+            # Until something is deployed, what an earlier deployment left open stays so.
+            unsure = state in (DRAINING, CLEARED) and self.is_unsure()
+            status = status_op(self.keys, self.node, self.deployment, state, message, unsure=unsure)
             self.cluster.txn([*self.fence(), status, *also])
+
+    def is_unsure(self) -> bool:
+        """Whether another version than the recorded one may run there."""
+        return not read_version(self.cluster, self.keys, self.node).is_sure
+
+    def untouched_ops(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """The transaction operations that end the turn of a host that was drained at most, and is as it was before."""
+        return outcome_ops(self.keys, self.deployment, outcome, unsure=self.is_unsure())
 
 
 @dataclass(frozen=True)
@@ -196,10 +215,20 @@ def take_out(
 def drained(turn: Turn, how: Drain, watched: Sequence[drain.Watched], since: float) -> list[str]:
     """Return when the host is drained, and its deployment may begin -> what a person should know of the drain.
 
+    A maintenance that ends meanwhile is put back, and the drain begins anew.
+
     :raises LockLost: the drain was long enough to lose the lock in; nothing is deployed without it.
     """
-    notes = how.wait(watched, since)
-    turn.begin(DEPLOYING)
+    notes: list[str] = []
+    with turn.watch() as watch:
+        while True:
+            notes += how.wait(watched, since)
+            back = watch.back_since()
+            if back is None or back <= since:
+                break
+            notes.append("Something ended its maintenance while it was draining. It was put back, and drained anew.")
+            since = back
+        turn.begin(DEPLOYING)
     return notes
 
 
@@ -242,28 +271,23 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
 
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
+    with turn.watch() as watch:
+        return _prove(turn, host, proof, watch)
+
+
+def _prove(turn: Turn, host: Host, proof: Proof, watch: MaintenanceWatch) -> Proven:
     started = time.monotonic()
-    main = turn.main_target
     path, params = service_query(turn.keys.service, turn.node)
-
-    def keep_out(data: Any) -> bool:
-        """Whether it had to be put back."""
-        dropped = [one for one in with_tags(parse_instances(data), turn.tags) if one.maintenance is None]
-        for one in dropped:
-            maintenance.send(turn.agent, main, "" if main.node_wide else one.service_id, turn.reason)
-        return bool(dropped)
-
     answer: Answer | None = turn.cluster.get(path, params)
-    data = answer.data if answer else None
-    was_dropped = keep_out(data)
     stable_for, said = proof.stable_for, ""
     if proof.health_url:
-        said = ask_application(host, proof, lambda: keep_out(turn.cluster.get(path, params).data))
+        said = ask_application(host, proof)
         # What was read before that answer proves something only by staying so from now on.
-        if was_dropped or not stable_for:
+        if watch.back_since() or not stable_for:
             answer = None
     else:
-        stable_for = max(stable_for, freshness(with_tags(parse_instances(data), turn.tags), proof.check_interval))
+        found = parse_instances(answer.data if answer else None)
+        stable_for = max(stable_for, freshness(with_tags(found, turn.tags), proof.check_interval))
     wanted = Wanted(
         service=turn.keys.service,
         state="checks_passing",
@@ -274,35 +298,26 @@ def prove(turn: Turn, host: Host, proof: Proof) -> Proven:
         in_maintenance=True,
     )
     left = max(0.0, proof.deadline - (time.monotonic() - started))
-    reached = wait_for_health(turn.cluster, wanted, left, first=answer, also=keep_out)
+    reached = wait_for_health(turn.cluster, wanted, left, first=answer)
     return Proven(time.monotonic() - started, said, reached.answer)
 
 
-def ask_application(host: Host, proof: Proof, meanwhile: Callable[[], object]) -> str:
+def ask_application(host: Host, proof: Proof) -> str:
     """The start of what the health URL answered, asked from the host until it answers well.
-
-    Many tries are one call on the host; ``meanwhile`` is called between two such calls, since an application may
-    register itself, and so drop its maintenance, long before it answers.
 
     :raises HitlessError: with its last answer.
     """
-    until = time.monotonic() + proof.deadline
-    while True:
-        left = max(0.0, until - time.monotonic())
-        answer = host.call(
-            "probe",
-            {
-                "url": proof.health_url,
-                "match": proof.health_match or None,
-                "deadline": min(left, _LOOK_AGAIN_AFTER),
-                "interval": 0.25,
-                "timeout": 5.0,
-                "stable_for": 0.0,
-            },
-        )
-        if answer["ok"] or left <= _LOOK_AGAIN_AFTER:
-            break
-        meanwhile()
+    answer = host.call(
+        "probe",
+        {
+            "url": proof.health_url,
+            "match": proof.health_match or None,
+            "deadline": proof.deadline,
+            "interval": 0.25,
+            "timeout": 5.0,
+            "stable_for": 0.0,
+        },
+    )
     if not answer["ok"]:
         raise HitlessError(
             f"The new process did not answer at {proof.health_url} within {proof.deadline:g} s: {answer['error']}.",

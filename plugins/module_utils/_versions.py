@@ -59,8 +59,13 @@ class NodeVersion:
 
     @property
     def is_sure(self) -> bool:
-        """Whether what is recorded runs there: since then no deployment was cut off or failed on the node."""
-        return (self.status or {}).get("state") not in _UNSURE
+        """Whether what is recorded runs there: since then no deployment was cut off or failed on the node.
+
+        One that ended before it touched the node, as its deploy agent tells, leaves that as it was.
+        """
+        status = self.status or {}
+        untouched = status.get("state") == "failed" and status.get("touched") is False
+        return not status.get("unsure") and (untouched or status.get("state") not in _UNSURE)
 
 
 def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str, NodeVersion]:

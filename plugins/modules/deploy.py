@@ -15,6 +15,7 @@ description:
   - One at a time per host and service, by a lock file there. A command whose controller was killed goes on; the next
     one waits for it and says so.
   - It runs as the user that the task's C(become) settings say.
+  - In a rollout the host is kept in maintenance meanwhile. An application that registers itself would drop it.
 author:
   - Hitless contributors (@hitless)
 options:
@@ -53,10 +54,25 @@ options:
   wait:
     description: Seconds to wait for an earlier command that still runs there; O(deadline) where not given.
     type: float
+  session:
+    description: Session of the deployment's lock. The maintenance is only put back while it holds that.
+    type: str
+    default: ""
+  scope:
+    description: What is in maintenance, as in M(hitless.consul.take_out).
+    type: list
+    elements: str
+    default: [service]
+  tags:
+    description: Only instances of O(service) with all these tags.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - hitless.consul.in_rollout
   - hitless.consul.cluster
   - hitless.consul.agent
+  - hitless.consul.keys
   - hitless.consul.attributes
 attributes:
   check_mode:
@@ -102,11 +118,14 @@ waited_for:
   sample: deployment 20261123T142233Z-1.4.2-7f3a
 """
 
+from contextlib import nullcontext
+
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
 from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
 
 KEEP_OUTPUT = 16384
 """Bytes of a command's output that come back; its end says why it failed.
@@ -116,8 +135,7 @@ its lock with it.
 """
 
 ARGUMENT_SPEC = {
-    **CLUSTER_SPEC,
-    **AGENT_SPEC,
+    **TURN_SPEC,
     **IN_ROLLOUT_SPEC,
     "command": {"type": "str", "required": True},
     "chdir": {"type": "str"},
@@ -144,7 +162,20 @@ def perform(task: Task) -> dict:
     }
     if task.check_mode:
         return {"changed": True, "msg": f"would run: {params['command']}"}
-    answer = task.host.call(
+    # Outside of a rollout nothing says that the host has to be in maintenance.
+    kept_out = turn_of(task).watch() if params["in_rollout"] else nullcontext()
+    with kept_out:
+        answer = run(task, environment)
+    if answer["waited_for"]:
+        task.warn(
+            f"{task.host.name}: waited {answer['waited']:.0f} s for an earlier command to end ({answer['waited_for']})."
+        )
+    return judged(params, answer)
+
+
+def run(task: Task, environment: dict) -> dict:
+    params = task.params
+    return task.host.call(
         "command",
         {
             "command": params["command"],
@@ -159,11 +190,6 @@ def perform(task: Task) -> dict:
         },
         as_user=True,
     )
-    if answer["waited_for"]:
-        task.warn(
-            f"{task.host.name}: waited {answer['waited']:.0f} s for an earlier command to end ({answer['waited_for']})."
-        )
-    return judged(params, answer)
 
 
 def judged(params: dict, answer: dict) -> dict:

@@ -41,8 +41,8 @@ EXAMPLES = r"""
 RETURN = r"""
 found:
   description:
-    - The host as M(hitless.consul.plan) takes it, with its name in the inventory and in Consul, whether its connection
-      worked, and why not.
+    - The host as M(hitless.consul.plan) takes it, with its name in the inventory and in Consul, the datacenter that
+      its agent tells, whether its connection worked, and why not.
   returned: always
   type: dict
   sample: {host: web1, node: web1, reachable: true, why: ""}
@@ -53,9 +53,10 @@ problem:
   sample: ""
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, HostLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task, agent_node
+from ansible_collections.hitless.consul.plugins.module_utils._reach import reach
+from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,
@@ -72,26 +73,16 @@ def perform(task: Task) -> dict:
         return answer(task, expected)
     try:
         task.agent.retry_for = RETRY_FOR
-        told = agent_node(task.agent)
-    except HostLost as error:
-        return answer(task, expected, why=str(error))
-    except ConsulError as error:
-        # A token that may not read the agent is fine where somebody else names the node.
-        return answer(task, expected, "" if error.status == 403 and expected else f"{task.host.name}: {error}")
-    except HitlessError as error:
+    except HitlessError as error:  # its options cannot be right
         return answer(task, expected, f"{task.host.name}: {error}")
-    if expected and told != expected:
-        return answer(
-            task,
-            expected,
-            f"The agent asked on {task.host.name} is that of the node {told}, and the host is said to be the node "
-            f"{expected}: set hitless_consul_agent_url (or consul_node) of this host right.",
-        )
-    return answer(task, told)
+    found = reach(task.agent, task.host.name, expected, str(task.options.get("datacenter") or ""))
+    return answer(task, found.node, found.problem, found.lost, found.datacenter)
 
 
-def answer(task: Task, node: str, problem: str = "", why: str = "") -> dict:
+def answer(task: Task, node: str, problem: str = "", why: str = "", datacenter: str = "") -> dict:
     found = {"host": task.host.name, "node": node or task.host.name, "reachable": not why, "why": why}
+    if datacenter:
+        found["datacenter"] = datacenter
     return {"changed": False, "found": found, "problem": problem}
 
 

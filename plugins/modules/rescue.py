@@ -172,6 +172,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     HOST_FAILED,
     LEFT_OUT,
     LOST,
+    UNTOUCHED,
     Outcome,
     seconds_between,
     timestamp,
@@ -198,6 +199,9 @@ ARGUMENT_SPEC = {
     "host": {"type": "str"},
     "batch": {"type": "int"},
 }
+
+
+OUTCOMES = {rescue.LOST: LOST, rescue.CLEARED: UNTOUCHED}
 
 
 def perform(task: Task) -> dict:
@@ -232,11 +236,15 @@ def perform(task: Task) -> dict:
 def carry_out(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failure) -> tuple[str, str]:
     """Do to the host's maintenance what the verdict says, and record the host's outcome where it is final."""
     ours = maintenance.set_by_deployment_of(turn.keys.service)
-    turn.begin("failed", why)
+    if verdict in (rescue.CLEARED, rescue.RESTORE):
+        turn.check_lock()
+    else:
+        turn.begin("failed", why)
     try:
         if task.params["mode"] == "agent":
             pass
         elif verdict == rescue.CLEARED:
+            maintenance.lift(turn.agent, turn.node, turn.reason)
             for target in turn.targets:
                 clear(turn, target, failure)
         elif verdict == rescue.KEPT:
@@ -268,7 +276,7 @@ def record(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failu
     if not turn.session:
         return
     params, finished = task.params, timestamp()
-    outcome = LEFT_OUT if failure.foreign else LOST if verdict == rescue.LOST else HOST_FAILED
+    outcome = LEFT_OUT if failure.foreign else OUTCOMES.get(verdict, HOST_FAILED)
     told = Outcome(
         host=params["host"] or turn.node,
         node=turn.node,
@@ -285,7 +293,8 @@ def record(task: Task, turn: Turn, verdict: str, why: str, failure: rescue.Failu
         steps=tuple(params["failed"].get("steps") or [*params["steps"], {"state": outcome, "at": finished}]),
     )
     try:
-        turn.cluster.txn([*turn.fence(), *outcome_ops(turn.keys, turn.deployment, told)])
+        ops = turn.untouched_ops(told) if verdict == rescue.CLEARED else outcome_ops(turn.keys, turn.deployment, told)
+        turn.cluster.txn([*turn.fence(), *ops])
     except LockLost:
         raise
     except ConsulError as error:

@@ -36,6 +36,7 @@ class Server:
         dns: bool = False,
         datacenter: str = "dc1",
         limits: dict[str, Any] | None = None,
+        node: str = "",
     ) -> None:
         self.address = f"127.0.32.{number}"
         self.certificate = certificate
@@ -46,7 +47,7 @@ class Server:
         self.binary = find_consul(consul)
         self.version = tuple(int(part) for part in consul_version(self.binary).split("."))
         self._folder = tempfile.TemporaryDirectory(prefix="hitless-consul-")
-        self.node = f"server{number}"
+        self.node = node or f"server{number}"
         self.ports = free_ports(self.address)
         self._cluster = cluster or {self.address: self.ports["serf_lan"]}
         if cluster is not None:
@@ -61,6 +62,7 @@ class Server:
         api = {"http": -1, "https": self.ports["http"]} if self.certificate else {"http": self.ports["http"]}
         config: dict[str, Any] = {
             "node_name": self.node,
+            "datacenter": self.datacenter,
             "data_dir": f"{self._folder.name}/data",
             "server": True,
             "bootstrap_expect": len(self._cluster),
@@ -72,7 +74,6 @@ class Server:
             "session_ttl_min": "1s",
             "disable_update_check": True,
             "ports": {**self.ports, **api, "grpc": -1},
-            "datacenter": self.datacenter,
         }
         if self.limits:
             config["limits"] = self.limits

@@ -62,7 +62,7 @@ def test_anothers_is_neither_cleared_nor_taken_over(web: Services, state: str, r
     web.register()
     web.operator(reason)
     before = web.reasons()
-    with pytest.raises(HitlessError, match="is in a maintenance that somebody else has set") as error:
+    with pytest.raises(HitlessError, match="is in maintenance set by someone else") as error:
         web.run(maintenance, service=web.name, state=state)
     assert error.value.details["foreign"] is True
     assert web.reasons() == before
@@ -122,7 +122,7 @@ def test_the_whole_node(web: Services) -> None:
         assert not web.run(maintenance)["changed"]
         # Its services may be taken out by the same owner, and by nobody else.
         assert web.run(maintenance, service=web.name)["changed"]
-        with pytest.raises(HitlessError, match="somebody else"):
+        with pytest.raises(HitlessError, match="someone else"):
             web.run(maintenance, service=web.name, owner="other")
     finally:
         off = web.run(maintenance, state="disabled")

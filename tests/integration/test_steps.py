@@ -131,7 +131,7 @@ def test_the_servers_of_a_host_are_found_by_the_address_of_its_instances(web: Se
 def test_anothers_maintenance_is_left_alone(web: Services) -> None:
     web.register()
     web.operator("by hand")
-    with pytest.raises(HitlessError, match="somebody else has set .reason: by hand") as error:
+    with pytest.raises(HitlessError, match="set by someone else .reason: by hand") as error:
         out(web)
     assert error.value.details["foreign"] is True
     with pytest.raises(HitlessError, match="by hand"):
@@ -142,7 +142,7 @@ def test_anothers_maintenance_is_left_alone(web: Services) -> None:
 def test_a_deployment_of_another_service_is_another(web: Services) -> None:
     web.register()
     web.operator("deploy:20261123T142233Z-1-aaaa other")
-    with pytest.raises(HitlessError, match="somebody else"):
+    with pytest.raises(HitlessError, match="someone else"):
         out(web)
 
 

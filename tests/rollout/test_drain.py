@@ -224,7 +224,7 @@ def test_a_failing_drain_hook_begins_no_deployment(drive: Drive, static: Static)
     assert drive.deployed() == []
     # The hook may have done half of its work.
     assert static.told() == [f"ready web1 {NEW} deploy here"]
-    assert drive.outcomes() == {"web1": "failed", "web2": "pending"}
+    assert drive.outcomes() == {"web1": "untouched", "web2": "pending"}
     assert drive.is_settled()
 
 

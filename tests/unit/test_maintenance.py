@@ -138,7 +138,7 @@ def test_once_there_nothing_is_sent_and_the_first_reason_stays() -> None:
 def test_anothers_maintenance_is_neither_taken_nor_cleared(reason: str) -> None:
     for change in (enable, disable):
         catalog = Catalog([entry(in_maintenance(reason)), entry(service_id="web-2")])
-        with pytest.raises(HitlessError, match="web on web1 is in a maintenance that somebody else has set") as error:
+        with pytest.raises(HitlessError, match="web on web1 is in maintenance set by someone else") as error:
             change(catalog)
         assert error.value.details == {"foreign": True, "reason": reason}
         assert catalog.puts == []
@@ -153,7 +153,7 @@ def test_a_node_in_anothers_maintenance_is_left_alone() -> None:
 
 def test_another_who_was_quicker_is_seen_afterwards() -> None:
     """The agent keeps the first reason, and the catalog showed it only after it had been asked."""
-    with pytest.raises(HitlessError, match="somebody else has set .reason: operator") as error:
+    with pytest.raises(HitlessError, match="set by someone else .reason: operator") as error:
         enable(Catalog([entry()], intruder="operator"))
     assert error.value.details["foreign"] is True
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._on_host import command, probe
+from ansible_collections.hitless.consul.plugins.module_utils._host import Host, program_text
+from ansible_collections.hitless.consul.plugins.module_utils._on_host import command, lockfile, probe
 from tests.http_server import Asked, HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
 
-PROGRAM = Path(command.__file__)
+PROGRAM = program_text("command")
 
 
 def until(what: str, condition: Callable[[], object], seconds: float = 20) -> None:
@@ -67,9 +67,7 @@ class Relay:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         call = f"import sys, json; print(json.dumps(main(json.loads({json.dumps(asked)!r}))))"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{PROGRAM.read_text()}\n{call}"], stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen([sys.executable, "-c", f"{PROGRAM}\n{call}"], stdout=subprocess.PIPE, text=True)
 
     def answer(self) -> dict[str, Any]:
         out, _ = self.process.communicate(timeout=60)
@@ -145,7 +143,7 @@ def test_it_goes_on_under_its_lock_when_the_asker_dies(name: str, tmp_path: Path
     """The asker's whole process group gets the signal, as at the end of a connection or by Ctrl-C."""
     go = tmp_path / "go"
     line = f"echo up > {tmp_path}/up; while [ ! -e {go} ]; do sleep 0.05; done; touch {tmp_path}/done"
-    program = f"{PROGRAM.read_text()}\nmain({request(name, line)!r})"
+    program = f"{PROGRAM}\nmain({request(name, line)!r})"
     code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {program!r}])\nsys.stdin.read()\n"
     asker = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
@@ -194,7 +192,7 @@ def test_a_service_that_it_starts_holds_nothing_up(name: str, tmp_path: Path) ->
 
 
 def lock_path(name: str) -> Path:
-    return Path("/run/lock" if os.access("/run/lock", os.W_OK) else "/tmp") / f"hitless-{name}.lock"
+    return Path(lockfile.lock_folder()) / f"hitless-{name}.lock"
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard link", "folder", "fifo"])
@@ -229,7 +227,7 @@ def test_two_users_share_one_lock(name: str, tmp_path: Path) -> None:
     """The first one's umask does not keep the second one from finding the lock taken."""
     script = tmp_path / "program.py"
     asked = request(name, "echo never", owner="deployment of nobody")
-    script.write_text(f"{PROGRAM.read_text()}\nimport json\nprint(json.dumps(main({asked!r})))\n")
+    script.write_text(f"{PROGRAM}\nimport json\nprint(json.dumps(main({asked!r})))\n")
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-"]
 
     def nobodys() -> dict[str, Any]:
@@ -249,6 +247,26 @@ def test_two_users_share_one_lock(name: str, tmp_path: Path) -> None:
     assert nobodys()["output"] == "never\n"
     # And the other way round.
     assert run(name, "echo root again")["output"] == "root again\n"
+
+
+@pytest.mark.parametrize("whose", [0o755, 0o775, 0o770])
+def test_a_folder_that_only_root_may_write_to_holds_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: int
+) -> None:
+    """Red Hat's /run/lock: root would lock there, and a user elsewhere."""
+    first, second = tmp_path / "run-lock", tmp_path / "tmp"
+    for folder in (first, second):
+        folder.mkdir()
+    first.chmod(whose)
+    second.chmod(0o1777)
+    monkeypatch.setattr(lockfile, "LOCK_FOLDERS", ("/gone", str(first), str(second)))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert lockfile.lock_folder() == str(second)
+    first.chmod(0o1777)
+    assert lockfile.lock_folder() == str(first)
+    monkeypatch.setattr(lockfile, "LOCK_FOLDERS", ("/gone", "/proc"))
+    answer = command.main({**request("x", "true"), "lock": "x"})
+    assert "no folder that all users may write to" in answer["error"]
 
 
 def test_it_runs_through_the_relay(name: str) -> None:
@@ -302,6 +320,30 @@ def test_an_application_that_does_not_answer_well(reply: Reply, error: str, body
     assert not answer["ok"]
     assert error in answer["error"]
     assert answer["body"] == body
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "(.*)*x"])
+def test_a_pattern_that_would_take_ages_is_ended(pattern: str) -> None:
+    with HttpServer(Reply(200, "a" * 40 + "!")) as server:
+        started = time.monotonic()
+        answer = question(server.url, match=pattern, deadline=0)
+    assert time.monotonic() - started < 10
+    assert not answer["ok"]
+    assert answer["error"].endswith("takes more than 1 s")
+
+
+@pytest.mark.parametrize("pattern", ["(", "(" * 900 + ")" * 900, "a" * 1001, "a{99999999999999999999}", 5])
+def test_a_pattern_that_cannot_be_used_is_told(pattern: Any) -> None:
+    assert probe.pattern_problem(pattern)
+    with HttpServer(Reply(200, "a")) as server:
+        answer = question(server.url, match=pattern, deadline=0)
+    assert not answer["ok"]
+    assert "cannot be used: " in answer["error"]
+
+
+def test_what_matched_is_told() -> None:
+    with HttpServer(Reply(200, '{"version": "2", "pid": 7}')) as server:
+        assert question(server.url, match='"version": "(1|2)"')["found"] == '"version": "2"'
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -358,3 +400,26 @@ def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", proxy.url)
         assert question(server.url)["ok"]
         assert proxy.asked == []
+
+
+# -- as they are sent ---------------------------------------------------------------------------------------------
+
+OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))
+
+
+@pytest.mark.parametrize("program", ["command", "http", "probe"])
+@pytest.mark.parametrize("python", [*map(str, OLD_PYTHONS[:1]), sys.executable])
+def test_each_is_one_text_that_needs_nothing_of_the_collection(program: str, python: str, tmp_path: Path) -> None:
+    """Nothing but a folder without the collection, a Python and its standard library."""
+    text = program_text(program)
+    assert "from ." not in text
+    assert "ansible_collections" not in text
+    done = subprocess.run(
+        [python, "-I", "-"],
+        check=False,
+        input=f"{text}\nprint(main.__name__)",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("main\n", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import OPTIONS
@@ -18,3 +19,18 @@ def test_argument_specs_name_every_option_of_the_table() -> None:
     for option in OPTIONS:
         if option.name != "direction":
             assert option.help.replace("`", "").lower() + "." == documented[option.variable]["description"][0].lower()
+
+
+FILES = sorted(ROLE.parent.glob("*/*/*.yml"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [file for file in FILES if file.parent.name in ("tasks", "handlers")],
+    ids=lambda file: "-".join(file.parts[-3:]),
+)
+def test_no_task_hands_a_token_to_a_command(path: Path) -> None:
+    """What a command gets in its environment, or as an argument, stands in lists of processes and logs."""
+    for task in yaml.safe_load(path.read_text(encoding="utf-8")):
+        given = [task.get(key) for key in ("environment", "ansible.builtin.command", "ansible.builtin.shell")]
+        assert "token" not in str(given).lower(), task["name"]

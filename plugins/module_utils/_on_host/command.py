@@ -12,51 +12,24 @@ answer: rc (None where it never ran), output (stdout and stderr in order), timed
 seconds, error
 """
 
-import errno
-import fcntl
 import os
 import signal
-import stat
 import subprocess
 import tempfile
 import time
 
-
-def lock_file(name):
-    """One file for all users that deploy here; what somebody else laid in its place is refused, never written to."""
-    folder = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
-    path = os.path.join(folder, "hitless-%s.lock" % name)
-    plain = os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | plain, 0o666)
-        os.fchmod(handle, 0o666)  # whatever the umask: the next user must find it locked
-    except FileExistsError:
-        # Without O_CREAT, which the kernel may refuse for another user's file in a sticky folder.
-        try:
-            handle = os.open(path, os.O_RDWR | plain)
-        except PermissionError:
-            handle = os.open(path, os.O_RDONLY | plain)  # enough to lock it
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        os.close(handle)
-        raise OSError(errno.EINVAL, "no plain file", path)
-    return handle
+from .lockfile import lock_file, owner_of, set_owner, try_lock
 
 
 def acquire(handle, wait):
     """-> (got it, seconds waited, who held it)."""
     started, holder = time.time(), ""
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True, time.time() - started, holder
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-        holder = os.pread(handle, 4096, 0).decode("utf-8", "replace") or "another command"
+    while not try_lock(handle):
+        holder = owner_of(handle) or "another command"
         if time.time() - started >= wait:
             return False, time.time() - started, holder
         time.sleep(0.2)
+    return True, time.time() - started, holder
 
 
 def main(request):
@@ -83,19 +56,10 @@ def main(request):
         if not got:
             answer["error"] = "another deployment command still runs on this host: %s" % answer["waited_for"]
             return answer
-        tell(handle, request["owner"])
+        set_owner(handle, request["owner"])
         return run(request, answer)
     finally:
         os.close(handle)
-
-
-def tell(handle, owner):
-    """Who holds the lock, for the messages of those who wait."""
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, owner.encode(), 0)
-    except OSError:  # another user's file, opened for reading only
-        pass
 
 
 def run(request, answer):
@@ -121,7 +85,7 @@ def run(request, answer):
             process.wait(timeout=request["timeout"])
         except subprocess.TimeoutExpired:
             answer["timed_out"] = True
-            end(process)
+            end_group(process.pid, process)
         answer["rc"] = process.returncode
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - request["keep"]))
@@ -130,24 +94,28 @@ def run(request, answer):
     return answer
 
 
-def end(process):
-    """The command and all it started in its group: asked first, then killed."""
+def end_group(group, process=None):
+    """End all of a process group: it is asked first, then killed.
+
+    process: its first one where that is a child of this program, which has to be reaped.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, number)
+            os.killpg(group, number)
         except OSError:
             return
-        if is_gone(process, 5):
+        if _is_gone(group, process, 5):
             return
 
 
-def is_gone(process, seconds):
+def _is_gone(group, process, seconds):
     """Whether nothing of the group is left; the shell in it often ends before what it waited for."""
-    until = time.time() + seconds
-    while time.time() < until:
-        process.poll()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process is not None:
+            process.poll()
         try:
-            os.killpg(process.pid, 0)
+            os.killpg(group, 0)
         except ProcessLookupError:
             return True
         except OSError:

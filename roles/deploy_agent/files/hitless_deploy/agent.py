@@ -16,8 +16,9 @@ from hitless_deploy.config import checked_request
 from hitless_deploy.consul import Consul, kv_cas, kv_text, parsed
 from hitless_deploy.errors import Conflict, Problem, Unavailable, now, tell
 from hitless_deploy.log import Log
-from hitless_deploy.store import Store, lock_file, try_lock
-from hitless_deploy.turn import CLAIMED, FAILED, REQUESTED, UNDER_WAY, WAITING, Turn
+from hitless_deploy.programs.lockfile import lock_file, set_owner, try_lock
+from hitless_deploy.store import Store
+from hitless_deploy.turn import CLAIMED, DONE, FAILED, REQUESTED, UNDER_WAY, WAITING, Turn
 
 
 class Agent:
@@ -53,6 +54,9 @@ class Agent:
             "message": message[:500],
             "steps": list(steps)[-20:],
         }
+        if request.get("unsure") and state != DONE:
+            # An earlier deployment left open which version runs here; it is known again once this one is done.
+            value["unsure"] = True
         value.update(fields)
         return json.dumps(value, separators=(",", ":"))
 
@@ -95,7 +99,7 @@ class Agent:
             if status.get("request") == mine and status.get("state") in UNDER_WAY:
                 self.tell("goes on with %s, which it had left at %s" % (mine, state["step"]))
                 self.hold()
-                self.take(state, index, status.get("steps") or [], resumed=True)
+                self.take(state, index, steps_of(status), resumed=True)
             else:
                 self.tell("%s is not asked for any more; left as it is" % mine)
                 self.hold()
@@ -104,7 +108,7 @@ class Agent:
         if self.key("new") not in found:
             self.create_key()
         mine = asked.get("request")
-        if not mine or status.get("request") != mine:
+        if not mine or not isinstance(mine, str) or status.get("request") != mine:
             return False
         if status.get("state") in UNDER_WAY[1:]:
             # Claimed here, and begun: what was done is not known any more.
@@ -164,7 +168,8 @@ class Agent:
     def give_up(self, asked, index, status, why, touched):
         """A request that cannot be taken, or gone on with."""
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
-        steps = [*(status.get("steps") or []), {"state": FAILED, "at": now()}]
+        request["unsure"] = bool(asked.get("unsure"))
+        steps = [*steps_of(status), {"state": FAILED, "at": now()}]
         value = self.status(request, FAILED, why, steps, touched=touched, foreign=False)
         try:
             self.consul.txn([kv_cas(self.status_key, value, index)])
@@ -185,7 +190,10 @@ class Agent:
             names.append("node-%s" % self.config["node"])
         waited, next_look = False, 0.0
         for name in names:
-            handle = lock_file(name)
+            try:
+                handle = lock_file(name)
+            except OSError as error:
+                raise Problem("The lock file of %s cannot be used: %s." % (name, error)) from None
             self.locks.append(handle)
             while not try_lock(handle):
                 waited = True
@@ -193,6 +201,7 @@ class Agent:
                     self.notice("an earlier deployment still runs on this machine")
                     next_look = time.monotonic() + 3.0
                 time.sleep(0.1)
+            set_owner(handle, "the deploy agent of %s" % self.config["service"])
         end_leftover(self.store)
         return waited
 
@@ -207,7 +216,8 @@ class Agent:
             if found:
                 status, index = parsed((kv_text(found[0]), found[0]["ModifyIndex"]))
                 if status.get("state") == REQUESTED:
-                    self.consul.txn([kv_cas(self.status_key, self.status(status, WAITING, message), index)])
+                    asked = {name: str(status.get(name))[:200] for name in ("deployment", "request")}
+                    self.consul.txn([kv_cas(self.status_key, self.status(asked, WAITING, message), index)])
         except (Unavailable, Problem, Conflict):
             pass
 
@@ -240,6 +250,12 @@ class Agent:
                 time.sleep(1.0)
                 continue
             index = new_index if new_index >= index else 0
+
+
+def steps_of(status):
+    """The steps so far; whoever may write the key may have written anything there."""
+    steps = status.get("steps")
+    return steps if isinstance(steps, list) else []
 
 
 def settle_again(agent):

@@ -4,10 +4,10 @@
 """The deployment command, in a process that outlives who started it."""
 
 import os
-import signal
 import subprocess
 import time
 
+from hitless_deploy.programs.command import end_group
 from hitless_deploy.store import bound_output
 
 
@@ -77,26 +77,6 @@ def began(pid):
             return "%s %s" % (ticks, file.read().strip())
     except (OSError, IndexError):
         return None
-
-
-def end_group(pid, process=None):
-    """All of a process group: asked first, then killed."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        until = time.monotonic() + 5
-        try:
-            os.killpg(pid, number)
-        except OSError:
-            return
-        while time.monotonic() < until:
-            if process is not None:
-                process.poll()
-            try:
-                os.killpg(pid, 0)
-            except ProcessLookupError:
-                return
-            except OSError:
-                pass
-            time.sleep(0.05)
 
 
 def end_leftover(store):

@@ -7,6 +7,7 @@ import json
 import re
 
 from hitless_deploy.errors import Problem
+from hitless_deploy.programs.probe import pattern_problem
 
 REASONS = ("deploy", "rollback", "recover")
 NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
@@ -39,7 +40,7 @@ def read_config(path):
     try:
         with open(path, encoding="utf-8") as file:
             given = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Problem("%s cannot be read: %s." % (path, error)) from None
     if not isinstance(given, dict):
         raise Problem("%s is not a JSON object." % path)
@@ -92,6 +93,7 @@ REQUEST_DEFAULTS = {
     "health_url": "",
     "health_match": "",
     "session": "",
+    "unsure": False,
 }
 
 
@@ -120,11 +122,7 @@ def is_version(value):
 
 
 def is_pattern(value):
-    try:
-        re.compile(value)
-    except (TypeError, re.error):
-        return False
-    return True
+    return not pattern_problem(value)
 
 
 def is_seconds(value):
@@ -150,4 +148,5 @@ RULES = {
     "health_url": is_text,
     "health_match": is_pattern,
     "session": is_text,
+    "unsure": lambda value: isinstance(value, bool),
 }

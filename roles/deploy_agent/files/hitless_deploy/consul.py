@@ -85,7 +85,7 @@ class Consul:
             raise Unavailable("%s %s: %d %s" % (method, path, code, said))
         try:
             data = json.loads(text.decode("utf-8")) if text.strip() and code != 404 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unavailable("%s %s: the answer is not Consul's" % (method, path)) from None
         try:
             index = int(told.get("X-Consul-Index") or 0)
@@ -143,6 +143,11 @@ def kv_cas(key, text, index):
     return {"Verb": "cas", "Key": key, "Value": base64.b64encode(text.encode()).decode(), "Index": index}
 
 
+def kv_check(key, index):
+    """Holds while a key is as it was read at index."""
+    return {"Verb": "check-index", "Key": key, "Index": index}
+
+
 def kv_set(key, text):
     return {"Verb": "set", "Key": key, "Value": base64.b64encode(text.encode()).decode()}
 
@@ -153,6 +158,6 @@ def parsed(found):
         return {}, 0
     try:
         data = json.loads(found[0])
-    except ValueError:
+    except (ValueError, RecursionError):  # anybody may have written it
         data = None
     return (data if isinstance(data, dict) else {}), found[1]

@@ -4,17 +4,12 @@
 """The output of a command, streamed into keys."""
 
 import os
-import re
 import threading
 import time
 
 from hitless_deploy.consul import Consul
 from hitless_deploy.errors import Problem, Unavailable
-
-CONTROL = re.compile(
-    "\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|[@-Z\\\\-_])"  # sequences of a terminal
-    "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
+from hitless_deploy.programs.terminal import plain_text
 
 CHUNK = 48 * 1024  # bytes of output in one key; Consul takes 512 KiB, and a bad byte becomes three
 LOG_TAIL = 64 * 1024  # bytes of the end that are kept where the output is cut: the end says why it failed
@@ -25,8 +20,7 @@ def clean(raw, secrets):
     """Output as it may stand in a key: no secret, no control character but line ends and tabs."""
     for secret in secrets:
         raw = raw.replace(secret, b"***")
-    text = raw.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return CONTROL.sub("", text)
+    return plain_text(raw.decode("utf-8", "replace"))
 
 
 def cut_at(raw, secrets, final):

@@ -1,17 +1,11 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the machine knows of itself: files, and the locks that keep two deployments apart."""
+"""What the machine knows of itself, in files."""
 
 import ctypes
-import errno
-import fcntl
 import json
 import os
-import stat
-import tempfile
-
-from hitless_deploy.errors import Problem
 
 OUTPUT_TAIL = 4 * 1024 * 1024  # bytes kept of the end of an output, at least
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # of fallocate(2)
@@ -75,37 +69,3 @@ class Store:
                 os.unlink(self.path(name + ".json"))
             except FileNotFoundError:
                 pass
-
-
-def lock_file(name):
-    """A file for all users that deploy here; what somebody else laid in its place is refused, never written to.
-
-    That of a service is the one that a command run over SSH takes too (see _on_host/command.py): the two never meet.
-    """
-    folder = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
-    path = os.path.join(folder, "hitless-%s.lock" % name)
-    plain = os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | plain, 0o666)
-        os.fchmod(handle, 0o666)
-    except FileExistsError:
-        # Without O_CREAT, which the kernel may refuse for another user's file in a sticky folder.
-        try:
-            handle = os.open(path, os.O_RDWR | plain)
-        except PermissionError:
-            handle = os.open(path, os.O_RDONLY | plain)
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        os.close(handle)
-        raise Problem("The lock file %s is no plain file." % path)
-    return handle
-
-
-def try_lock(handle):
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True

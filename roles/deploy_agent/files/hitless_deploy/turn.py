@@ -3,18 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The steps of one request."""
 
-import http.client
 import re
-import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
 from hitless_deploy.config import is_number
-from hitless_deploy.consul import NoRedirect, kv_cas, kv_set
+from hitless_deploy.consul import kv_cas, kv_set
 from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
-from hitless_deploy.log import CONTROL
+from hitless_deploy.maintenance_watch import MaintenanceWatch
+from hitless_deploy.programs import probe
+from hitless_deploy.programs.terminal import plain_text
 
 REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAILED = (
     "requested",
@@ -29,8 +27,8 @@ REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAIL
 )
 UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING)
 OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
-UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)")
+UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 SHOWN_WITHIN = 60.0  # seconds the catalog has to show a change
 ANSWER = 200  # characters of what matched in the application's answer
 RESEND_AFTER = 1.0  # seconds: Consul can lose a change of an agent until it is sent again
@@ -49,6 +47,8 @@ class Turn:
         self.steps = steps
         self.log = log
         self.resumed = False
+        self.drained = False
+        self.watch = MaintenanceWatch(self)
 
     def say(self, text):
         with open(self.agent.store.path("output"), "ab") as output:
@@ -85,10 +85,9 @@ class Turn:
             try:
                 if self.state["step"] in (CLAIMED, DRAINING):
                     self.take_out()
-                if self.request["reason"] != "recover" and self.state["step"] in (DRAINING, DEPLOYING):
-                    self.deploy()
                 if self.state["step"] != RETURNING:
-                    self.prove()
+                    with self.watch:
+                        self.while_out()
                 self.give_back()
             except Problem as problem:
                 self.fail(problem)
@@ -98,8 +97,16 @@ class Turn:
         self.log.finish()
         self.agent.store.clear("state", "result")
 
+    def while_out(self):
+        """All that happens while the machine is in maintenance, which the watch looks after meanwhile."""
+        if self.state["step"] == DRAINING:
+            self.drain()
+        if self.request["reason"] != "recover" and self.state["step"] in (DRAINING, DEPLOYING):
+            self.deploy()
+        self.prove()
+
     def take_out(self):
-        """Maintenance on, seen in the catalog, and the drain time from then."""
+        """Maintenance on, seen in the catalog."""
         self.begin(DRAINING)
         services = self.services()
         if not self.own_instances(services):
@@ -107,22 +114,33 @@ class Turn:
                 "No instance of %s is registered with the agent of this machine, or its token may not read it."
                 % self.config["service"]
             )
-        before = self.maintenance(self.checks(), services)
-        foreign = [reason for reason in before.values() if reason is not None and not self.is_ours(reason)]
+        checks = self.checks()
+        before = self.maintenance(checks, services)
+        # The whole machine's counts as well: it would stay out of rotation whatever is done here.
+        found = [*before.values(), reason_of(checks, "")]
+        foreign = [reason for reason in found if reason is not None and not self.is_ours(reason)]
         if foreign:
             raise Problem(
-                "It is in a maintenance that somebody else has set (reason: %s); it is left as it is."
-                % (foreign[0] or "none given"),
+                "%s is in maintenance set by someone else (reason: %s); leaving it unchanged."
+                % (self.config["node"], foreign[0] or "none given"),
                 foreign=True,
             )
         if any(reason is None for reason in before.values()):
             self.state["took_out"] = True
             self.agent.store.save(self.state)
         self.set_maintenance(True)
-        drained = set(before.values()) == {self.reason} and not self.resumed
-        self.say("out of rotation, seen in the catalog" + ("" if drained else "; draining"))
-        if not drained:
-            time.sleep(self.request["drain_time"])
+        self.drained = set(before.values()) == {self.reason} and not self.resumed
+
+    def drain(self):
+        """The drain time, from when the catalog shows the maintenance; anew where it was dropped meanwhile."""
+        self.say("out of rotation, seen in the catalog" + ("" if self.drained else "; draining"))
+        if self.drained:
+            return
+        while True:
+            left = self.watch.out_since() + self.request["drain_time"] - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(left)
 
     def deploy(self):
         """The command; where it has run already, what became of it."""
@@ -152,7 +170,6 @@ class Turn:
         started = time.monotonic()
         deadline = started + request["healthy_deadline"]
         stable_for = request["min_healthy_time"]
-        self.set_maintenance(True)  # an application that registers itself drops it
         if request["health_url"]:
             self.ask_application(deadline)
         else:
@@ -163,10 +180,9 @@ class Turn:
         def decide(checks):
             moment = time.monotonic()
             services = self.services()
-            dropped = [name for name, reason in self.maintenance(checks, services).items() if reason is None]
-            for name in dropped:
-                self.send_maintenance(name, self.reason)
             bad = self.failing(checks, services, but_maintenance=True)
+            # The watch puts it back; what passed in traffic has to pass out of it again.
+            dropped = [name for name, reason in self.maintenance(checks, services).items() if reason is None]
             if bad or dropped:
                 since[0] = None
                 if moment >= deadline:
@@ -185,37 +201,25 @@ class Turn:
         self.say("proven: its own checks pass")
 
     def ask_application(self, deadline):
-        url, match = self.request["health_url"], self.request["health_match"]
+        url = self.request["health_url"]
         self.require_own_address(url)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            NoRedirect(),
-            # The application may have any certificate: it is asked at its own address, not by its public name.
-            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
+        answer = probe.main(
+            {
+                "url": url,
+                "match": self.request["health_match"],
+                "deadline": max(0.0, deadline - time.monotonic()),
+                "interval": 1.0,
+                "timeout": 5,
+                "stable_for": 0,
+            }
         )
-        pause, why = 0.05, ""
-        while True:
-            try:
-                with opener.open(url, timeout=5) as answer:
-                    body = answer.read(65536).decode("utf-8", "replace")
-                found = re.search(match, body)
-                if found:
-                    # Told to the controller, which may not know which of two versions runs here.
-                    self.state["answer"] = found.group()[:ANSWER]
-                    return
-                why = "its answer does not match %r" % match
-            except urllib.error.HTTPError as error:
-                why = refused(error)
-                error.close()
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                why = str(getattr(error, "reason", None) or error)
-            if time.monotonic() >= deadline:
-                raise Problem(
-                    "The new process did not answer at %s within %g s: %s."
-                    % (url, self.request["healthy_deadline"], why)
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, 1.0)
+        if not answer["ok"]:
+            raise Problem(
+                "The new process did not answer at %s within %g s: %s."
+                % (url, self.request["healthy_deadline"], answer["error"])
+            )
+        # Told to the controller, which may not know which of two versions runs here.
+        self.state["answer"] = answer["found"][:ANSWER]
 
     def require_own_address(self, url):
         """Only this machine's own addresses: the URL comes from a key, and must not make it ask anybody else."""
@@ -305,31 +309,28 @@ class Turn:
         wanted = set(self.request["scope"]) - {"service", self.config["service"]}
         return [name for name, one in services.items() if one["Service"] in wanted]
 
-    def services(self):
-        return self.consul.ask("GET", "/v1/agent/services")[1] or {}
+    def services(self, consul=None):
+        return (consul or self.consul).ask("GET", "/v1/agent/services")[1] or {}
 
     def maintenance(self, checks, services):
         """ID -> the reason of its maintenance as the catalog shows it, None where it is in none."""
-        there = {one["CheckID"]: one.get("Notes", "") for one in checks or ()}
-        return {
-            name: there.get("_service_maintenance:" + name if name else "_node_maintenance")
-            for name in self.instances(services)
-        }
+        return {name: reason_of(checks, name) for name in self.instances(services)}
 
     def set_maintenance(self, wanted, only=None):
-        """Returns when the catalog shows it so for each instance, sent again while it does not."""
+        """Returns when the catalog shows it so for each instance, sent again while it does not.
+
+        Somebody else's is never ended, also one that is set meanwhile.
+        """
         sent = [0.0]
+        if not wanted:
+            self.lift(only)
 
         def decide(checks):
             found = self.maintenance(checks, self.services())
             if wanted:
                 left = [name for name, reason in found.items() if reason is None]
             else:
-                left = [
-                    name
-                    for name, reason in found.items()
-                    if reason is not None and (reason == only if only else self.is_ours(reason))
-                ]
+                left = [name for name, reason in found.items() if self.may_end(reason, only)]
             if not left:
                 return True
             if time.monotonic() - sent[0] >= RESEND_AFTER:
@@ -341,10 +342,20 @@ class Turn:
         if self.consul.watch(self.checks_path, decide, time.monotonic() + SHOWN_WITHIN) is None:
             raise Problem("The catalog did not show its maintenance %s." % ("begin" if wanted else "end"))
 
-    def send_maintenance(self, name, reason):
+    def may_end(self, reason, only=None):
+        return reason is not None and (reason == only if only else self.is_ours(reason))
+
+    def lift(self, only):
+        """End what this machine's agent has: the catalog may never have shown it."""
+        there = (self.consul.ask("GET", "/v1/agent/checks")[1] or {}).values()
+        for name in self.instances(self.services()):
+            if self.may_end(reason_of(there, name), only):
+                self.send_maintenance(name, None)
+
+    def send_maintenance(self, name, reason, consul=None):
         params = [("enable", "false")] if reason is None else [("enable", "true"), ("reason", reason)]
         path = "/v1/agent/service/maintenance/" + name if name else "/v1/agent/maintenance"
-        self.consul.ask("PUT", path, params, b"")
+        (consul or self.consul).ask("PUT", path, params, b"")
 
     def failing(self, checks, services, but_maintenance=False):
         """What keeps the service's own instances here out of rotation, each with the end of its output."""
@@ -375,10 +386,10 @@ class Turn:
         return max(delays)
 
 
-def refused(error):
-    """What an answer that is no success says, in the words of the mode push; a redirect is not health."""
-    place = CONTROL.sub("", error.headers.get("Location") or "")[:ANSWER]
-    return "it redirects to %s" % place if 300 <= error.code < 400 and place else "it answered %d" % error.code
+def reason_of(checks, name):
+    """The reason of an instance's maintenance, of the node's where the name is empty; None where it is in none."""
+    wanted = "_service_maintenance:" + name if name else "_node_maintenance"
+    return next((one.get("Notes", "") for one in checks or () if one["CheckID"] == wanted), None)
 
 
 def is_maintenance(check):
@@ -386,7 +397,7 @@ def is_maintenance(check):
 
 
 def told(check):
-    output = re.sub(r"\s+", " ", CONTROL.sub("", check.get("Output") or "")).strip()[:300]
+    output = re.sub(r"\s+", " ", plain_text(check.get("Output") or "")).strip()[:300]
     return "%s is %s%s" % (check.get("Name") or check["CheckID"], check["Status"], " (%s)" % output if output else "")
 
 

@@ -1,0 +1,1 @@
+../../../../../plugins/module_utils/_on_host/__init__.py

@@ -1,0 +1,84 @@
+"""Two datacenters whose nodes and services have the same names: nothing of the one is taken for the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._fleet import WantedHost, host_states, read_fleet
+from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._reach import reach
+from lab.testkit import link_tree
+from tests.integration.consul_agent import Server
+from tests.integration.services import Services
+
+NODE = "vm1"
+
+
+@pytest.fixture(scope="module")
+def centers() -> Iterator[dict[str, Server]]:
+    servers = {
+        name: Server(None, 132 + number, datacenter=name, node=NODE) for number, name in enumerate(("dc1", "dc2"))
+    }
+    try:
+        for server in servers.values():
+            server.start()
+            web = Services(server)
+            web.name = "web"
+            web.register()
+        yield servers
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+def agent(server: Server) -> Client:
+    return Client(Connection(server.url, is_agent=True))
+
+
+def test_an_agent_of_another_datacenter_is_told_before_anything(centers: dict[str, Server]) -> None:
+    there = reach(agent(centers["dc2"]), "vm1", NODE, "dc1")
+    assert there.problem.startswith(
+        "The Consul agent asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1; nothing was changed."
+    )
+    here = reach(agent(centers["dc1"]), "vm1", NODE, "DC1")
+    assert (here.node, here.datacenter, here.problem, here.lost) == (NODE, "dc1", "", "")
+
+
+def test_also_where_the_rollouts_datacenter_is_the_clusters_own(centers: dict[str, Server]) -> None:
+    fleet = read_fleet(Client(Connection(centers["dc1"].url)), Keys("web"))
+    found = {name: reach(agent(server), NODE, NODE).datacenter for name, server in centers.items()}
+    hosts = {name: WantedHost(NODE, NODE, datacenter=found[name]) for name in centers}
+    assert host_states(fleet, [hosts["dc1"]])[0].datacenter == "dc1"
+    with pytest.raises(HitlessError, match="asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1"):
+        host_states(fleet, [hosts["dc2"]])
+
+
+@pytest.mark.parametrize("second", ["dc2", "dc1"])
+def test_a_host_is_never_made_of_two_datacenters(centers: dict[str, Server], tmp_path: Path, second: str) -> None:
+    for name, server in (("aa", centers["dc1"]), ("zz", centers[second])):
+        source = f"plugin: hitless.consul.catalog\nurl: {server.url}\nservices: [web]\nservice_prefix: {name}_\n"
+        (tmp_path / f"{name}.consul.yml").write_text(source, encoding="utf-8")
+    program = Path(sys.executable).with_name("ansible-inventory")
+    done = subprocess.run(
+        [program, "-i", tmp_path, "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "9999", "ANSIBLE_COLLECTIONS_PATH": str(link_tree.COLLECTIONS)},
+    )
+    listed = json.loads(done.stdout)
+    assert "dc2" not in done.stdout
+    assert listed["aa_web"]["hosts"] == [NODE]
+    said = " ".join(done.stderr.split())
+    mixed = "The host vm1 is a node of the datacenter dc2 in zz.consul.yml, and of dc1 in another inventory source"
+    assert (mixed in said) is (second == "dc2")
+    assert ("zz_web" in listed) is (second == "dc1")
