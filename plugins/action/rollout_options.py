@@ -17,7 +17,7 @@ from ansible.utils.collection_loader._collection_finder import _get_collection_r
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import CommandLine, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import Settings, Sources
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
@@ -43,7 +43,7 @@ class ActionModule(HitlessAction):
             # What the playbook request has claimed was checked there, and beats what stands beside import_playbook.
             play={**inventory.play, **variables.get("_rollout_request", {}).get("options", {})},
             localhost=inventory.variables(str(variables["inventory_hostname"])),
-            command_line=_command_line(variables),
+            settings=Settings(str(constants.DEFAULT_STRATEGY), not _keeps_text(self._templar)),
             places=Places(
                 folders=list(dict.fromkeys([*beside, os.getcwd()])),
                 role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
@@ -100,15 +100,9 @@ class AnsibleInventory:
             raise HitlessError(str(error)) from None
 
 
-def _command_line(variables: Mapping[str, Any]) -> CommandLine:
-    given = context.CLIARGS
-    return CommandLine(
-        limit=given.get("subset") or variables.get("ansible_limit"),
-        tags=sorted(set(given.get("tags") or ()) - {"all"}),
-        skip_tags=sorted(given.get("skip_tags") or ()),
-        start_at_task=given.get("start_at_task"),
-        strategy=str(constants.DEFAULT_STRATEGY),
-    )
+def _keeps_text(templar: Any) -> bool:
+    """Tried, since the setting jinja2_native is still there where it means nothing: from ansible-core 2.19 on."""
+    return isinstance(templar.template("{{ '1.10' }}"), str)
 
 
 def _folders_of_playbooks() -> Iterator[str]:

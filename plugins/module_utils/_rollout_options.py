@@ -105,7 +105,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("deploy_tasks", TasksFile(), help="or a tasks file"),
     Option("deploy_role", RoleName(), help="or a role; exactly one of the three is required"),
     Option("deploy_success_codes", ExitCodes(), [0], "exit codes of the command that mean success (puppet: `[0, 2]`)"),
-    Option("deploy_timeout", _SOME_SECONDS, 1800, "for the command, or for each task"),
+    Option("deploy_timeout", Number(1, unit="seconds"), 1800, "for the command, or for each task"),
     Option("become", Flag(), False, "become, for your deployment and hooks on hosts; never on the controller"),
     Option("gather_facts", Flag(), False, "gather facts of the hosts before your deployment"),
     Option("start_tasks", TasksFile(), help="on the controller, once, before the first host (migrations, silences)"),
@@ -247,17 +247,15 @@ class Inventory(Protocol):
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """How Ansible was started, as far as it matters.
+class Settings:
+    """Ansible's own configuration, as far as a rollout cannot run with all of it.
 
-    :param limit: of --limit; ``tags``: other than all; ``strategy``: of the configuration.
+    :param strategy: the default strategy.
+    :param native_templates: whether a template with the text 1.10 gives the number 1.1 (jinja2_native before core 2.19).
     """
 
-    limit: str | None = None
-    tags: Sequence[str] = ()
-    skip_tags: Sequence[str] = ()
-    start_at_task: str | None = None
     strategy: str = "linear"
+    native_templates: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,7 +266,7 @@ class Sources:
     extra: Mapping[str, Any] = field(default_factory=dict)
     play: Mapping[str, Any] = field(default_factory=dict)
     localhost: Mapping[str, Any] = field(default_factory=dict)
-    command_line: CommandLine = field(default_factory=CommandLine)
+    settings: Settings = field(default_factory=Settings)
     places: Places = field(default_factory=Places)
 
 
@@ -321,7 +319,7 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
         looks for no hooks.
     :raises HitlessError: one clear sentence.
     """
-    refuse_partial_run(sources.command_line)
+    _refuse_settings(sources.settings)
     reader = _Reader(sources)
     reader.check_names(["extra vars", "the play's variables", "the variables of localhost"])
     hosts = reader.find_hosts()
@@ -361,23 +359,17 @@ def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:
     return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, places))
 
 
-def refuse_partial_run(started: CommandLine) -> None:
-    """Refuse what would make Ansible leave out parts of the rollout and still exit with 0."""
-    why = "Ansible would leave out parts of the rollout and still succeed"
-    if started.limit:
+def _refuse_settings(settings: Settings) -> None:
+    if settings.strategy.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") not in ("linear", "debug"):
         raise HitlessError(
-            f"A rollout cannot run with --limit ({started.limit}): {why}.",
-            hint=f"Choose the hosts with -e 'rollout_hosts={started.limit}'.",
-        )
-    for name, value in (("--tags", started.tags), ("--skip-tags", started.skip_tags)):
-        if value:
-            raise HitlessError(f"A rollout cannot run with {name} ({', '.join(value)}): {why}.")
-    if started.start_at_task:
-        raise HitlessError(f"A rollout cannot run with --start-at-task: {why}.")
-    if started.strategy.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") not in ("linear", "debug"):
-        raise HitlessError(
-            f"A rollout cannot run with the strategy {started.strategy}: it does not keep to batches.",
+            f"A rollout cannot run with the strategy {settings.strategy}: it does not keep to batches.",
             hint="Unset ANSIBLE_STRATEGY (strategy in ansible.cfg).",
+        )
+    if settings.native_templates:
+        raise HitlessError(
+            "A rollout cannot run with Ansible's setting jinja2_native: in your templates the version 1.10 would become "
+            "the number 1.1.",
+            hint="Set ANSIBLE_JINJA2_NATIVE=false (jinja2_native in ansible.cfg), or use ansible-core 2.19 or newer.",
         )
 
 

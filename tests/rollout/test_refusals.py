@@ -67,10 +67,11 @@ def check_untouched(drive: Drive) -> None:
 
 
 REFUSALS = {
-    "limit": (["--limit", "web1"], "--limit cannot be used with a rollout"),
-    "limit that keeps localhost": (["--limit", "web1,localhost"], "--limit cannot be used with a rollout"),
-    "tags": (["--tags", "deploy"], "A rollout cannot run with --tags (deploy)"),
-    "skip tags": (["--skip-tags", "deploy"], "A rollout cannot run with --skip-tags (deploy)"),
+    "limit": (["--limit", "web1"], "--limit (web1) cannot be used"),
+    "limit that keeps localhost": (["--limit", "web1,localhost"], "--limit (web1,localhost) cannot be used"),
+    "tags": (["--tags", "deploy"], "--tags (deploy) cannot be used"),
+    "skip tags": (["--skip-tags", "deploy"], "--skip-tags (deploy) cannot be used"),
+    "start at task": (["--start-at-task", "Plan"], "--start-at-task (Plan) cannot be used"),
     "unknown option": (
         ["-e", "rollout_batchsize=2"],
         "rollout_batchsize (in extra vars) is not an option of a rollout. Is it rollout_batch_size?",
@@ -124,7 +125,6 @@ RARER = {
     "deploy_version of a host": (["-i", "own.ini"], "deploy_version is set in"),
     "unknown option of a host": (["-i", "typing.ini"], "rollout_drain_tiem ... Is it rollout_drain_time?"),
     "hook with unknown keyword": (["-e", "rollout_start_tasks=keyword.yml"], "untill"),
-    "start at task": (["--start-at-task", "Read the options"], "A rollout cannot run with --start-at-task"),
     "another host's agent": (["-e", "hitless_consul_agent_url={web2}"], "web2"),
     "no agent there": (["-e", "hitless_consul_agent_url=http://127.0.0.1:9"], "hitless_consul_agent_url"),
     "health match without a URL": (["-e", "rollout_health_url="], "rollout_health_url"),
