@@ -49,7 +49,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._command_line impor
 
 
 class LookupModule(LookupBase):
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:  # noqa: ARG002 - Ansible's signature
         given = context.CLIARGS
         return [
             refusal(

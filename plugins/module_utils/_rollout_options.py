@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -251,7 +251,7 @@ class Settings:
     """Ansible's own configuration, as far as a rollout cannot run with all of it.
 
     :param strategy: the default strategy.
-    :param native_templates: whether a template with the text 1.10 gives the number 1.1 (jinja2_native before core 2.19).
+    :param native_templates: whether a template makes 1.1 of the text 1.10 (jinja2_native before ansible-core 2.19).
     """
 
     strategy: str = "linear"
@@ -367,8 +367,8 @@ def _refuse_settings(settings: Settings) -> None:
         )
     if settings.native_templates:
         raise HitlessError(
-            "A rollout cannot run with Ansible's setting jinja2_native: in your templates the version 1.10 would become "
-            "the number 1.1.",
+            "A rollout cannot run with Ansible's setting jinja2_native: your templates would make the number 1.1 of "
+            "the version 1.10.",
             hint="Set ANSIBLE_JINJA2_NATIVE=false (jinja2_native in ansible.cfg), or use ansible-core 2.19 or newer.",
         )
 
