@@ -21,7 +21,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_options im
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
+from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import TRUST_IS_EXPLICIT
+from ansible_collections.hitless.consul.plugins.plugin_utils._templates import needed_names
 
+# From core 2.19 on a file's texts are templates only where the reader says so.
+_TRUSTED = {"trusted_as_template": True} if TRUST_IS_EXPLICIT else {}
 _AN_OPTION = re.compile(r"^\s*[\"']?rollout_\w+[\"']?\s*:", re.MULTILINE)
 
 
@@ -50,7 +54,16 @@ class ActionModule(HitlessAction):
                 collection_role=_is_role_of_collection,
                 ignored=list(_ignored(beside, self._loader.get_basedir(), inventory.sources)),
             ),
+            load=self._load,
+            needed=needed_names,
         )
+
+    def _load(self, path: str) -> Any:
+        try:
+            return self._loader.load_from_file(path, **_TRUSTED)
+        except AnsibleError:
+            # It is parsed right after, where Ansible says what is wrong with it in its own words.
+            return None
 
     def _play_variables(self) -> Mapping[str, Any]:
         """The play's own ``vars``; those of import_playbook are among them."""
@@ -89,10 +102,10 @@ class AnsibleInventory:
     def variables(self, host: str) -> Mapping[str, Any]:
         return self._hostvars.raw_get(host)  # type: ignore[no-any-return]
 
-    def resolve(self, value: Any, host: str | None) -> Any:
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
         templar = self._templar
         if host is not None:
-            known = {**self.variables(host), **self.play, **self.extra, "hostvars": self._hostvars}
+            known = {**self.variables(host), **self.play, **self.extra, **(given or {}), "hostvars": self._hostvars}
             templar = templar.copy_with_new_env(available_variables=known)
         try:
             return templar.template(value)

@@ -11,14 +11,30 @@ pass; and group_vars of the hosts are invisible to localhost, where a rollout is
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._hook_tasks import (
+    HookTasks,
+    Load,
+    opaque,
+    read_role,
+    read_tasks,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._plan import parse_batch_size, parse_min_healthy
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places, find_file, find_role
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_templates import (
+    RESERVED,
+    Templates,
+    given_to,
+    has_template,
+    inputs_of,
+    refuse_missing_handler,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_values import (
     Choice,
     ExitCodes,
@@ -38,8 +54,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_values imp
 )
 
 PREFIX = "rollout_"
-RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
-"""What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
 LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis")
 """Options of later versions."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
@@ -242,8 +256,11 @@ class Inventory(Protocol):
     def variables(self, host: str) -> Mapping[str, Any]:
         """The host's variables, templates unresolved."""
 
-    def resolve(self, value: Any, host: str | None) -> Any:
-        """A value with its templates resolved, with a host's variables or with those of this play on localhost."""
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
+        """A value with its templates resolved, with a host's variables or with those of this play on localhost.
+
+        :param given: variables that beat those of the host.
+        """
 
 
 @dataclass(frozen=True)
@@ -260,7 +277,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sources:
-    """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's."""
+    """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's.
+
+    :param load: reads the user's tasks files.
+    :param needed: the variables without which a template cannot be resolved.
+    """
 
     inventory: Inventory
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -268,6 +289,8 @@ class Sources:
     localhost: Mapping[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     places: Places = field(default_factory=Places)
+    load: Load = lambda path: None
+    needed: Callable[[str], Iterable[str]] = lambda text: ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +317,7 @@ class RolloutOptions:
 
     :param options: run-wide ones by name, without the prefix.
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
+    :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
     """
 
     options: dict[str, Any]
@@ -301,6 +325,7 @@ class RolloutOptions:
     hooks: list[Hook]
     steps: list[str]
     rollback_steps: list[str]
+    first_tasks: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -309,6 +334,7 @@ class RolloutOptions:
             "hooks": [hook.as_dict() for hook in self.hooks],
             "steps": self.steps,
             "rollback_steps": self.rollback_steps,
+            "first_tasks": self.first_tasks,
         }
 
 
@@ -337,10 +363,25 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     reader.check_health_match()
     hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
     options |= {hook.option: hook.target for hook in hooks}
+    tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
+    refuse_missing_handler(list(tasks.values()))
+    reader.check_templates(options, list(tasks.values()))
     rollback_steps = ["request"] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps)
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, _first_tasks(way, tasks))
+
+
+def _tasks_of(hook: Hook, load: Load) -> HookTasks:
+    if hook.kind == "tasks":
+        return read_tasks(hook.option, hook.target, load)
+    return read_role(hook.option, hook.target, load) if os.path.isabs(hook.target) else opaque(hook.option, hook.target)
+
+
+def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str]]:
+    if way == "deploy_command":
+        return [{"name": "Deploy", "action": "hitless.consul.deploy"}]
+    return tasks[way].before_anything() if way in tasks else []
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
@@ -408,8 +449,6 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
 # --- reading -------------------------------------------------------------------------------------------------
 
 _ABSENT = object()
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_INDIRECT = {"lookup", "query", "q", "vars"}
 
 
 class _Reader:
@@ -545,6 +584,25 @@ class _Reader:
         if unasked:
             raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
 
+    def check_templates(self, options: Mapping[str, Any], hooks: list[HookTasks]) -> None:
+        """Options that are read on the hosts, and the user's tasks, must not fail for want of a variable."""
+        given, stand_ins = given_to(options["version"], options["direction"])
+        shared = {**self._sources.play, **self._sources.extra}
+        templates = Templates(self._by_host, shared, hooks, self._sources.needed)
+        for option in OPTIONS:
+            if option.per_host:
+                values = self._of_hosts(option.variable)
+                templates.refuse_unresolvable(
+                    option.variable, values, stand_ins, lambda value, host: self._inventory.resolve(value, host, given)
+                )
+        templates.refuse_unknown_variables()
+
+    def _of_hosts(self, variable: str) -> dict[str, Any]:
+        """Each host's template of an option that is read there, later."""
+        own = self._first_own(variable, localhost=False)
+        values = {host: self._by_host[host].get(variable) if own is _ABSENT else own for host in self._by_host}
+        return {host: value for host, value in values.items() if has_template(value)}
+
     def _hosts_with(self, name: str) -> list[str]:
         """Hosts for which an option is set that is read there, later."""
         own = self._first_own(PREFIX + name, localhost=False)
@@ -569,7 +627,7 @@ class _Reader:
         if all(value in UNSET for _host, value in told):
             return self._resolved(self._first_own(variable), variable)
         first_host, first = told[0]
-        if _has_template([value for _host, value in told]):
+        if has_template([value for _host, value in told]):
             told = self._resolved_of_hosts(told, variable)
             first = told[0][1]
         other = next(((host, value) for host, value in told if value != first), None)
@@ -586,7 +644,7 @@ class _Reader:
         results: list[tuple[str, Any]] = []
         known: list[tuple[Any, Mapping[str, Any], Any]] = []
         for host, value in told:
-            inputs = _inputs(value, self._by_host[host])
+            inputs = inputs_of(value, self._by_host[host])
             same = (result for one, its, result in known[-4:] if inputs is not None and (one, its) == (value, inputs))
             result = next(same, _ABSENT)
             if result is _ABSENT:
@@ -598,7 +656,7 @@ class _Reader:
     def _resolved(self, value: Any, variable: str, host: str | None = None) -> Any:
         if value is _ABSENT:
             return None
-        if not _has_template(value):
+        if not has_template(value):
             return value
         try:
             return self._inventory.resolve(value, host)
@@ -609,29 +667,6 @@ class _Reader:
 
 def _shown(value: Any) -> str:
     return "not set" if value in UNSET else repr(value)
-
-
-def _has_template(value: Any) -> bool:
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, Mapping):
-        return any(_has_template(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(_has_template(part) for part in value)
-
-
-def _inputs(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The variables that a template names, and those that these name; None where it may build a name itself."""
-    found: dict[str, Any] = {}
-    texts = [str(value)]
-    while texts:
-        names = set(_WORD.findall(texts.pop()))
-        if names & _INDIRECT:
-            return None
-        for name in names & variables.keys() - found.keys():
-            found[name] = variables[name]
-            if _has_template(variables[name]):
-                texts.append(str(variables[name]))
-    return found
 
 
 def _is_result(value: Any) -> bool:

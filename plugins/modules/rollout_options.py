@@ -86,6 +86,13 @@ rollback_steps:
   type: list
   elements: str
   sample: [take_out, deploy_command, bring_back]
+first_tasks:
+  description: Name and action of the tasks of the deployment before which none has touched the host.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {name: Deploy, action: hitless.consul.deploy}
 """
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError

@@ -182,3 +182,21 @@ def test_it_takes_no_async(project: Project) -> None:
     project.write("elsewhere/imported.yml", json.dumps(play))
     # The sentence is Ansible's own, and another one in each version.
     assert re.search("does not support async|async is not supported", project.refused())
+
+
+def test_templates_are_tried(project: Project) -> None:
+    """With Ansible's own templates and files; what is refused and what is not is in the unit tests."""
+    project.write("project/inventory/group_vars/service_web.yml", "rollout_deploy_command: deploy {{ verison }}")
+    assert "in rollout_deploy_command of web1 cannot be resolved: 'verison' is undefined" in project.refused()
+    project.write(
+        "project/inventory/group_vars/service_web.yml",
+        "rollout_deploy_tasks: deploy.yml\nrollout_health_url: http://{{ inventory_hostname }}/{{ deploy_version }}\n",
+    )
+    project.write("project/deploy.yml", "- ansible.builtin.command: install {{ verison }}\n")
+    assert "needs the variable verison, which web1 does not have" in project.refused()
+    project.write("project/deploy.yml", "- ansible.builtin.command: install {{ deploy_version }}\n  notify: restart\n")
+    assert "notifies the handler restart, which is not there" in project.refused()
+    project.write("project/deploy.yml", "- name: Install\n  ansible.builtin.command: install {{ deploy_version }}\n")
+    assert project.read()["first_tasks"] == [{"name": "Install", "action": "ansible.builtin.command"}]
+    project.write("project/deploy.yml", "- name: [x\n")
+    assert project.read()["first_tasks"] == [], "Ansible says what is wrong with it when it is parsed"

@@ -17,6 +17,8 @@ FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",
     "broken.yml": "- name: [x\n",
     "unknown.yml": "- name: Notify\n  no.such.module:\n",
+    "handler.yml": "- name: Install\n  ansible.builtin.command: 'true'\n  notify: restart web\n",
+    "undefined.yml": "- name: Install\n  ansible.builtin.command: install {{ verison }}\n",
     "keyword.yml": "- name: Notify\n  ansible.builtin.debug: {msg: x}\n  untill: true\n",
     # Further inventories, to be read beside the lab's.
     "nobody.ini": "[nobody]\n",
@@ -92,6 +94,22 @@ REFUSALS = {
     "hook missing": (["-e", "rollout_smoke_tasks=missing.yml"], "missing.yml ... rollout_smoke_tasks"),
     "hook is no YAML": (["-e", "rollout_smoke_tasks=broken.yml"], "broken.yml"),
     "hook with unknown module": (["-e", "rollout_smoke_tasks=unknown.yml"], "no.such.module"),
+    "handler that is not there": (
+        ["-e", "rollout_smoke_tasks=handler.yml"],
+        "rollout_smoke_tasks: the task Install ... notifies the handler restart web, which is not there",
+    ),
+    "hook with an undefined variable": (
+        ["-e", "rollout_smoke_tasks=undefined.yml"],
+        "rollout_smoke_tasks: the task Install ... needs the variable verison, which web1 does not have",
+    ),
+    "command with an undefined variable": (
+        ["-e", "rollout_deploy_command='install {{ verison }}'"],
+        "The template in rollout_deploy_command of web1 cannot be resolved: ... 'verison' is undefined",
+    ),
+    "health URL with an undefined variable": (
+        ["-e", "rollout_health_url='http://{{ consul_addres }}/'"],
+        "The template in rollout_health_url of web1 cannot be resolved: ... 'consul_addres' is undefined",
+    ),
     "no way to deploy": (["-e", "rollout_deploy_command="], "Nothing says how a version gets onto a host"),
     "two ways to deploy": (
         ["-e", "rollout_deploy_tasks=deploy.yml"],
@@ -99,6 +117,7 @@ REFUSALS = {
     ),
 }
 CROSS_SECTION = {"limit", "unknown option", "version is no string", "minimum impossible", "hook with unknown module"}
+CROSS_SECTION |= {"handler that is not there", "hook with an undefined variable", "command with an undefined variable"}
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,13 @@ class FakeInventory:
     def variables(self, host: str) -> Mapping[str, Any]:
         return self.hosts[host]
 
-    def resolve(self, value: Any, host: str | None) -> Any:
-        known = self.own if host is None else {"inventory_hostname": host, **self.hosts[host]}
-        name = value.strip("{} ")
-        if name not in known:
-            raise HitlessError(f"'{name}' is undefined")
-        return known[name]
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
+        known = self.own if host is None else {"inventory_hostname": host, **self.hosts[host], **(given or {})}
+        for name in re.findall(r"{{ *(\w+)", value):
+            if name not in known:
+                raise HitlessError(f"'{name}' is undefined")
+            value = known[name]
+        return value
 
 
 def sources(*, needed: bool = True, **changes: Any) -> Sources:
@@ -129,6 +130,7 @@ def test_the_least_that_is_needed() -> None:
         "hooks": [],
         "steps": ["take_out", "deploy_command", "bring_back"],
         "rollback_steps": ["take_out", "deploy_command", "bring_back"],
+        "first_tasks": [{"name": "Deploy", "action": "hitless.consul.deploy"}],
     }
 
 
