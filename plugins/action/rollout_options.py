@@ -17,11 +17,15 @@ from ansible.utils.collection_loader._collection_finder import _get_collection_r
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import CommandLine, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import Settings, Sources
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task, decrypted
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
+from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import TRUST_IS_EXPLICIT
+from ansible_collections.hitless.consul.plugins.plugin_utils._templates import needed_names
 
+# From core 2.19 on a file's texts are templates only where the reader says so.
+_TRUSTED = {"trusted_as_template": True} if TRUST_IS_EXPLICIT else {}
 _AN_OPTION = re.compile(r"^\s*[\"']?rollout_\w+[\"']?\s*:", re.MULTILINE)
 
 
@@ -43,14 +47,23 @@ class ActionModule(HitlessAction):
             # What the playbook request has claimed was checked there, and beats what stands beside import_playbook.
             play={**inventory.play, **variables.get("_rollout_request", {}).get("options", {})},
             localhost=inventory.variables(str(variables["inventory_hostname"])),
-            command_line=_command_line(variables),
+            settings=Settings(str(constants.DEFAULT_STRATEGY), not _keeps_text(self._templar)),
             places=Places(
                 folders=list(dict.fromkeys([*beside, os.getcwd()])),
                 role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
                 collection_role=_is_role_of_collection,
                 ignored=list(_ignored(beside, self._loader.get_basedir(), inventory.sources)),
             ),
+            load=self._load,
+            needed=needed_names,
         )
+
+    def _load(self, path: str) -> Any:
+        try:
+            return self._loader.load_from_file(path, **_TRUSTED)
+        except AnsibleError:
+            # It is parsed right after, where Ansible says what is wrong with it in its own words.
+            return None
 
     def _play_variables(self) -> Mapping[str, Any]:
         """The play's own ``vars``; those of import_playbook are among them."""
@@ -89,10 +102,10 @@ class AnsibleInventory:
     def variables(self, host: str) -> Mapping[str, Any]:
         return self._hostvars.raw_get(host)  # type: ignore[no-any-return]
 
-    def resolve(self, value: Any, host: str | None) -> Any:
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
         templar = self._templar
         if host is not None:
-            known = {**self.variables(host), **self.play, **self.extra, "hostvars": self._hostvars}
+            known = {**self.variables(host), **self.play, **self.extra, **(given or {}), "hostvars": self._hostvars}
             templar = templar.copy_with_new_env(available_variables=known)
         try:
             return decrypted(templar.template(value))
@@ -100,15 +113,9 @@ class AnsibleInventory:
             raise HitlessError(str(error)) from None
 
 
-def _command_line(variables: Mapping[str, Any]) -> CommandLine:
-    given = context.CLIARGS
-    return CommandLine(
-        limit=given.get("subset") or variables.get("ansible_limit"),
-        tags=sorted(set(given.get("tags") or ()) - {"all"}),
-        skip_tags=sorted(given.get("skip_tags") or ()),
-        start_at_task=given.get("start_at_task"),
-        strategy=str(constants.DEFAULT_STRATEGY),
-    )
+def _keeps_text(templar: Any) -> bool:
+    """Tried, since the setting jinja2_native is still there where it means nothing: from ansible-core 2.19 on."""
+    return isinstance(templar.template("{{ '1.10' }}"), str)
 
 
 def _folders_of_playbooks() -> Iterator[str]:

@@ -23,12 +23,21 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 VERSION = re.compile(r"[A-Za-z0-9._+~:@-]{1,128}")
+_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((bool,), "true or false"),
+    ((int, float), "a number"),
+    ((date,), "a date"),
+    ((list, tuple), "a list"),
+    ((dict,), "a dictionary"),
+    ((type(None),), "nothing"),
+)
+"""What YAML makes of a version that is not quoted."""
 
 
 def checked_name(name: str, what: str) -> str:
@@ -58,11 +67,11 @@ def checked_prefix(prefix: object, what: str) -> str:
 def checked_version(version: object, where: str = "version") -> str:
     """A version as a string of the allowed characters; raises :class:`HitlessError` for anything else."""
     if not isinstance(version, str):
-        # Ansible hands on subclasses of its own, whose names say nothing to a person.
-        plain = next(base.__name__ for base in type(version).__mro__ if base.__module__ == "builtins")
+        # What it was is not known: 1.10 and 1.1 are one number, so that proposing this one could be the wrong version.
+        kind = next((name for kinds, name in _KINDS if isinstance(version, kinds)), "something else")
         raise HitlessError(
-            f"{where} must be a string, and {version!r} is a {plain} (YAML reads 1.10 as 1.1).",
-            hint=f'Quote it: {where}: "{version}", or -e \'{{"{where}": "1.10"}}\' on the command line.',
+            f"{where} must be a string, and {version} is {kind} (YAML reads 1.10 as the number 1.1).",
+            hint=f'Quote what you wrote, as in {where}: "1.10", or -e \'{{"{where}": "1.10"}}\' on the command line.',
         )
     if not VERSION.fullmatch(version):
         raise HitlessError(

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._hook_tasks import STAYS_HERE
 
 ROLL_BACK, RESTORE, CLEARED, KEPT, LOST, STOPPED = "roll_back", "restore", "cleared", "kept", "lost", "stopped"
 
@@ -51,6 +53,28 @@ def failure_of(result: Mapping[str, Any], step: str = "") -> Failure:
     )
 
 
+_BEFORE_SENT = re.compile(r"undefined|has no (attribute|element)|Finalization of task args|[Tt]emplate error")
+"""What Ansible says of a template that it cannot resolve (ansible-core 2.16 to 2.21)."""
+_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations"}
+
+
+def never_began(
+    result: Mapping[str, Any], name: str, action: str, first_tasks: Iterable[Mapping[str, str]] | None
+) -> bool:
+    """Whether the deployment has surely not touched the host: its very first task failed before it was sent there.
+
+    :param result: of the task that failed; ``name`` and ``action`` are that task's.
+    :param first_tasks: the tasks of the deployment before which nothing has touched the host.
+    """
+    if {"name": name, "action": action} not in [dict(task) for task in first_tasks or ()]:
+        return False
+    if action.rpartition(".")[2] in STAYS_HERE:
+        return True
+    # What a module or a connection answers has more in it.
+    told = {key for key in result if not key.startswith("_ansible")}
+    return told <= _OF_EVERY_FAILURE and bool(_BEFORE_SENT.search(str(result.get("msg", ""))))
+
+
 def sentence(text: str) -> str:
     """On one line and with its full stop, since more is said after it."""
     line = re.sub(r"\s+", " ", text).strip()
@@ -72,7 +96,7 @@ def judge(
 ) -> tuple[str, str]:
     """The verdict, and why as the record tells it.
 
-    :param started: the deployment may have touched the host: it was taken out and drained.
+    :param started: the deployment may have touched the host: it was taken out and drained, and its first task was sent.
     :param attempt: ``deploy`` or ``rollback``: what failed.
     :param rollback_to: empty where there is none, or where it is the version that runs already (``from_version``).
     :param earlier: why the deployment had failed, where the rollback did now.

@@ -11,14 +11,30 @@ pass; and group_vars of the hosts are invisible to localhost, where a rollout is
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._hook_tasks import (
+    HookTasks,
+    Load,
+    opaque,
+    read_role,
+    read_tasks,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._plan import parse_batch_size, parse_min_healthy
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places, find_file, find_role
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_templates import (
+    RESERVED,
+    Templates,
+    given_to,
+    has_template,
+    inputs_of,
+    refuse_missing_handler,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_values import (
     Choice,
     ExitCodes,
@@ -38,8 +54,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_values imp
 )
 
 PREFIX = "rollout_"
-RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
-"""What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
 LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis")
 """Options of later versions."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
@@ -105,7 +119,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("deploy_tasks", TasksFile(), help="or a tasks file"),
     Option("deploy_role", RoleName(), help="or a role; exactly one of the three is required"),
     Option("deploy_success_codes", ExitCodes(), [0], "exit codes of the command that mean success (puppet: `[0, 2]`)"),
-    Option("deploy_timeout", _SOME_SECONDS, 1800, "for the command, or for each task"),
+    Option("deploy_timeout", Number(1, unit="seconds"), 1800, "for the command, or for each task"),
     Option("become", Flag(), False, "become, for your deployment and hooks on hosts; never on the controller"),
     Option("gather_facts", Flag(), False, "gather facts of the hosts before your deployment"),
     Option("start_tasks", TasksFile(), help="on the controller, once, before the first host (migrations, silences)"),
@@ -257,34 +271,41 @@ class Inventory(Protocol):
     def variables(self, host: str) -> Mapping[str, Any]:
         """The host's variables, templates unresolved."""
 
-    def resolve(self, value: Any, host: str | None) -> Any:
-        """A value with its templates resolved, with a host's variables or with those of this play on localhost."""
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
+        """A value with its templates resolved, with a host's variables or with those of this play on localhost.
+
+        :param given: variables that beat those of the host.
+        """
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """How Ansible was started, as far as it matters.
+class Settings:
+    """Ansible's own configuration, as far as a rollout cannot run with all of it.
 
-    :param limit: of --limit; ``tags``: other than all; ``strategy``: of the configuration.
+    :param strategy: the default strategy.
+    :param native_templates: whether a template makes 1.1 of the text 1.10 (jinja2_native before ansible-core 2.19).
     """
 
-    limit: str | None = None
-    tags: Sequence[str] = ()
-    skip_tags: Sequence[str] = ()
-    start_at_task: str | None = None
     strategy: str = "linear"
+    native_templates: bool = False
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's."""
+    """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's.
+
+    :param load: reads the user's tasks files.
+    :param needed: the variables without which a template cannot be resolved.
+    """
 
     inventory: Inventory
     extra: Mapping[str, Any] = field(default_factory=dict)
     play: Mapping[str, Any] = field(default_factory=dict)
     localhost: Mapping[str, Any] = field(default_factory=dict)
-    command_line: CommandLine = field(default_factory=CommandLine)
+    settings: Settings = field(default_factory=Settings)
     places: Places = field(default_factory=Places)
+    load: Load = lambda path: None
+    needed: Callable[[str], Iterable[str]] = lambda text: ()
 
 
 @dataclass(frozen=True)
@@ -312,6 +333,7 @@ class RolloutOptions:
     :param options: run-wide ones by name, without the prefix.
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
+    :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
     """
 
     options: dict[str, Any]
@@ -320,6 +342,7 @@ class RolloutOptions:
     steps: list[str]
     rollback_steps: list[str]
     health_urls: list[str] = field(default_factory=list)
+    first_tasks: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -329,6 +352,7 @@ class RolloutOptions:
             "steps": self.steps,
             "rollback_steps": self.rollback_steps,
             "health_urls": self.health_urls,
+            "first_tasks": self.first_tasks,
         }
 
 
@@ -339,7 +363,7 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
         looks for no hooks.
     :raises HitlessError: one clear sentence.
     """
-    refuse_partial_run(sources.command_line)
+    _refuse_settings(sources.settings)
     reader = _Reader(sources)
     reader.check_names(["extra vars", "the play's variables", "the variables of localhost"])
     hosts = reader.find_hosts()
@@ -357,10 +381,25 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     health_urls = reader.hosts_with_health_url()
     hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
     options |= {hook.option: hook.target for hook in hooks}
+    tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
+    refuse_missing_handler(list(tasks.values()))
+    reader.check_templates(options, list(tasks.values()))
     rollback_steps = ["request"] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls)
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, _first_tasks(way, tasks))
+
+
+def _tasks_of(hook: Hook, load: Load) -> HookTasks:
+    if hook.kind == "tasks":
+        return read_tasks(hook.option, hook.target, load)
+    return read_role(hook.option, hook.target, load) if os.path.isabs(hook.target) else opaque(hook.option, hook.target)
+
+
+def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str]]:
+    if way == "deploy_command":
+        return [{"name": "Deploy", "action": "hitless.consul.deploy"}]
+    return tasks[way].before_anything() if way in tasks else []
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
@@ -379,23 +418,17 @@ def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:
     return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, places))
 
 
-def refuse_partial_run(started: CommandLine) -> None:
-    """Refuse what would make Ansible leave out parts of the rollout and still exit with 0."""
-    why = "Ansible would leave out parts of the rollout and still succeed"
-    if started.limit:
+def _refuse_settings(settings: Settings) -> None:
+    if settings.strategy.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") not in ("linear", "debug"):
         raise HitlessError(
-            f"A rollout cannot run with --limit ({started.limit}): {why}.",
-            hint=f"Choose the hosts with -e 'rollout_hosts={started.limit}'.",
-        )
-    for name, value in (("--tags", started.tags), ("--skip-tags", started.skip_tags)):
-        if value:
-            raise HitlessError(f"A rollout cannot run with {name} ({', '.join(value)}): {why}.")
-    if started.start_at_task:
-        raise HitlessError(f"A rollout cannot run with --start-at-task: {why}.")
-    if started.strategy.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") not in ("linear", "debug"):
-        raise HitlessError(
-            f"A rollout cannot run with the strategy {started.strategy}: it does not keep to batches.",
+            f"A rollout cannot run with the strategy {settings.strategy}: it does not keep to batches.",
             hint="Unset ANSIBLE_STRATEGY (strategy in ansible.cfg).",
+        )
+    if settings.native_templates:
+        raise HitlessError(
+            "A rollout cannot run with Ansible's setting jinja2_native: your templates would make the number 1.1 of "
+            "the version 1.10.",
+            hint="Set ANSIBLE_JINJA2_NATIVE=false (jinja2_native in ansible.cfg), or use ansible-core 2.19 or newer.",
         )
 
 
@@ -434,8 +467,6 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
 # --- reading -------------------------------------------------------------------------------------------------
 
 _ABSENT = object()
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_INDIRECT = {"lookup", "query", "q", "vars"}
 
 
 class _Reader:
@@ -572,6 +603,25 @@ class _Reader:
             raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
         return asked
 
+    def check_templates(self, options: Mapping[str, Any], hooks: list[HookTasks]) -> None:
+        """Options that are read on the hosts, and the user's tasks, must not fail for want of a variable."""
+        given, stand_ins = given_to(options["version"], options["direction"])
+        shared = {**self._sources.play, **self._sources.extra}
+        templates = Templates(self._by_host, shared, hooks, self._sources.needed)
+        for option in OPTIONS:
+            if option.per_host:
+                values = self._of_hosts(option.variable)
+                templates.refuse_unresolvable(
+                    option.variable, values, stand_ins, lambda value, host: self._inventory.resolve(value, host, given)
+                )
+        templates.refuse_unknown_variables()
+
+    def _of_hosts(self, variable: str) -> dict[str, Any]:
+        """Each host's template of an option that is read there, later."""
+        own = self._first_own(variable, localhost=False)
+        values = {host: self._by_host[host].get(variable) if own is _ABSENT else own for host in self._by_host}
+        return {host: value for host, value in values.items() if has_template(value)}
+
     def _hosts_with(self, name: str) -> list[str]:
         """Hosts for which an option is set that is read there, later."""
         own = self._first_own(PREFIX + name, localhost=False)
@@ -596,7 +646,7 @@ class _Reader:
         if all(value in UNSET for _host, value in told):
             return self._resolved(self._first_own(variable), variable)
         first_host, first = told[0]
-        if _has_template([value for _host, value in told]):
+        if has_template([value for _host, value in told]):
             told = self._resolved_of_hosts(told, variable)
             first = told[0][1]
         other = next(((host, value) for host, value in told if value != first), None)
@@ -613,7 +663,7 @@ class _Reader:
         results: list[tuple[str, Any]] = []
         known: list[tuple[Any, Mapping[str, Any], Any]] = []
         for host, value in told:
-            inputs = _inputs(value, self._by_host[host])
+            inputs = inputs_of(value, self._by_host[host])
             same = (result for one, its, result in known[-4:] if inputs is not None and (one, its) == (value, inputs))
             result = next(same, _ABSENT)
             if result is _ABSENT:
@@ -625,7 +675,7 @@ class _Reader:
     def _resolved(self, value: Any, variable: str, host: str | None = None) -> Any:
         if value is _ABSENT:
             return None
-        if not _has_template(value):
+        if not has_template(value):
             return value
         try:
             return self._inventory.resolve(value, host)
@@ -636,29 +686,6 @@ class _Reader:
 
 def _shown(value: Any) -> str:
     return "not set" if value in UNSET else repr(value)
-
-
-def _has_template(value: Any) -> bool:
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, Mapping):
-        return any(_has_template(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(_has_template(part) for part in value)
-
-
-def _inputs(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The variables that a template names, and those that these name; None where it may build a name itself."""
-    found: dict[str, Any] = {}
-    texts = [str(value)]
-    while texts:
-        names = set(_WORD.findall(texts.pop()))
-        if names & _INDIRECT:
-            return None
-        for name in names & variables.keys() - found.keys():
-            found[name] = variables[name]
-            if _has_template(variables[name]):
-                texts.append(str(variables[name]))
-    return found
 
 
 def _is_result(value: Any) -> bool:

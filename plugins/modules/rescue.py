@@ -49,6 +49,17 @@ options:
     description: Its name, for the record.
     type: str
     default: ""
+  action:
+    description: Its module, as it is written in the task.
+    type: str
+    default: ""
+  first_tasks:
+    description:
+      - Name and action of the tasks of the deployment before which none has touched the host. Where one of them failed
+        before it was sent, a variable is missing for instance, nothing was deployed.
+    type: list
+    elements: dict
+    default: []
   started:
     description: When the deployment of this host began; empty where the host was never taken out.
     type: str
@@ -185,6 +196,8 @@ ARGUMENT_SPEC = {
     **TURN_SPEC,
     "failed": {"type": "dict", "default": {}},
     "step": {"type": "str", "default": ""},
+    "action": {"type": "str", "default": ""},
+    "first_tasks": {"type": "list", "elements": "dict", "default": []},
     "started": {"type": "str", "default": ""},
     "attempt": {"type": "str", "choices": ["deploy", "rollback", "restore"], "default": "deploy"},
     "drained": {"type": "bool", "default": False},
@@ -207,12 +220,13 @@ OUTCOMES = {rescue.LOST: LOST, rescue.CLEARED: UNTOUCHED}
 def perform(task: Task) -> dict:
     params = task.params
     failure = rescue.failure_of(params["failed"], params["step"])
+    never_began = rescue.never_began(params["failed"], params["step"], params["action"], params["first_tasks"])
     if params["attempt"] == "restore":
         verdict, why = rescue.judge_undrained(failure if params["failed"] else None, params["error"])
     else:
         verdict, why = rescue.judge(
             failure,
-            started=bool(params["started"]),
+            started=bool(params["started"]) and not never_began,
             attempt=params["attempt"],
             rollback=params["rollback"],
             rollback_to=params["rollback_to"],

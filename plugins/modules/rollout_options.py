@@ -92,6 +92,13 @@ health_urls:
   type: list
   elements: str
   sample: [web1, web2]
+first_tasks:
+  description: Name and action of the tasks of the deployment before which none has touched the host.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {name: Deploy, action: hitless.consul.deploy}
 """
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError

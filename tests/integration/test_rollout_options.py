@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lab.testkit.ansible_run import Ansible, Result
 from tests.rollout.drive import flat
 
 pytestmark = pytest.mark.oldest
+CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
 
 IMPORTED = [
     {
@@ -132,7 +134,7 @@ def test_hooks_beside_the_playbook_that_imports(project: Project) -> None:
 
 
 def test_refusals_of_values(project: Project) -> None:
-    assert "rollout_version must be a string, and 1.1 is a float" in project.refused("-e", '{"rollout_version": 1.10}')
+    assert "rollout_version must be a string, and 1.1 is a number" in project.refused("-e", '{"rollout_version": 1.10}')
     assert "Is it rollout_batch_size?" in project.refused("-e", "rollout_batchsize=2")
     assert "deploy_version is set in extra vars" in project.refused("-e", "deploy_version=1")
     assert "the group service_db is not in the inventory (its groups of services are service_web)" in project.refused(
@@ -143,19 +145,23 @@ def test_refusals_of_values(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "told"),
+    ("environment", "told"),
     [
-        (["--limit", "localhost,web1"], {}, "cannot run with --limit (localhost,web1)"),
-        (["--tags", "deploy"], {}, "cannot run with --tags (deploy)"),
-        (["--skip-tags", "slow"], {}, "cannot run with --skip-tags (slow)"),
-        ([], {"ANSIBLE_STRATEGY": "free"}, "cannot run with the strategy free"),
-        ([], {"ANSIBLE_STRATEGY": "host_pinned"}, "cannot run with the strategy host_pinned"),
+        ({"ANSIBLE_STRATEGY": "free"}, "cannot run with the strategy free"),
+        ({"ANSIBLE_STRATEGY": "host_pinned"}, "cannot run with the strategy host_pinned"),
     ],
 )
-def test_refusals_of_the_command_line(
-    project: Project, arguments: list[str], environment: dict[str, str], told: str
-) -> None:
-    assert told in project.refused(*arguments, env=environment)
+def test_refusals_of_settings(project: Project, environment: dict[str, str], told: str) -> None:
+    assert told in project.refused(env=environment)
+
+
+def test_a_version_stays_a_text_in_templates_or_the_setting_is_refused(project: Project) -> None:
+    """Before ansible-core 2.19 jinja2_native makes 1.1 of 1.10, wherever a template of the user's names it."""
+    native = {"ANSIBLE_JINJA2_NATIVE": "true"}
+    if CORE < (2, 19):
+        assert "cannot run with Ansible's setting jinja2_native" in project.refused(env=native)
+    else:
+        assert project.run("-e", "rollout_version=1.10", env=native).rc == 0
 
 
 def test_variables_beside_the_playbook_that_ansible_does_not_read(project: Project) -> None:
@@ -177,3 +183,21 @@ def test_it_takes_no_async(project: Project) -> None:
     project.write("elsewhere/imported.yml", json.dumps(play))
     # The sentence is Ansible's own, and another one in each version.
     assert re.search("does not support async|async is not supported", project.refused())
+
+
+def test_templates_are_tried(project: Project) -> None:
+    """With Ansible's own templates and files; what is refused and what is not is in the unit tests."""
+    project.write("project/inventory/group_vars/service_web.yml", "rollout_deploy_command: deploy {{ verison }}")
+    assert "in rollout_deploy_command of web1 cannot be resolved: 'verison' is undefined" in project.refused()
+    project.write(
+        "project/inventory/group_vars/service_web.yml",
+        "rollout_deploy_tasks: deploy.yml\nrollout_health_url: http://{{ inventory_hostname }}/{{ deploy_version }}\n",
+    )
+    project.write("project/deploy.yml", "- ansible.builtin.command: install {{ verison }}\n")
+    assert "needs the variable verison, which web1 does not have" in project.refused()
+    project.write("project/deploy.yml", "- ansible.builtin.command: install {{ deploy_version }}\n  notify: restart\n")
+    assert "notifies the handler restart, which is not there" in project.refused()
+    project.write("project/deploy.yml", "- name: Install\n  ansible.builtin.command: install {{ deploy_version }}\n")
+    assert project.read()["first_tasks"] == [{"name": "Install", "action": "ansible.builtin.command"}]
+    project.write("project/deploy.yml", "- name: [x\n")
+    assert project.read()["first_tasks"] == [], "Ansible says what is wrong with it when it is parsed"

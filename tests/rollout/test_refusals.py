@@ -16,6 +16,8 @@ FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",
     "broken.yml": "- name: [x\n",
     "unknown.yml": "- name: Notify\n  no.such.module:\n",
+    "handler.yml": "- name: Install\n  ansible.builtin.command: 'true'\n  notify: restart web\n",
+    "undefined.yml": "- name: Install\n  ansible.builtin.command: install {{ verison }}\n",
     "keyword.yml": "- name: Notify\n  ansible.builtin.debug: {msg: x}\n  untill: true\n",
     # Further inventories, to be read beside the lab's.
     "nobody.ini": "[nobody]\n",
@@ -66,10 +68,11 @@ def check_untouched(drive: Drive) -> None:
 
 
 REFUSALS = {
-    "limit": (["--limit", "web1"], "--limit cannot be used with a rollout"),
-    "limit that keeps localhost": (["--limit", "web1,localhost"], "--limit cannot be used with a rollout"),
-    "tags": (["--tags", "deploy"], "A rollout cannot run with --tags (deploy)"),
-    "skip tags": (["--skip-tags", "deploy"], "A rollout cannot run with --skip-tags (deploy)"),
+    "limit": (["--limit", "web1"], "--limit (web1) cannot be used"),
+    "limit that keeps localhost": (["--limit", "web1,localhost"], "--limit (web1,localhost) cannot be used"),
+    "tags": (["--tags", "deploy"], "--tags (deploy) cannot be used"),
+    "skip tags": (["--skip-tags", "deploy"], "--skip-tags (deploy) cannot be used"),
+    "start at task": (["--start-at-task", "Plan"], "--start-at-task (Plan) cannot be used"),
     "unknown option": (
         ["-e", "rollout_batchsize=2"],
         "rollout_batchsize (in extra vars) is not an option of a rollout. Is it rollout_batch_size?",
@@ -90,6 +93,22 @@ REFUSALS = {
     "hook missing": (["-e", "rollout_smoke_tasks=missing.yml"], "missing.yml ... rollout_smoke_tasks"),
     "hook is no YAML": (["-e", "rollout_smoke_tasks=broken.yml"], "broken.yml"),
     "hook with unknown module": (["-e", "rollout_smoke_tasks=unknown.yml"], "no.such.module"),
+    "handler that is not there": (
+        ["-e", "rollout_smoke_tasks=handler.yml"],
+        "rollout_smoke_tasks: the task Install ... notifies the handler restart web, which is not there",
+    ),
+    "hook with an undefined variable": (
+        ["-e", "rollout_smoke_tasks=undefined.yml"],
+        "rollout_smoke_tasks: the task Install ... needs the variable verison, which web1 does not have",
+    ),
+    "command with an undefined variable": (
+        ["-e", "rollout_deploy_command='install {{ verison }}'"],
+        "The template in rollout_deploy_command of web1 cannot be resolved: ... 'verison' is undefined",
+    ),
+    "health URL with an undefined variable": (
+        ["-e", "rollout_health_url='http://{{ consul_addres }}/'"],
+        "The template in rollout_health_url of web1 cannot be resolved: ... 'consul_addres' is undefined",
+    ),
     "no way to deploy": (["-e", "rollout_deploy_command="], "Nothing says how a version gets onto a host"),
     "two ways to deploy": (
         ["-e", "rollout_deploy_tasks=deploy.yml"],
@@ -97,6 +116,7 @@ REFUSALS = {
     ),
 }
 CROSS_SECTION = {"limit", "unknown option", "version is no string", "minimum impossible", "hook with unknown module"}
+CROSS_SECTION |= {"handler that is not there", "hook with an undefined variable", "command with an undefined variable"}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +143,6 @@ RARER = {
     "deploy_version of a host": (["-i", "own.ini"], "deploy_version is set in"),
     "unknown option of a host": (["-i", "typing.ini"], "rollout_drain_tiem ... Is it rollout_drain_time?"),
     "hook with unknown keyword": (["-e", "rollout_start_tasks=keyword.yml"], "untill"),
-    "start at task": (["--start-at-task", "Read the options"], "A rollout cannot run with --start-at-task"),
     "another host's agent": (["-e", "hitless_consul_agent_url={web2}"], "web2"),
     "no agent there": (["-e", "hitless_consul_agent_url=http://127.0.0.1:9"], "hitless_consul_agent_url"),
     "health match without a URL": (["-e", "rollout_health_url="], "rollout_health_url"),

@@ -69,7 +69,7 @@ def test_a_limit_and_a_version_of_one_s_own_are_refused_unclaimed(drive: Drive) 
     drive.ask("2.0.0")
     limited = drive.run(None, "--limit", "web1", name="request")
     assert limited.rc != 0
-    assert "--limit cannot be used with a rollout" in flat(limited.output)
+    assert "cannot be used with this playbook" in flat(limited.output)
     own = run(drive, "-e", "rollout_version=9")
     assert "would win over the version that is asked for" in flat(own.output), own.output
     assert drive.lab.kv("deploy/web/request") == "2.0.0"

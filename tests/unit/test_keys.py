@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -68,10 +68,25 @@ def test_versions(version: str) -> None:
     assert checked_version(version) == version
 
 
-@pytest.mark.parametrize("version", [1.1, 1, True, None, ["1"]])
-def test_a_version_that_yaml_has_read_as_something_else(version: object) -> None:
-    with pytest.raises(HitlessError, match="rollout_version must be a string, and .* is a .*YAML reads 1.10 as 1.1"):
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        (1.1, "1.1 is a number"),
+        (20240101, "20240101 is a number"),
+        (date(2024, 1, 1), "2024-01-01 is a date"),
+        (True, "True is true or false"),
+        (None, "None is nothing"),
+        (["1"], "is a list"),
+        ({}, "is a dictionary"),
+        (b"1", "is something else"),
+    ],
+)
+def test_a_version_that_yaml_has_read_as_something_else(version: object, kind: str) -> None:
+    with pytest.raises(
+        HitlessError, match=f"rollout_version must be a string, and .*{kind} .YAML reads 1.10"
+    ) as caught:
         checked_version(version, "rollout_version")
+    assert '"1.1"' not in str(caught.value), "1.1 need not be what was written"
 
 
 @pytest.mark.parametrize("version", ["", "1 2", "1/2", "1\n", "x" * 129, "$(id)", "{{ x }}", "1;2", "é"])

@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rescue import (
     failure_of,
     judge,
     judge_undrained,
+    never_began,
 )
 
 pytestmark = pytest.mark.oldest
@@ -118,3 +119,38 @@ def test_what_kind_of_failure_it_was() -> None:
     assert failure_of({"msg": "x", "foreign": True}).foreign
     assert failure_of({"results": [{"failed": True, "msg": "x", "lost": True}]}).lost
     assert failure_of({"results": [{"msg": "fine"}, {"msg": "x", "unreachable": True}]}).lost
+
+
+FIRST = [{"name": "Check", "action": "assert"}, {"name": "Install", "action": "ansible.builtin.command"}]
+UNDEFINED = {
+    "failed": True,
+    "changed": False,
+    "msg": "Task failed: Finalization of task args for 'x' failed: 'y' is undefined",
+}
+UNDEFINED_OLD = {
+    "failed": True,
+    "msg": "The task includes an option with an undefined variable. The error was: 'y' is undefined",
+}
+
+
+@pytest.mark.parametrize(
+    ("result", "name", "action", "surely"),
+    [
+        (UNDEFINED, "Install", "ansible.builtin.command", True),
+        (UNDEFINED_OLD, "Install", "ansible.builtin.command", True),
+        # Whatever it says, it runs on the controller.
+        ({"failed": True, "msg": "no", "assertion": "x"}, "Check", "assert", True),
+        # A task that comes later, or one of the same name of another module.
+        (UNDEFINED, "Restart", "ansible.builtin.service", False),
+        (UNDEFINED, "Install", "ansible.builtin.shell", False),
+        # It was sent: the module answered, or the time was up, or one item of a loop had gone before.
+        ({**UNDEFINED, "rc": 1, "stderr": "y is undefined"}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "invocation": {}}, "Install", "ansible.builtin.command", False),
+        ({"failed": True, "msg": "Timed out after 2 second(s)."}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "results": []}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "unreachable": True}, "Install", "ansible.builtin.command", False),
+        ({}, "", "", False),
+    ],
+)
+def test_a_deployment_that_never_began(result: dict[str, Any], name: str, action: str, surely: bool) -> None:
+    assert never_began(result, name, action, FIRST) is surely

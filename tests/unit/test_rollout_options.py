@@ -18,8 +18,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout_files impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import (
     LATER,
     OPTIONS,
-    CommandLine,
     RolloutOptions,
+    Settings,
     Sources,
     options_table,
     read_options,
@@ -46,12 +46,13 @@ class FakeInventory:
     def variables(self, host: str) -> Mapping[str, Any]:
         return self.hosts[host]
 
-    def resolve(self, value: Any, host: str | None) -> Any:
-        known = self.own if host is None else {"inventory_hostname": host, **self.hosts[host]}
-        name = value.strip("{} ")
-        if name not in known:
-            raise HitlessError(f"'{name}' is undefined")
-        return known[name]
+    def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
+        known = self.own if host is None else {"inventory_hostname": host, **self.hosts[host], **(given or {})}
+        for name in re.findall(r"{{ *(\w+)", value):
+            if name not in known:
+                raise HitlessError(f"'{name}' is undefined")
+            value = known[name]
+        return value
 
 
 def sources(*, needed: bool = True, **changes: Any) -> Sources:
@@ -131,6 +132,7 @@ def test_the_least_that_is_needed() -> None:
         "steps": ["take_out", "deploy_command", "bring_back"],
         "rollback_steps": ["take_out", "deploy_command", "bring_back"],
         "health_urls": [],
+        "first_tasks": [{"name": "Deploy", "action": "hitless.consul.deploy"}],
     }
 
 
@@ -281,6 +283,8 @@ def test_values_are_converted(variable: str, value: object, found: object) -> No
         ("rollout_drain_time", "10s"),
         ("rollout_drain_time", "nan"),
         ("rollout_deploy_timeout", 0),
+        ("rollout_deploy_timeout", 0.5),
+        ("rollout_deploy_timeout", 1.5),
         ("rollout_deploy_timeout", "inf"),
         ("rollout_batch_size", 0),
         ("rollout_min_healthy", "most"),
@@ -323,7 +327,7 @@ def test_no_value_of_any_option_is_worse_than_refused(value: object) -> None:
 
 
 def test_a_version_is_a_string() -> None:
-    assert refused(extra={"rollout_version": 1.1}).startswith("rollout_version must be a string, and 1.1 is a float")
+    assert refused(extra={"rollout_version": 1.1}).startswith("rollout_version must be a string, and 1.1 is a number")
     assert "is not a version" in refused(extra={"rollout_version": "1.0; rm -rf /"})
     assert "rollout_previous_version must be a string" in refused(extra={"rollout_previous_version": 2})
 
@@ -378,23 +382,20 @@ def test_what_the_deployment_is_given_is_ours_to_set(name: str, where: str, told
 
 
 @pytest.mark.parametrize(
-    ("started", "told"),
+    ("settings", "told"),
     [
-        (CommandLine(limit="web1"), "--limit (web1)"),
-        (CommandLine(tags=["deploy"]), "--tags (deploy)"),
-        (CommandLine(skip_tags=["slow"]), "--skip-tags (slow)"),
-        (CommandLine(start_at_task="Plan"), "--start-at-task"),
-        (CommandLine(strategy="free"), "the strategy free"),
-        (CommandLine(strategy="ansible.builtin.host_pinned"), "the strategy ansible.builtin.host_pinned"),
+        (Settings(strategy="free"), "the strategy free"),
+        (Settings(strategy="ansible.builtin.host_pinned"), "the strategy ansible.builtin.host_pinned"),
+        (Settings(native_templates=True), "Ansible's setting jinja2_native"),
     ],
 )
-def test_a_part_of_a_rollout_is_refused(started: CommandLine, told: str) -> None:
-    assert f"A rollout cannot run with {told}" in refused(command_line=started)
+def test_settings_that_a_rollout_cannot_run_with(settings: Settings, told: str) -> None:
+    assert f"A rollout cannot run with {told}" in refused(settings=settings)
 
 
 @pytest.mark.parametrize("strategy", ["linear", "ansible.builtin.linear", "ansible.legacy.linear", "debug"])
 def test_strategies_that_keep_to_batches(strategy: str) -> None:
-    assert read(command_line=CommandLine(strategy=strategy)).hosts
+    assert read(settings=Settings(strategy=strategy)).hosts
 
 
 def test_service_and_version_are_needed() -> None:

@@ -1,0 +1,24 @@
+"""Settings of ansible.cfg that would change what a rollout does are overruled by its plays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.rollout.drive import Drive
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_one_hosts_failure_is_its_own_and_no_wait_is_cut_off(drive: Drive) -> None:
+    """any_errors_fatal would roll back the healthy host of the batch; task_timeout would end each drain."""
+    new = "2.0.0-brokenon-web1"
+    drive = replace(drive, more={"ANSIBLE_ANY_ERRORS_FATAL": "true", "ANSIBLE_TASK_TIMEOUT": "3"})
+    result = drive.run(new, batch_size=2, drain_time=4)
+    assert result.rc != 0
+    assert drive.outcomes()["web1"] == "rolled_back", result.output
+    assert drive.outcomes()["web2"] == "ok", result.output
+    assert drive.running() == ["1.0.0", new, "1.0.0", "1.0.0", "1.0.0"]
+    assert "Timed out" not in result.output
+    assert drive.is_settled()
