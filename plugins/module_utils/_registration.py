@@ -26,7 +26,7 @@ LOOK_EVERY = 5.0
 _DEREGISTER = "deregister_critical_service_after"
 _RUN_BY_INTERVAL = ("http", "tcp", "udp", "grpc", "args", "script", "docker_container_id", "h2ping")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
-_DEFAULT_WEIGHTS = {"passing": 1, "warning": 1}
+_DEFAULT_WEIGHTS = {"Passing": 1, "Warning": 1}
 """Consul's own (agent/structs, Weights)."""
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -82,10 +82,11 @@ class Definition:
         meta = {name: value for name, value in (shown.get("Meta") or {}).items() if not name.startswith("consul-")}
         pairs.append(("meta", wanted.get("meta") or {}, meta))
         if wanted.get("weights"):
-            weights = {**_DEFAULT_WEIGHTS, **{name.lower(): value for name, value in (shown.get("Weights") or {}).items()}}
+            weights = {name.lower(): value for name, value in (shown.get("Weights") or _DEFAULT_WEIGHTS).items()}
             # Only those that were asked for: Consul fills in the others.
-            pairs.append(("weights", wanted["weights"], {name: weights.get(name.lower()) for name in wanted["weights"]}))
-        found = [f"{what} {is_!r} instead of {asked!r}" for what, asked, is_ in pairs if asked != is_]
+            asked = {name: weights.get(name.lower()) for name in wanted["weights"]}
+            pairs.append(("weights", wanted["weights"], asked))
+        found = [f"{what} {is_!r} instead of {want!r}" for what, want, is_ in pairs if want != is_]
         return f"{self.id} is shown with {', '.join(found)}" if found else ""
 
 

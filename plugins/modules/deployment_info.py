@@ -79,7 +79,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: Service to its nodes, the deployment running now, the lock, and the last deployments.
+  description:
+    - Service to its nodes, the deployment running now, the lock, and the last deployments.
+    - C(version) is what is recorded. Where a deployment began on the node and did not record its end,
+      C(version_is_trusted) is false, and C(version_told) says what is known.
+    - C(reason) is that of the maintenance, or the failing checks; C(why) the same for a person, with what to do.
   returned: without O(id)
   type: dict
   sample:
@@ -89,10 +93,13 @@ services:
         web-1:
           version: 1.4.2
           previous: 1.4.1
+          version_is_trusted: true
+          version_told: 1.4.2
           meta_version: null
           status: null
           health: in rotation
           reason: ""
+          why: ""
           instances: 1
       running: null
       lock: null
@@ -173,6 +180,7 @@ def one_deployment(task: Task) -> dict:
     if follows:
         task.show(report.beginning(found.state, found.record) + "\n\n")
         found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
+    found = deployments.settled(task.consul, keys, found)
     steps = deployments.read_steps(task.consul, keys, found)
     hosts = {
         name: host.node if found.record.by_agents and host.batch is not None else None
