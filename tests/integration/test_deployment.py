@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -496,8 +497,9 @@ def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> No
     assert text.index("Deployment of web-") < text.index("web1: draining") < text.index("web1 | first")
     assert "web1 | second\nweb1 | ?[2J\n" in text
     assert "14:24:40 web1: failed" in text
-    # As its status said, and as its outcome does, with another time here.
-    assert text.count("web1: draining") == 2
+    # Its outcome says it again, by another clock reading.
+    assert text.count("web1: draining") == 1
+    assert text.index("web1: draining") < text.index("web1: failed") < text.index("web1: It exited with 3.")
     assert text.count("web1: It exited with 3.") == 1
     assert text.rstrip().endswith("1 never reached (web2).")
     assert found["log"] == {"web1": "first\nsecond\n\x1b[2J\n"}
@@ -538,6 +540,20 @@ def test_the_screen_as_json_and_not_at_all(web: Service) -> None:
     assert web.shown == []
 
 
+def test_the_screen_goes_to_a_file_alone(web: Service, tmp_path: Path) -> None:
+    web.register()
+    path = tmp_path / "status.json"
+    told = web.info(format="json", path=str(path))
+    assert json.loads(path.read_text(encoding="utf-8")) == {"services": told["services"]}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert web.shown == [f"Written to {path}."]
+    told = web.info(path=str(path))
+    assert path.read_text(encoding="utf-8") == f"{told['report']}\n"
+    assert web.shown[-1] == told["report"]
+    with pytest.raises(HitlessError, match="cannot be written: No such file or directory. Its folder has to exist."):
+        web.info(path=str(tmp_path / "nowhere" / "status.json"))
+
+
 def test_without_a_service_all_that_were_deployed_are_shown(web: Service) -> None:
     session = web.begin("d1")
     web.run("finished", id="d1", session=session, quiet=True)
@@ -550,7 +566,9 @@ def test_the_number_of_requests_of_a_screen_does_not_depend_on_the_hosts(web: Se
     hosts = {f"web{number}": {"node": f"n{number}"} for number in range(1000)}
     plan = {"batches": [[host] for host in hosts], "hosts": hosts}
     web.run("started", id="d1", session=session, version="2", plan=plan)
-    task = web._task({"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True}, False)
+    task = web._task(
+        {"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True, "path": None}, False
+    )
     deployment_info.perform(task)
     assert task.consul.requests <= 6
 
