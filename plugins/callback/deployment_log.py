@@ -12,7 +12,8 @@ short_description: Forwards what happens in a rollout to Consul and to a file
 version_added: 0.1.0
 description:
   - Time, host, task and outcome of each task of a rollout, and what the deployment step printed, in the deployment's
-    log keys in Consul (the playbook C(hitless.consul.status) shows them) and as JSON lines in a file.
+    log keys in Consul (the playbook C(hitless.consul.status) shows them) and as JSON lines in a file. The rollout's own
+    housekeeping is left out where it goes well.
   - Never the arguments of a task. Of a task under C(no_log) only where it stands, and its outcome.
   - Consul is written by a thread in the background, with bounded memory. When it is slow or away entries are dropped
     and counted, and the run goes on as if nothing was.
@@ -23,7 +24,8 @@ author:
 options:
   path:
     description:
-      - A file that JSON lines are appended to. Its folder has to exist. None where not set.
+      - A file that JSON lines are appended to. Its folder has to exist. A new file is readable by its owner alone.
+        None where not set.
     type: path
     env:
       - name: HITLESS_LOG_PATH
@@ -64,6 +66,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -83,6 +86,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._task import (
 )
 
 OURS = "hitless.consul."
+_OWN = tuple(
+    os.path.join(os.path.realpath(__file__).rpartition(os.sep + "plugins" + os.sep)[0], folder, "")
+    for folder in ("roles", "playbooks")
+)
+"""Where the tasks of the collection stand."""
+_HOUSEKEEPING = ("gate", "lock", "plan", "reach", "rollout_options", "rollout_request")
+"""Actions of the collection that say nothing of a host where they go well."""
+_SECRETS = tuple(VARIABLE_PREFIX + option for option in ("token", "agent_token"))
 _ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")
 
 
@@ -102,11 +113,14 @@ class CallbackModule(CallbackBase):
         self._keys: Keys | None = None
         self._options: dict[str, Any] = {}
         self._writer: LogWriter | None = None
+        self._ended: list[LogWriter] = []
         self._file: Any = None
         self._file_failed = False
         self._deploying: set[str] = set()
         self._began: dict[tuple[str, str], float] = {}
-        self._secrets: list[str] = []
+        self._secrets: set[str] = set()
+        self._asked: set[str] = set()
+        self._own: dict[str, bool] = {}
 
     # -- what Ansible tells -------------------------------------------------------------------------------------
 
@@ -139,22 +153,27 @@ class CallbackModule(CallbackBase):
         self._began.pop((_host(result).get_name(), _task(result)._uuid), None)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - Ansible's interface
-        if self._writer:
-            self._writer.close(float(self.get_option("close_within")))
+        until = time.monotonic() + float(self.get_option("close_within"))
+        for writer in (*self._ended, *([self._writer] if self._writer else [])):
+            writer.close(max(0.0, until - time.monotonic()))
         if self._file:
             self._file.close()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _begin(self, data: Mapping[str, Any]) -> None:
-        """From here on it is known which deployment this is, and where its Consul."""
+        """From here on it is known which deployment this is, and where its Consul; it may be the run's second one."""
+        if self._writer:
+            self._writer.end()
+            self._ended.append(self._writer)
+        self._writer = self._keys = None
+        self._deploying.clear()
+        self._asked.clear()
         options = data.get("options") or {}
         self._id, self._service = str(data.get("id") or ""), str(options.get("service") or "")
         try:
             self._options = connection_options({}, self._variables(), os.environ)
-            connection = cluster_connection(self._options)
-            if connection.token:
-                self._secrets = [connection.token]
+            self._hide(cluster_connection(self._options).token)
             self._keys = Keys(
                 self._service,
                 deploy=checked_prefix(self._options.get("deploy_prefix", "deploy"), "deploy_prefix"),
@@ -167,9 +186,10 @@ class CallbackModule(CallbackBase):
         """The deployment has a record: it can have a log."""
         if self._writer or not self._keys or not self.get_option("consul"):
             return
+        options = self._options
 
         def client() -> Client:
-            return Client(cluster_connection(self._options), retry_for=2.0)
+            return Client(cluster_connection(options), retry_for=2.0)
 
         self._writer = LogWriter(client, self._keys, self._id, self._display.warning)
 
@@ -185,9 +205,39 @@ class CallbackModule(CallbackBase):
         except Exception as error:  # whatever a template raises: the log is no reason to fail
             raise HitlessError(f"a variable {VARIABLE_PREFIX}* cannot be resolved: {error}") from None
 
+    def _hide(self, secret: object) -> None:
+        """From here on it is shown nowhere; a line end of it may have been left away."""
+        self._secrets |= {text for text in (str(secret or ""), str(secret or "").strip()) if text}
+
+    def _hide_tokens_of(self, host: Any) -> None:
+        """The tokens that the steps on a host use, which may be of its own; looked up once a deployment."""
+        if host.get_name() in self._asked or not self._id:
+            return
+        self._asked.add(host.get_name())
+        variables = self._play.get_variable_manager().get_vars(play=self._play, host=host, include_hostvars=False)
+        given = [variables[name] for name in _SECRETS if name in variables]
+        templar = Templar(loader=self._play._loader, variables=variables)
+        for value in given:
+            with suppress(Exception):  # what cannot be resolved is used nowhere
+                self._hide(templar.template(value))
+
+    def _is_own(self, task: Any) -> bool:
+        """Whether the task is one of the collection's, and none of a hook or of the user's role."""
+        path = str(task.get_path() or "").rpartition(":")[0]
+        if path not in self._own:
+            self._own[path] = os.path.realpath(path).startswith(_OWN)
+        return self._own[path]
+
+    def _is_housekeeping(self, task: Any) -> bool:
+        name = task.action.removeprefix(OURS)
+        return self._is_own(task) and (name == task.action or name in _HOUSEKEEPING)
+
     def _told(self, result: Any, outcome: str) -> None:
         task, host, data = _task(result), _host(result).get_name(), _data(result)
         began = self._began.pop((host, task._uuid), None)
+        if outcome in ("ok", "changed") and self._is_housekeeping(task):
+            return
+        self._hide_tokens_of(_host(result))
         hidden = bool(task.no_log) or bool(data.get("_ansible_no_log"))
         entry: dict[str, Any] = {
             "time": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
@@ -214,14 +264,16 @@ class CallbackModule(CallbackBase):
             return
         try:
             # Opened for each run, appended by whole lines: two runs may share it.
-            self._file = self._file or open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            if self._file is None:
+                opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                self._file = os.fdopen(opened, "a", encoding="utf-8", buffering=1)
             self._file.write(json.dumps(entry) + "\n")
         except (OSError, ValueError) as error:
             self._file_failed = True
             self._display.warning(f"deployment_log: {path} cannot be written: {error}")
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return str(plain_text(text))
 

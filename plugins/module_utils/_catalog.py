@@ -182,7 +182,7 @@ def _has_tags(entry: Mapping[str, Any], tags: Iterable[str]) -> bool:
 
 def _add_instance(nodes: dict[str, Node], entry: Mapping[str, Any]) -> Node:
     # Newer versions leave empty fields out of their answers, a port of 0 for instance.
-    service, checks = entry["Service"], _pairs(entry["Checks"] or ())
+    service, checks = entry["Service"], _pairs(entry.get("Checks") or ())
     name = entry["Node"]["Node"]
     node = nodes.get(name) or nodes.setdefault(name, _node(entry["Node"]))
     node["dead"] = node["dead"] or is_dead(checks)
@@ -213,8 +213,8 @@ def _add_bare_nodes(
 def _node(item: Mapping[str, Any]) -> Node:
     return Node(
         name=item["Node"],
-        datacenter=item["Datacenter"],
-        address=item["Address"],
+        datacenter=item.get("Datacenter") or "",
+        address=item.get("Address") or "",
         tagged_addresses=dict(item.get("TaggedAddresses") or {}),
         meta=dict(item.get("Meta") or {}),
         dead=False,

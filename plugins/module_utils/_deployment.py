@@ -38,12 +38,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     Record,
     budget_spent,
     outcomes_of,
+    parse_timestamp,
     settle,
     summary_of,
     timestamp,
     verdict,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._versions import read_versions
+from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, read_versions
 
 __all__ = [
     "KEEP",
@@ -67,8 +68,10 @@ __all__ = [
     "read_steps",
     "read_under_way",
     "require",
+    "settled",
     "start",
     "status_op",
+    "steps_of",
     "timestamp",
     "unread",
 ]
@@ -254,9 +257,14 @@ def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[
     for node, there in read_versions(client, keys, hosts).items():
         status = there.status or {}
         if status.get("deployment") == found.record.id:
-            told = status.get("steps") or [status]
-            steps[hosts[node]] = [one for one in told if isinstance(one, dict)]
+            steps[hosts[node]] = list(steps_of(status))
     return steps
+
+
+def steps_of(status: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    """The steps {state, at} that a host's status tells: all of them in agent mode, else the one that it is at."""
+    told = status.get("steps") or [status]
+    return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in told if isinstance(one, Mapping))
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:
@@ -415,9 +423,27 @@ def _version_part(deployment: str) -> str:
 
 
 def find_dead(client: Client, keys: Keys) -> list[Deployment]:
-    """The deployments that claim to run and that no living run holds the lock for, with their hosts."""
-    dead = [one.record.id for one in list_recent(client, keys) if one.is_unsettled and not one.is_alive]
+    """The deployments that claim to run and that no living run holds the lock for, with their hosts.
+
+    However many there are: rollout_keep_deployments may keep more than are listed by default.
+    """
+    kept = read_records(client, keys, list_ids(client, keys))
+    dead = [one.record.id for one in kept if one.is_unsettled and not one.is_alive]
     return [found for one in dead if (found := read(client, keys, one)) is not None]
+
+
+def settled(
+    client: Client, keys: Keys, found: Deployment, versions: Mapping[str, NodeVersion] | None = None
+) -> Deployment:
+    """A deployment as it will stand once somebody has settled it, so that what readers see does not change then.
+
+    Writes nothing. One that runs, or that is settled already, is returned as it is.
+
+    :param versions: what is recorded of nodes, where the caller has read it.
+    """
+    if found.is_alive or not found.is_unsettled:
+        return found
+    return _concluded(client, keys, found, INTERRUPTED, "", (), versions)
 
 
 def interrupt_dead(client: Client, keys: Keys, session: str) -> list[Deployment]:
@@ -427,7 +453,12 @@ def interrupt_dead(client: Client, keys: Keys, session: str) -> list[Deployment]
     """
     ended: list[Deployment] = []
     for found in find_dead(client, keys):
-        concluded = _concluded(client, keys, found, INTERRUPTED, "", ())
+        concluded = settled(client, keys, found)
+        cut_off = [one for name, one in concluded.outcomes.items() if name not in found.outcomes and one.steps]
+        for start_at in range(0, len(cut_off), TXN_LIMIT - 1):
+            part = cut_off[start_at : start_at + TXN_LIMIT - 1]
+            written = (kv_set(keys.outcome(found.record.id, one.node), one.to_json()) for one in part)
+            client.txn([kv_check_session(keys.lock, session), *written])
         _write(client, keys, concluded.record, session)
         ended.append(concluded)
     return ended
@@ -437,36 +468,51 @@ def interrupt_dead(client: Client, keys: Keys, session: str) -> list[Deployment]
 
 
 def _concluded(
-    client: Client, keys: Keys, found: Deployment, state: str | None, reason: str, lost: Iterable[str]
+    client: Client,
+    keys: Keys,
+    found: Deployment,
+    state: str | None,
+    reason: str,
+    lost: Iterable[str],
+    versions: Mapping[str, NodeVersion] | None = None,
 ) -> Deployment:
     """A running deployment -> the same at its end."""
     record = found.record
     missing = [host.node for name, host in record.hosts.items() if name not in found.outcomes]
-    touched = [
-        node
-        for node, there in read_versions(client, keys, missing).items()
-        if (there.status or {}).get("deployment") == record.id
-    ]
-    died = state == INTERRUPTED
-    settled = settle(
+    known = {node: (versions or {})[node] for node in missing if node in (versions or {})}
+    known.update(read_versions(client, keys, [node for node in missing if node not in known]))
+    statuses = {node: one.status for node, one in known.items() if one.status}
+    touched = {node: status for node, status in statuses.items() if status.get("deployment") == record.id}
+    interrupted = state == INTERRUPTED
+    noted = settle(
         record,
         found.outcomes,
         begun=found.batch,
         touched=touched,
         lost=lost,
-        why="the run died during its turn" if died else "lost after its turn had begun, it wrote no outcome",
+        why="the run was interrupted during its turn"
+        if interrupted
+        else "lost after its turn had begun, it wrote no outcome",
     )
     written = {one.node: one for one in found.outcomes.values()}
-    outcomes = outcomes_of(settled, written)
+    outcomes = outcomes_of(noted, written)
+    for name, one in outcomes.items():
+        if name not in found.outcomes and one.node in touched:
+            # The next run overwrites the status, which is all that a host cut off in its turn has left.
+            outcomes[name] = replace(
+                one, started=steps_of(touched[one.node])[0].get("at"), steps=steps_of(touched[one.node])
+            )
     results = [one.outcome for one in outcomes.values()]
-    # Nobody saw a dead run end: the last host that ended tells how long it went on.
-    last_seen = max((one.finished for one in outcomes.values() if one.finished), default=record.started)
-    changes: dict[str, Any] = {"finished": last_seen if died else timestamp(), "summary": summary_of(results)}
-    # The keeper of a dead run has said so already, and left the hosts to those who can read what became of them.
+    finished = timestamp()
+    if interrupted:
+        # As its keeper has seen it. Where that was gone as well, the last trace tells how long it went on.
+        ends = [one.finished for one in outcomes.values()] + [status.get("at") for status in touched.values()]
+        seen = [at for at in ends if parse_timestamp(at)]
+        finished = record.finished or max((str(at) for at in seen), default=record.started) or finished
+    changes: dict[str, Any] = {"finished": finished, "summary": summary_of(results)}
+    # The keeper has written interrupted already, and left the hosts to those who can read what became of them.
     ended = (
-        replace(settled, **changes)
-        if record.state == INTERRUPTED
-        else settled.become(state or verdict(results), **changes)
+        replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, reason))
     return replace(found, record=ended, outcomes=outcomes, is_new=True)

@@ -202,9 +202,13 @@ class FileMemory(Memory):
     def write(self, kept: Mapping[str, Any]) -> None:
         try:
             handle, fresh = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            os.replace(fresh, self.path)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(kept, file)
+                os.replace(fresh, self.path)
+            except BaseException:
+                os.unlink(fresh)
+                raise
         except OSError as error:
             raise HitlessError(f"remember_file {self.path} cannot be written: {error}.") from None
 

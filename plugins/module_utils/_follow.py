@@ -6,21 +6,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._deployment import Deployment, read_steps, require
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._log import key_name
-from ansible_collections.hitless.consul.plugins.module_utils._record import LEFT_OUT
+from ansible_collections.hitless.consul.plugins.module_utils._record import LEFT_OUT, seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._report import moment, plain, printable
+
+Step = tuple[str, str]
+"""Its state, and when it began as keys hold it."""
 
 EVERY = 1.0
 """Seconds between two looks: what is looked at is many keys, and who watches is a person."""
 
 
+def news(told: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
+    """The steps of one host that come after those that were told, each (state, when).
+
+    A host's status holds the step that it is at, and its outcome all of them: some were over before anybody looked, and
+    each has another clock reading. So what was told last is looked for by its name, the nearest in time of several;
+    what comes before it in the list is late and left to the story.
+    """
+    if not told:
+        return list(steps)
+    state, at = told[-1]
+    places = [place for place, step in enumerate(steps) if step[0] == state]
+    if places:
+        return list(steps[min(places, key=lambda place: _apart(steps[place][1], at)) + 1 :])
+    return [step for step in steps if step[1] >= at and step not in told]
+
+
+def _apart(one: str, other: str) -> float:
+    return abs(seconds_between(one, other) or 0.0)
+
+
 class Follower:
-    """Tells each step and each line once, from the deployment's beginning.
+    """Tells each step and each line once and in order, from the deployment's beginning.
 
     :param show: called with the lines of one look.
     :param with_log: whether logs are told, or steps only.
@@ -34,7 +57,8 @@ class Follower:
         self._id = deployment
         self._show = show
         self._with_log = with_log
-        self._told: set[tuple[str, ...]] = set()
+        self._told: dict[str, list[Step]] = {}
+        self._errors: set[str] = set()
         self._read: dict[str, str] = {}
         self._partial: dict[str, str] = {}
         self._silent: set[str] = set()
@@ -54,17 +78,16 @@ class Follower:
     def _step_lines(self, found: Deployment) -> list[str]:
         new: list[tuple[str, str]] = []
         for host, steps in read_steps(self._client, self._keys, found).items():
-            for step in steps:
-                state, at = str(step.get("state")), str(step.get("at"))
-                if (host, state, at) not in self._told:
-                    self._told.add((host, state, at))
-                    new.append((at, f"{moment(at)[11:]} {plain(host)}: {plain(state)}"))
+            told = self._told.setdefault(host, [])
+            fresh = news(told, [(str(step.get("state")), str(step.get("at"))) for step in steps])
+            told += fresh
+            new += [(at, f"{moment(at)[11:] or '-'} {plain(host)}: {plain(state)}") for state, at in fresh]
         for host, one in found.outcomes.items():
-            if one.error and (host, one.error) not in self._told:
-                self._told.add((host, one.error))
-                new.append(
-                    (one.finished or "", f"{moment(one.finished)[11:] or '-'} {plain(host)}: {plain(one.error)}")
-                )
+            if one.error and host not in self._errors:
+                self._errors.add(host)
+                at = one.finished or found.record.started or ""
+                new.append((at, f"{moment(one.finished)[11:] or '-'} {plain(host)}: {plain(one.error)}"))
+        # Stable: an error follows the step that it explains.
         return [line for _at, line in sorted(new, key=lambda item: item[0])]
 
     def _log_lines(self, found: Deployment) -> list[str]:

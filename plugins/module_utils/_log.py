@@ -27,6 +27,7 @@ CHUNK = 60_000
 """Characters of one key; Consul takes 512 KiB, and a character can be four bytes."""
 HOST_LIMIT = 250_000
 """Characters of a host's log in one deployment."""
+CUT = "\n[... the rest is cut ...]\n"
 GATHER = 1.0
 """Seconds for which entries are gathered before they are sent."""
 
@@ -53,7 +54,7 @@ class LogWriter:
         self._say = say
         self._queue: queue.Queue[tuple[str, str]] = queue.Queue(QUEUE)
         self._numbers: dict[str, int] = {}
-        self._written: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
         self._ended = threading.Event()
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="hitless-log", daemon=True)
@@ -66,9 +67,13 @@ class LogWriter:
         except queue.Full:
             self.dropped += 1
 
+    def end(self) -> None:
+        """Nothing more comes; what waits is still sent."""
+        self._ended.set()
+
     def close(self, within: float) -> None:
         """Send what waits, for at most so many seconds."""
-        self._ended.set()
+        self.end()
         self._thread.join(within)
         left = self._queue.qsize() if self._thread.is_alive() else 0
         lost = self.dropped + left
@@ -83,7 +88,7 @@ class LogWriter:
             try:
                 client = client or self._make_client()
                 for host in list(gathered):
-                    self._send(client, host, "".join(gathered[host]))
+                    self._send(client, host, gathered[host])
                     del gathered[host]
             except HitlessError as error:
                 if not isinstance(error, ConsulError) or error.status in (400, 403):
@@ -102,7 +107,7 @@ class LogWriter:
                 if time.monotonic() >= until or self._ended.is_set():
                     return
                 continue
-            gathered.setdefault(host, []).append(text)
+            gathered.setdefault(host, []).append(self._within_limit(host, text))
             if sum(map(len, gathered[host])) >= CHUNK:
                 return
 
@@ -113,18 +118,23 @@ class LogWriter:
                 entries.pop(0)
                 self.dropped += 1
 
-    def _send(self, client: Client, host: str, text: str) -> None:
-        room = HOST_LIMIT - self._written.get(host, 0)
-        if room <= 0:
-            return
-        if len(text) > room:
-            text = text[:room] + "\n[... the rest is cut ...]\n"
-        for start in range(0, len(text), CHUNK):
-            part = text[start : start + CHUNK]
+    def _within_limit(self, host: str, text: str) -> str:
+        """The text in so far as the host's log may still grow."""
+        taken = self._taken.get(host, 0)
+        self._taken[host] = taken + len(text)
+        if taken + len(text) <= HOST_LIMIT:
+            return text
+        return text[: HOST_LIMIT - taken] + CUT if taken <= HOST_LIMIT else ""
+
+    def _send(self, client: Client, host: str, entries: list[str]) -> None:
+        """Send the entries; what has been sent is taken off them, so that a failure halfway sends nothing twice."""
+        text = "".join(entries)
+        while text:
             number = self._numbers.get(host, 0) + 1
-            client.set_key(f"{self._keys.run_log(self._deployment, host)}{number:06d}", part)
+            client.set_key(f"{self._keys.run_log(self._deployment, host)}{number:06d}", text[:CHUNK])
             self._numbers[host] = number
-            self._written[host] = self._written.get(host, 0) + len(part)
+            text = text[CHUNK:]
+            entries[:] = [text]
 
 
 def read_logs(client: Client, keys: Keys, deployment: str, hosts: Mapping[str, str | None]) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Target:
         """The reason of the *node's* maintenance, which an instance shares."""
         if self.service is not None:
             return next((one.reason(node_wide=True) for one in self._instances(data)), None)
-        return next((check["Notes"] for check in data or () if check["CheckID"] == NODE_MAINTENANCE), None)
+        return next((check.get("Notes") or "" for check in data or () if check["CheckID"] == NODE_MAINTENANCE), None)
 
     def read(self, cluster: Client) -> Answer:
         """What the catalog says of it now."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
@@ -14,15 +14,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._deployment import 
     list_recent,
     lock_dict,
     read,
+    settled,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._health import Instance, read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._keys import NAME, Keys
 from ansible_collections.hitless.consul.plugins.module_utils._lock import read_lock
-from ansible_collections.hitless.consul.plugins.module_utils._record import INTERRUPTED
+from ansible_collections.hitless.consul.plugins.module_utils._maintenance import parse_reason
+from ansible_collections.hitless.consul.plugins.module_utils._record import HOST_FAILED, INTERRUPTED, LOST, PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._versions import NodeVersion, meta_version, read_versions
 
 IN_ROTATION = "in rotation"
+_NAMED = 10
+"""Deployments that are read whole, beside their number that is listed: those that run, or left something behind."""
 _ORDER = ("maintenance", "critical", "warning", IN_ROTATION)
 
 
@@ -50,46 +54,115 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
     for instance in instances:
         by_node.setdefault(instance.node, []).append(instance)
     versions = read_versions(client, keys, [node for node in by_node if NAME.fullmatch(node) and ".." not in node])
+    told = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
+    wanted = {*told, *_named(keys.service, by_node, versions)}
+    whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
+    known = {name: one for name, one in whole.items() if one is not None}
     return {
         "service": keys.service,
-        "nodes": {node: node_dict(by_node[node], versions.get(node)) for node in sorted(by_node)},
-        "running": _running(client, keys, recent),
+        "nodes": {node: node_dict(keys.service, by_node[node], versions.get(node), known) for node in sorted(by_node)},
+        "running": _running(known.values(), versions),
         "lock": lock_dict(lock),
-        "deployments": [brief(one) for one in recent],
+        "deployments": [brief(known.get(one.record.id, one)) for one in recent],
     }
 
 
-def node_dict(instances: Sequence[Instance], recorded: NodeVersion | None) -> dict[str, Any]:
-    """What runs on one node, and whether it gets traffic; the worst of several instances counts."""
+def _named(service: str, by_node: Mapping[str, Sequence[Instance]], versions: Mapping[str, NodeVersion]) -> set[str]:
+    """The deployments that the nodes name: those that keep one in maintenance, or left its version unknown."""
+    reasons = (parse_reason(one.maintenance.notes) for its in by_node.values() for one in its if one.maintenance)
+    named = {reason.deployment for reason in reasons if reason is not None and reason.service == service}
+    unsure = (one.status or {} for one in versions.values() if not one.is_sure)
+    named |= {str(status.get("deployment")) for status in unsure}
+    return {one for one in named if NAME.fullmatch(one) and ".." not in one}
+
+
+def _whole(client: Client, keys: Keys, deployment: str, versions: Mapping[str, NodeVersion]) -> Deployment | None:
+    """A deployment with its hosts; one whose run was interrupted as its record will say it."""
+    found = read(client, keys, deployment)
+    return None if found is None else settled(client, keys, found, versions)
+
+
+def node_dict(
+    service: str,
+    instances: Sequence[Instance],
+    recorded: NodeVersion | None,
+    known: Mapping[str, Deployment],
+) -> dict[str, Any]:
+    """What runs on one node, and whether it gets traffic; the worst of several instances counts.
+
+    :param known: the deployments that nodes name, by id.
+    """
     there = recorded or NodeVersion(instances[0].node)
     worst = min(instances, key=lambda one: _ORDER.index(_health(one)))
-    health = _health(worst)
     maintenance = worst.maintenance if worst.status == "maintenance" else None
     failing = [check.told() for check in worst.failing(accept_warning=False, but_maintenance=True)]
     reason = (maintenance.notes or "no reason given") if maintenance else "; ".join(failing)
     return {
         "version": there.version,
         "previous": there.previous,
+        "version_is_trusted": there.is_sure,
+        "version_told": version_told(there, known),
         "meta_version": meta_version(instances),
         "status": there.status,
-        "health": health,
+        "health": _health(worst),
         "reason": reason,
+        "why": (why_in_maintenance(service, there, maintenance.notes, known) if maintenance else "") or reason,
         "instances": len(instances),
     }
+
+
+def version_told(there: NodeVersion, known: Mapping[str, Deployment]) -> str:
+    """What is known of the version that runs on a node, in words; empty where nothing is recorded.
+
+    A deployment that has begun there and has not recorded its end leaves it unknown.
+    """
+    if there.is_sure:
+        return there.version or ""
+    status = there.status or {}
+    deployment = known.get(str(status.get("deployment")))
+    planned = planned_on(deployment, there.node)
+    to = (planned.to_version if planned else None) or "another version"
+    recorded = f"{there.version} recorded" if there.version else "none recorded"
+    if deployment is not None and deployment.is_alive and status.get("state") not in (HOST_FAILED, LOST):
+        return f"{recorded}, going to {to} now"
+    how = {HOST_FAILED: "failed", LOST: "lost"}.get(str(status.get("state")), "cut off")
+    return f"{recorded}, {how} while going to {to}"
+
+
+def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapping[str, Deployment]) -> str:
+    """Why a node is in a maintenance of ours, and what to do about it; empty for anybody else's maintenance."""
+    reason = parse_reason(notes)
+    if reason is None or reason.service != service:
+        return ""
+    status = there.status or {}
+    running = next((one for one in known.values() if one.is_alive), None)
+    if running is not None and running.record.id in (reason.deployment, status.get("deployment")):
+        step = status.get("state") if status.get("deployment") == running.record.id else None
+        return f"being deployed by {running.record.id}" + (f" ({step})" if step else "")
+    deployment = known.get(reason.deployment)
+    planned = planned_on(deployment, there.node)
+    outcome = deployment.outcomes.get(planned.host) if deployment and planned else None
+    if outcome is not None and outcome.outcome == HOST_FAILED:
+        return f"{outcome.error or 'its deployment failed.'} Deploy a version that works."
+    how = "the interrupted" if deployment is None or deployment.state == INTERRUPTED else "the"
+    return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"
+
+
+def planned_on(deployment: Deployment | None, node: str) -> PlannedHost | None:
+    """The host that a deployment's plan has on a node."""
+    hosts = deployment.record.hosts.values() if deployment else ()
+    return next((one for one in hosts if one.node == node), None)
 
 
 def brief(deployment: Deployment) -> dict[str, Any]:
     """A deployment as a line of a list."""
     record = deployment.record
-    dead = deployment.state == INTERRUPTED and not record.description
     return {
         "id": record.id,
         "version": record.version,
         "direction": record.direction,
         "state": deployment.state,
-        "description": "its run died; hitless.consul.recover, or the next one, clears up"
-        if dead
-        else record.description,
+        "description": record.description,
         "message": record.message,
         "holder": record.holder,
         "origin": record.origin,
@@ -100,12 +173,24 @@ def brief(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _running(client: Client, keys: Keys, recent: Sequence[Deployment]) -> dict[str, Any] | None:
-    alive = next((one for one in recent if one.is_alive), None)
-    now = read(client, keys, alive.record.id) if alive else None
-    if now is None or not now.is_alive:
+def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -> dict[str, Any] | None:
+    now = next((one for one in known if one.is_alive), None)
+    if now is None:
         return None
-    return {**brief(now), "batch": now.batch, "batches": len(now.record.batches), "results": now.results}
+    statuses = {
+        name: (versions.get(planned.node) or NodeVersion("")).status for name, planned in now.record.hosts.items()
+    }
+    return {
+        **brief(now),
+        "batch": now.batch,
+        "batches": len(now.record.batches),
+        "results": now.results,
+        "under_way": {
+            name: str(status.get("state"))
+            for name, status in statuses.items()
+            if status and status.get("deployment") == now.record.id and name not in now.outcomes
+        },
+    }
 
 
 def _health(instance: Instance) -> str:

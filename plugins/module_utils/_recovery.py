@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a dead run left behind: records, and maintenance provably ours (a private helper of this collection)."""
+"""What an interrupted deployment left behind: its record, and maintenance provably ours (a private helper)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Remains:
 
 
 def find_remains(client: Client, keys: Keys) -> Remains:
-    """What dead runs left behind of a service; the requests do not depend on the number of nodes."""
+    """What deployments of a service left behind; the requests do not depend on the number of nodes."""
     lock = read_lock(client, keys)
     dead = find_dead(client, keys)
     checks = _maintenance_of(client, keys.service)
@@ -99,7 +99,7 @@ def find_remains(client: Client, keys: Keys) -> Remains:
 def advice(outcome: str | None, step: str | None) -> tuple[str, str]:
     """What to do with a host that is still in our maintenance, and why."""
     if outcome == HOST_FAILED:
-        return "leave", "its deployment failed and so did the rollback: deploy a version that works"
+        return "leave", "its deployment failed, and it was not rolled back"
     if outcome == UNTOUCHED:
         return "clear", "it was put back, and the maintenance stayed"
     if step in (DRAINING, CLEARED):
@@ -127,6 +127,8 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
     step = status.get("state") if status.get("deployment") == deployment else None
     outcome = ended.outcome if ended else None
     what, why = advice(outcome, step)
+    if what == "leave" and ended is not None and ended.error:
+        why = ended.error
     return Left(
         host=planned.host if planned else node,
         node=node,

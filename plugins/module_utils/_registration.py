@@ -25,6 +25,8 @@ LOOK_EVERY = 5.0
 """Longest wait of one read in seconds, below the timeout of a request that travels through the host."""
 _DEREGISTER = "deregister_critical_service_after"
 _RUN_BY_INTERVAL = ("http", "tcp", "udp", "grpc", "args", "script", "docker_container_id", "h2ping")
+_DEFAULT_WEIGHTS = {"Passing": 1, "Warning": 1}
+"""Consul's own (agent/structs, Weights)."""
 
 
 def checked_duration(value: object, what: str) -> float:
@@ -62,16 +64,23 @@ class Definition:
             return "" if shown is None else f"{self.id} is still registered"
         if shown is None:
             return f"{self.id} is not registered"
-        pairs = [("name", self.wanted["name"], shown["Service"]), ("port", self.wanted.get("port", 0), shown["Port"])]
-        pairs.append(("address", self.wanted.get("address", ""), shown.get("Address") or ""))
-        if not self.wanted.get("enable_tag_override"):
-            pairs.append(("tags", sorted(self.wanted.get("tags", [])), sorted(shown.get("Tags") or [])))
+        # Newer versions of Consul leave empty fields out of their answers, a port of 0 for instance.
+        wanted = self.wanted
+        pairs = [
+            ("name", wanted["name"], shown.get("Service") or ""),
+            ("port", wanted.get("port") or 0, shown.get("Port") or 0),
+            ("address", wanted.get("address") or "", shown.get("Address") or ""),
+        ]
+        if not wanted.get("enable_tag_override"):
+            pairs.append(("tags", sorted(wanted.get("tags") or []), sorted(shown.get("Tags") or [])))
         meta = {name: value for name, value in (shown.get("Meta") or {}).items() if not name.startswith("consul-")}
-        pairs.append(("meta", self.wanted.get("meta", {}), meta))
-        if "weights" in self.wanted:
-            told = shown.get("Weights") or {}
-            pairs.append(("weights", self.wanted["weights"], {name.lower(): told[name] for name in told}))
-        found = [f"{what} {is_!r} instead of {wanted!r}" for what, wanted, is_ in pairs if wanted != is_]
+        pairs.append(("meta", wanted.get("meta") or {}, meta))
+        if wanted.get("weights"):
+            weights = {name.lower(): value for name, value in (shown.get("Weights") or _DEFAULT_WEIGHTS).items()}
+            # Only those that were asked for: Consul fills in the others.
+            asked = {name: weights.get(name.lower()) for name in wanted["weights"]}
+            pairs.append(("weights", wanted["weights"], asked))
+        found = [f"{what} {is_!r} instead of {want!r}" for what, want, is_ in pairs if want != is_]
         return f"{self.id} is shown with {', '.join(found)}" if found else ""
 
 

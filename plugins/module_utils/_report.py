@@ -10,6 +10,7 @@ to be fit for a terminal.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -35,7 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
 )
 
 WIDTH = 110
-"""Columns of a table; a longer last column is cut."""
+"""Columns of a table; a longer last column is cut, or goes on in the next line."""
 ROWS = 60
 """Rows of a table of hosts; more that are ok, current or left out are only counted."""
 
@@ -98,16 +99,24 @@ def moment(text: str | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, width: int = WIDTH, indent: int = 0) -> str:
-    """Aligned columns, two spaces between them, the last one cut to the width."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, width: int = WIDTH, indent: int = 0, wrap: bool = False
+) -> str:
+    """Aligned columns, two spaces between them.
+
+    :param wrap: whether what is longer than the last column goes on in the next line; it is cut otherwise.
+    """
     lines = [tuple(plain(cell) or "-" for cell in row) for row in rows]
     lines = [tuple(head), *lines]
     sizes = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    left = max(20, width - indent - sum(sizes) - 2 * len(sizes))
+    left = max(30 if wrap else 20, width - indent - sum(sizes) - 2 * len(sizes))
     out = []
     for line in lines:
+        parts = textwrap.wrap(line[-1], left, break_on_hyphens=False) if wrap else [cut(line[-1], left)]
         cells = [cell.ljust(size) for cell, size in zip(line, sizes, strict=False)]
-        out.append((" " * indent + "  ".join([*cells, cut(line[-1], left)])).rstrip())
+        for part in parts or [""]:
+            out.append((" " * indent + "  ".join([*cells, part])).rstrip())
+            cells = [" " * size for size in sizes]
     return "\n".join(out)
 
 
@@ -171,16 +180,34 @@ def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, width: int = WIDTH) ->
     return f"{shown}\n... and {more} more hosts" if more else shown
 
 
-def counted(outcomes: Mapping[str, str], *, running: bool = False) -> str:
-    """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name."""
-    parts = []
+def counted(
+    outcomes: Mapping[str, str],
+    *,
+    running: bool = False,
+    interrupted: bool = False,
+    under_way: Mapping[str, str] | None = None,
+) -> str:
+    """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name.
+
+    :param interrupted: whether the run was, so that the hosts whose turn it was were cut off.
+    :param under_way: host -> the step it is at.
+    """
+    doing = ", ".join(f"{host} {step}" for host, step in list((under_way or {}).items())[:_NAMED])
+    more = ", ..." if len(under_way or {}) > _NAMED else ""
+    parts = [f"{len(under_way)} under way ({doing}{more})"] if under_way else []
+    outcomes = {host: outcome for host, outcome in outcomes.items() if host not in (under_way or {})}
     for outcome, number in summary_of(outcomes.values()).items():
         names = [host for host, one in outcomes.items() if one == outcome]
         told = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         to_come = running and outcome == PENDING
         named = "" if outcome in (OK, CURRENT) or to_come else f" ({told})"
-        parts.append(f"{number} {'to come' if to_come else _SAID[outcome]}{named}")
+        parts.append(f"{number} {'to come' if to_come else _word(outcome, interrupted)}{named}")
     return ", ".join(parts) or "no hosts"
+
+
+def _word(outcome: str, interrupted: bool) -> str:
+    """An outcome for a person. Where the run was interrupted, a host without an outcome may be perfectly alive."""
+    return "cut off" if interrupted and outcome == LOST else _SAID.get(outcome, outcome)
 
 
 def title(record: Record) -> str:
@@ -194,13 +221,15 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     """How a deployment ended, in one sentence."""
     results = {host: outcomes[host].outcome if host in outcomes else PENDING for host in record.hosts}
     how, more = record.state, ""
-    if record.state == INTERRUPTED:
-        more = " (its run died)"
-    elif record.state not in (SUCCESSFUL, CANCELLED) and within_budget(list(results.values()), record.failure_budget):
+    interrupted = record.state == INTERRUPTED
+    if record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED) and within_budget(
+        list(results.values()), record.failure_budget
+    ):
         more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
     because = f" It stopped because {plain(reason).rstrip('.')}." if plain(reason) else ""
-    return plain(f"{title(record)} {how}{took}{more}: {counted(results)}.{because}{_not_covered(record)}")
+    became = counted(results, interrupted=interrupted)
+    return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{_not_covered(record)}")
 
 
 def _not_covered(record: Record) -> str:
@@ -283,33 +312,50 @@ def steps_taken(steps: Sequence[Mapping[str, str]]) -> str:
 def held(service: str, holder: str, description: str, steps: Mapping[str, str]) -> str:
     """Why there is nothing to recover yet: somebody holds the lock, and what they are doing.
 
-    :param description: of the record, where its keeper has seen its controller die.
+    :param description: of the record, where its keeper has seen the end of its controller.
     :param steps: host -> the step it is at.
     """
     doing = ", ".join(f"{host} {step}" for host, step in steps.items())
     return plain(
-        f"A run of {service} is alive, nothing of it is touched: its lock is held by {holder}. {description} "
+        f"A rollout of {service} is in progress; nothing was changed. Its lock is held by {holder}. {description} "
         + (f"Now: {doing}. " if doing else "")
-        + "rollout_lock_wait waits for it."
+        + "Wait for its end with rollout_lock_wait."
     )
 
 
-def remains(service: str, dead: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
-    """What dead runs left behind.
+_TO_DO = {
+    "clear": "recover: end the maintenance",
+    "bring_back": "recover: verify, then return",
+    "leave": "deploy a version that works",
+}
+"""What to do with a host, by its advice: ``recover`` does it, or a person."""
 
-    :param dead: ``Deployment.as_dict()`` of each; ``hosts``: ``Left.as_dict()`` of each maintenance.
+
+def remains(service: str, interrupted: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
+    """What deployments left behind, be they interrupted or failed.
+
+    :param interrupted: ``Deployment.as_dict()`` of each; ``hosts``: ``Left.as_dict()`` of each maintenance.
     """
-    lines = [
-        f"  {one['id']} of {plain(one['holder']) or '-'}, started {moment(one['started'])} UTC: its run died"
-        for one in dead
+    parts = []
+    runs = [
+        f"  {one['id']} of {plain(one['holder']) or '-'}, started {moment(one['started'])} UTC" for one in interrupted
     ]
+    if runs:
+        parts.append("\n".join([f"{service}: interrupted deployments", *runs]))
     if hosts:
         rows = [
-            (one["host"], one["service_id"] or "the node", one["deployment"], one["advice"], one["why"])
+            (
+                one["host"],
+                one["service_id"] or "the node",
+                one["deployment"],
+                _TO_DO.get(one["advice"], one["advice"]),
+                one["why"],
+            )
             for one in hosts
         ]
-        lines.append(table(("host", "in maintenance", "deployment", "advice", "why"), rows, indent=2))
-    return "\n".join([f"{service}: left behind by a dead run", *lines]) if lines else f"{service}: nothing to recover."
+        shown = table(("host", "in maintenance", "deployment", "what to do", "why"), rows, indent=2, wrap=True)
+        parts.append(f"{service}: still in a deployment's maintenance\n{shown}")
+    return "\n\n".join(parts) or f"{service}: nothing to recover."
 
 
 def status(service: Mapping[str, Any], now: datetime | None = None, *, width: int = WIDTH) -> str:
@@ -322,16 +368,16 @@ def status(service: Mapping[str, Any], now: datetime | None = None, *, width: in
     rows: list[tuple[str, ...]] = [
         (
             node,
-            data.get("version") or "-",
+            data.get("version_told") or data.get("version") or "-",
             data.get("previous") or "-",
             data.get("health") or "not registered",
-            data.get("reason") or "-",
+            data.get("why") or data.get("reason") or "-",
         )
         for node, data in service["nodes"].items()
     ]
     if rows:
         rows, more = _fit(rows, ROWS)
-        lines.append(table(("node", "version", "previous", "health", "why"), rows, width=width, indent=2))
+        lines.append(table(("node", "version", "previous", "health", "why"), rows, width=width, indent=2, wrap=True))
         lines += [f"  ... and {more} more in rotation"] if more else []
     else:
         lines.append("  no instances")
@@ -371,7 +417,7 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
     told = (
         f"{running['id']} ({running['direction']}), started {ago(running.get('started'), now)} by "
         f"{running.get('holder') or '-'}, {_progress(running)}: "
-        f"{counted(running.get('results', {}), running=True)}"
+        f"{counted(running.get('results', {}), running=True, under_way=running.get('under_way'))}"
     )
     return f"  running  {plain(told)}"
 
@@ -383,7 +429,9 @@ def _progress(running: Mapping[str, Any]) -> str:
 
 def _how(one: Mapping[str, Any]) -> str:
     """How a deployment in a list ended: its hosts by outcome, or what it says of itself."""
-    hosts = ", ".join(f"{number} {_SAID.get(outcome, outcome)}" for outcome, number in one.get("summary", {}).items())
+    interrupted = one.get("state") == INTERRUPTED
+    summary = one.get("summary", {})
+    hosts = ", ".join(f"{number} {_word(outcome, interrupted)}" for outcome, number in summary.items())
     told = hosts or one.get("description") or "-"
     return f"rollback: {told}" if one.get("direction") == "rollback" else told
 

@@ -35,7 +35,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._kv import (
 DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
 """Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
 untouched. At the end of a turn its outcome stands there."""
-_UNSURE = (DEPLOYING, RETURNING, "failed", "lost")
+_UNSURE = (DEPLOYING, "proving", RETURNING, "failed", "lost", "given_up")
 
 FORGET = ""
 """As ``previous``: delete what is recorded, so that a rollback asks where to go."""

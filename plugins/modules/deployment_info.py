@@ -33,6 +33,12 @@ options:
     type: str
     choices: [text, json]
     default: text
+  path:
+    description:
+      - A file to write it to, in O(format), on the controller. A new one is readable by its owner alone, since a log
+        can hold what a deployment printed. With O(format=json) the screen then only says so.
+      - A playbook's output also holds Ansible's own lines, so that this is how a program gets JSON and nothing else.
+    type: path
   log:
     description:
       - With O(id), also what was logged; by the machines' own deploy agents in agent mode, and by the callback
@@ -69,6 +75,11 @@ EXAMPLES = r"""
     id: last
     follow: true
 
+- name: Write what runs where to a file, for a program
+  hitless.consul.deployment_info:
+    format: json
+    path: status.json
+
 - name: Refuse to go on while a deployment is running
   hitless.consul.deployment_info:
     service: web
@@ -79,7 +90,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: Service to its nodes, the deployment running now, the lock, and the last deployments.
+  description:
+    - Service to its nodes, the deployment running now, the lock, and the last deployments.
+    - C(version) is what is recorded. Where a deployment began on the node and did not record its end,
+      C(version_is_trusted) is false, and C(version_told) says what is known.
+    - C(reason) is that of the maintenance, or the failing checks; C(why) the same for a person, with what to do.
   returned: without O(id)
   type: dict
   sample:
@@ -89,10 +104,13 @@ services:
         web-1:
           version: 1.4.2
           previous: 1.4.1
+          version_is_trusted: true
+          version_told: 1.4.2
           meta_version: null
           status: null
           health: in rotation
           reason: ""
+          why: ""
           instances: 1
       running: null
       lock: null
@@ -118,6 +136,7 @@ report:
 """
 
 import json
+import os
 
 from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
 from ansible_collections.hitless.consul.plugins.module_utils import _report as report
@@ -135,6 +154,7 @@ ARGUMENT_SPEC = {
     "id": {"type": "str"},
     "limit": {"type": "int", "default": 5},
     "format": {"type": "str", "choices": ["text", "json"], "default": "text"},
+    "path": {"type": "path"},
     "log": {"type": "bool", "default": True},
     "follow": {"type": "bool", "default": False},
     "quiet": {"type": "bool", "default": False},
@@ -153,10 +173,26 @@ def perform(task: Task) -> dict:
     return {"changed": False, "report": text, **found}
 
 
-def show(task: Task, found: dict, text: str) -> None:
-    """What was found, in the format that is wanted."""
-    if not task.params["quiet"]:
-        task.show(json.dumps(found, indent=2) if task.params["format"] == "json" else text)
+def show(task: Task, found: dict, text: str, *, shown: bool = False) -> None:
+    """What was found, in the format and to the place that are wanted.
+
+    :param shown: it has been shown already.
+    """
+    path, as_json = task.params["path"], task.params["format"] == "json"
+    content = json.dumps(found, indent=2) if as_json else text
+    if path:
+        write(path, content)
+    if not task.params["quiet"] and not shown:
+        task.show(f"Written to {path}." if path and as_json else content)
+
+
+def write(path: str, content: str) -> None:
+    """:raises HitlessError: the file cannot be written."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(content + "\n")
+    except OSError as error:
+        raise HitlessError(f"{path} cannot be written: {error.strerror}.", hint="Its folder has to exist.") from None
 
 
 def one_deployment(task: Task) -> dict:
@@ -173,6 +209,7 @@ def one_deployment(task: Task) -> dict:
     if follows:
         task.show(report.beginning(found.state, found.record) + "\n\n")
         found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
+    found = deployments.settled(task.consul, keys, found)
     steps = deployments.read_steps(task.consul, keys, found)
     hosts = {
         name: host.node if found.record.by_agents and host.batch is not None else None
@@ -183,8 +220,7 @@ def one_deployment(task: Task) -> dict:
     told = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
     if follows:
         task.show("\n" + report.ended(found.record, found.outcomes))
-    else:
-        show(task, told, text)
+    show(task, told, text, shown=follows)
     return {"changed": False, "report": text, **told}
 
 

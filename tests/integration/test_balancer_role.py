@@ -25,7 +25,9 @@ from lab.render import render as render_template
 from lab.render import role_variables
 from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server, free_ports
+from tests.integration.services import ENDS
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 ADDRESS = "127.0.35.2"
 SERVICES: list[dict[str, Any]] = [
     {"name": "api", "paths": ["/api/", "/v2.0/"]},
@@ -99,6 +101,7 @@ class Balancer:
             names[template] = (self.file, "640")
         files = {name: (str(path), mode) for name, (path, mode) in names.items()}
         render({"variables": self.variables, "files": files})
+        self.is_whole = True
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +118,8 @@ class Balancer:
         with (self.folder / "log").open("wb") as log:
             for name in ("follow", "run") if self.by_template else ("run",):
                 self._processes.append(subprocess.Popen([str(self.folder / name)], stdout=log, stderr=log))
-        wait_until("it serves", lambda: self.script("status").returncode == 0, log=self.folder / "log")
+        if self.is_whole:
+            wait_until("it serves", lambda: self.script("status").returncode == 0, log=self.folder / "log")
         wait_until("it listens", lambda: self.get("/")[0] == 200, log=self.folder / "log")
         return self
 
@@ -256,6 +260,107 @@ def test_what_is_given_stands_in_the_configuration(consul: Server, method: str, 
     if balancer.by_template:
         assert 'token = "a-token"' in (tmp_path / "consul.hcl").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "balancer.json").read_text(encoding="utf-8"))["consul"]["token"] == "a-token"
+
+
+PROBLEMS = """
+import json, sys
+from lab import render
+from ansible.plugins.loader import init_plugin_loader
+init_plugin_loader()
+given = json.loads(sys.argv[1])
+variables = render.trusted(render.role_variables("consul_load_balancer", given))
+templar = render.Templar(loader=render.DataLoader(), variables=variables)
+print(json.dumps(templar.template(variables["_consul_load_balancer_problems"])))
+"""
+
+
+def problems(method: str, **service: str) -> list[str]:
+    """What the role refuses."""
+    given = {"consul_load_balancer_method": method, "consul_load_balancer_services": [{"name": "web"}, service]}
+    command = [sys.executable, "-c", PROBLEMS, json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "service", [{"name": "go.micro.api"}, {"name": "web+x"}, {"name": "a b"}, {"name": "web", "tag": "a b"}]
+)
+def test_what_cannot_be_asked_for_is_refused(method: str, service: dict[str, str]) -> None:
+    (problem,) = problems(method, **service)
+    assert ("Consul's DNS" if method == "haproxy-dns" else "consul-template") in problem
+    assert ("the tag a b: " if "tag" in service else f"a service called {service['name']}: ") in problem
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_can_be_asked_for_is_taken(method: str) -> None:
+    assert problems(method, name="Web_1-x", tag="blue_1") == []
+    by_dns = method == "haproxy-dns"
+    assert problems(method, name="n" * 62) == []
+    assert bool(problems(method, name="n" * 63)) == by_dns
+    assert bool(problems(method, name="web", tag="v1.0")) == by_dns
+
+
+def test_every_name_that_is_taken_gets_its_requests(consul: Server, method: str, tmp_path: Path) -> None:
+    name, tag = "Web_1-x", "blue_1" if method == "haproxy-dns" else "v1.0:a=b"
+    with HttpServer(Reply(body="here")) as instance:
+        where = {"Address": "127.0.35.1", "Port": instance.port}
+        consul.put("agent/service/register", {"Name": name, "Tags": [tag], **where})
+        try:
+            with Balancer(consul, method, tmp_path, services=[{"name": name, "tag": tag}]) as balancer:
+                assert balancer.get("/") == (200, "here")
+        finally:
+            consul.put(f"agent/service/deregister/{name}")
+
+
+@pytest.mark.parametrize("consul_version", ENDS)
+def test_an_instance_without_a_port_is_named_and_stops_nobody_else(
+    consul_version: str | None, method: str, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        consul = Server(consul_version, 201, dns=True)
+        stack.callback(consul.close)
+        consul.start()
+        web = stack.enter_context(HttpServer(Reply(body="web")))
+        consul.put("agent/service/register", {"Name": "web", "Address": "127.0.35.1", "Port": web.port})
+        consul.put("agent/service/register", {"Name": "worker", "Address": "127.0.35.1"})
+        wait_until("they are there", lambda: len(consul.get("catalog/services")) == 3)
+        services = [{"name": "web"}, {"name": "worker", "paths": ["/worker/"]}]
+        balancer = Balancer(consul, method, tmp_path, services=services)
+        balancer.is_whole = False
+        checked = balancer.check()
+        assert checked.returncode == 0, checked.stderr
+        with balancer:
+            for command in ("slots", "status"):
+                said = balancer.script(command)
+                sentence = "worker: registered without a port, so that no request can be sent there: 127.0.35.1:0"
+                assert (said.returncode, said.stderr.strip()) == (1, f"balancer: {sentence}")
+            assert balancer.get("/") == (200, "web")
+            assert balancer.get("/worker/")[0] in (502, 503)
+
+
+def test_what_ones_own_nginx_includes_is_relative_to_its_folder(consul: Server, tmp_path: Path) -> None:
+    try:
+        find_consul_template()
+    except BinaryError as error:
+        pytest.skip(f"NOT RUN: {error}")
+    own, role = tmp_path / "own", tmp_path / "role"
+    own.mkdir()
+    role.mkdir()
+    config = own / "nginx.conf"
+    balancer = Balancer(consul, "nginx-template", role, part="backends", config=str(config), services=[{"name": "web"}])
+    address = balancer.url.removeprefix("http://")
+    (own / "more.conf").write_text(f"server {{ listen {address}; }}\n", encoding="utf-8")
+    config.write_text(
+        f"pid {role}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+        f"http {{ include {role}/upstreams.conf; include more.conf; access_log off; }}\n",
+        encoding="utf-8",
+    )
+    checked = balancer.check()
+    assert checked.returncode == 0, checked.stderr
+    assert {one.name for one in own.iterdir()} == {"more.conf", "nginx.conf"}
 
 
 def test_the_units_are_what_systemd_takes(method: str, tmp_path: Path) -> None:

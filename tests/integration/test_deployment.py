@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,7 +210,7 @@ def test_a_session_is_asked_for(web: Service) -> None:
 def test_a_run_that_died_is_seen_as_interrupted_and_the_next_one_writes_it(web: Service) -> None:
     session = web.begin("d1")
     web.end_host("d1", session, "web1", "ok")
-    web.client.txn([deployments.status_op(web.keys, "n2", "d1", "draining")])
+    step(web, "n2", "draining", "2026-11-23T14:26:00Z")
     assert web.info(id="d1")["deployment"]["state"] == "running"
     web.unlock(session)
     assert web.info(id="last")["deployment"]["state"] == "interrupted"
@@ -224,7 +225,7 @@ def test_a_run_that_died_is_seen_as_interrupted_and_the_next_one_writes_it(web: 
     dead = deployments.require(web.client, web.keys, "d1")
     assert dead.results["web1"] == "ok"
     assert dead.results["web2"] == "lost"
-    assert dead.record.finished == "2026-11-23T14:25:00Z"
+    assert dead.record.finished == "2026-11-23T14:26:00Z"
 
 
 def test_a_run_whose_lock_is_held_for_another_is_dead(web: Service) -> None:
@@ -263,13 +264,161 @@ def test_recover_names_what_a_dead_run_left_and_clears_its_record(web: Service) 
     web.client.txn([deployments.status_op(web.keys, node, "d1", "deploying")])
     told = web.run("recovered", check_mode=True)
     assert [(one["step"], one["advice"]) for one in told["maintenance"]] == [("deploying", "bring_back")]
-    assert "its run died" in told["text"]
+    assert "interrupted deployments" in told["text"]
+    assert "recover: verify, then return" in told["text"]
 
     held = web.lock("recover")
     told = web.run("recovered", session=held)
     assert (told["interrupted"], web.state("d1")) == (["d1"], "interrupted")
     told = web.run("recovered", session=held)
     assert (told["changed"], told["dead"], len(told["maintenance"])) == (False, [], 1)
+
+
+TURN = {"node": "", "state": "to_change", "from": "1.7.0", "to": "1.8.0", "rollback_to": "1.7.0"}
+
+
+def begin_here(web: Service, deployment_id: str = "d1") -> tuple[str, str]:
+    """A deployment of the server's own node, recorded as 1.7.0, and of another one -> the session and the node."""
+    node = web.register()
+    session = web.lock(deployment_id)
+    hosts = {"web1": {**TURN, "node": node}, "web2": {**TURN, "node": "n2"}}
+    web.run(
+        "started",
+        id=deployment_id,
+        session=session,
+        version="1.8.0",
+        plan={"batches": [["web1"], ["web2"]], "hosts": hosts},
+    )
+    record_version(web.client, web.keys, node, "1.7.0", previous="1.6.0", session=session)
+    return session, node
+
+
+def step(web: Service, node: str, state: str, at: str, deployment_id: str = "d1") -> None:
+    """The host's status, as of that time."""
+    status = {"deployment": deployment_id, "state": state, "at": at, "message": ""}
+    web.client.set_key(web.keys.status(node), json.dumps(status))
+
+
+def stop(web: Service, deployment_id: str, session: str, *, by_keeper: str = "") -> None:
+    """The end of a run; with its keeper it is written down, without it the lock just ends."""
+    if by_keeper:
+        pair = web.client.key(web.keys.record(deployment_id))
+        assert pair is not None
+        record = {**json.loads(pair.value), "state": "interrupted", "finished": by_keeper, "description": "It ended."}
+        web.client.set_key(pair.key, json.dumps(record))
+    web.unlock(session)
+
+
+def screen(web: Service) -> tuple[dict[str, Any], str]:
+    """What the status says of the service, and its text on single spaces."""
+    told = web.info()
+    return told["services"][web.keys.service], " ".join(told["report"].split())
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "version", "trusted"),
+    [
+        ("draining", True, "1.7.0", True),
+        ("deploying", True, "1.7.0 recorded, going to 1.8.0 now", False),
+        ("draining", False, "1.7.0", True),
+        ("deploying", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
+        ("proving", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
+        ("returning", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
+        ("failed", False, "1.7.0 recorded, failed while going to 1.8.0", False),
+        ("lost", False, "1.7.0 recorded, lost while going to 1.8.0", False),
+        ("rolled_back", False, "1.7.0", True),
+    ],
+)
+def test_a_version_that_is_not_known_to_run_is_told_so(
+    web: Service, state: str, alive: bool, version: str, trusted: bool
+) -> None:
+    session, node = begin_here(web)
+    step(web, node, state, "2026-11-23T14:25:00Z")
+    if not alive:
+        stop(web, "d1", session)
+    found, text = screen(web)
+    one = found["nodes"][node]
+    assert (one["version"], one["version_told"], one["version_is_trusted"]) == ("1.7.0", version, trusted)
+    assert f"{node} {version} 1.6.0 in rotation" in text
+
+
+def test_a_deployment_that_is_not_kept_any_more_is_still_no_proof(web: Service) -> None:
+    session, node = begin_here(web)
+    step(web, node, "deploying", "2026-11-23T14:25:00Z", "d0")
+    assert "1.7.0 recorded, cut off while going to another version" in screen(web)[1]
+    web.unlock(session)
+
+
+def test_the_screen_says_what_an_interrupted_deployment_left_and_what_to_do(web: Service) -> None:
+    session, node = begin_here(web)
+    step(web, node, "deploying", "2026-11-23T14:25:00Z")
+    web.maintain("d1")
+    found, text = screen(web)
+    assert found["nodes"][node]["why"] == "being deployed by d1 (deploying)"
+    assert found["running"]["under_way"] == {"web1": "deploying"}
+    assert "none of 2 batches begun: 1 under way (web1 deploying), 1 to come" in text
+    stop(web, "d1", session)
+    found, text = screen(web)
+    why = "left by the interrupted deployment d1: run the rollout again, or hitless.consul.recover"
+    assert found["nodes"][node]["why"] == why
+    assert found["nodes"][node]["reason"] == f"deploy:d1 {web.keys.service}"
+    again = web.lock("d2", "ben@ci")
+    hosts = {"web1": {**TURN, "node": node}}
+    web.run("started", id="d2", session=again, version="1.8.0", plan={"batches": [["web1"]], "hosts": hosts})
+    assert screen(web)[0]["nodes"][node]["why"] == why
+    step(web, node, "deploying", "2026-11-23T14:26:00Z", "d2")
+    assert screen(web)[0]["nodes"][node]["why"] == "being deployed by d2 (deploying)"
+
+
+def test_the_screen_says_why_a_host_failed_and_whose_another_maintenance_is(web: Service) -> None:
+    session, node = begin_here(web)
+    web.maintain("d1")
+    failed = Outcome("web1", node, "failed", "1.7.0", "1.8.0", error="Deploy: It exited with 3.")
+    web.client.txn(deployments.outcome_ops(web.keys, "d1", failed))
+    web.run("finished", id="d1", session=session, quiet=True)
+    assert screen(web)[0]["nodes"][node]["why"] == "Deploy: It exited with 3. Deploy a version that works."
+    service = web.keys.service
+    web.consul.put(f"agent/service/maintenance/{service}?enable=false")
+    web.consul.put(f"agent/service/maintenance/{service}?enable=true&reason=disk")
+    wait_until("it is seen", lambda: screen(web)[0]["nodes"][node]["reason"] == "disk")
+    assert screen(web)[0]["nodes"][node]["why"] == "disk"
+
+
+@pytest.mark.parametrize("by_keeper", ["", "2026-11-23T14:23:00Z"])
+def test_what_is_told_of_an_interrupted_deployment_does_not_change_when_it_is_settled(
+    web: Service, by_keeper: str
+) -> None:
+    session, node = begin_here(web)
+    pair = web.client.key(web.keys.record("d1"))
+    assert pair is not None
+    web.client.set_key(pair.key, json.dumps({**json.loads(pair.value), "started": "2026-11-23T14:22:33Z"}))
+    step(web, node, "deploying", "2026-11-23T14:22:41Z")
+    stop(web, "d1", session, by_keeper=by_keeper)
+    seconds = 27.0 if by_keeper else 8.0
+
+    def told() -> tuple[Any, Any, str]:
+        one = screen(web)[0]["deployments"][-1]
+        whole = web.info(id="d1")
+        return one, whole["deployment"], whole["report"]
+
+    before = told()
+    assert before[0]["seconds"] == seconds
+    assert before[0]["summary"] == {"lost": 1, "pending": 1}
+    assert f"interrupted after {seconds:.0f} s: 1 cut off (web1), 1 never reached (web2)." in before[0]["description"]
+    assert "1 cut off, 1 never reached" in screen(web)[1]
+    again = web.lock("d2", "ben@ci")
+    web.run("started", id="d2", session=again, version="1.8.0", plan={"batches": [], "hosts": {}})
+    step(web, node, "deploying", "2026-11-23T14:30:00Z", "d2")
+    assert web.state("d1") == "interrupted"
+    assert told() == before
+
+
+def test_every_deployment_that_is_kept_is_settled(web: Service) -> None:
+    for number in range(30):
+        state = "running" if number == 0 else "failed"
+        one = Record(f"d{number:02}", web.keys.service, "1", state=state)
+        web.client.txn([kv_set(web.keys.record(one.id), one.to_json())])
+    assert [one.record.id for one in deployments.find_dead(web.client, web.keys)] == ["d00"]
 
 
 def test_recover_leaves_what_is_known_to_be_broken(web: Service) -> None:
@@ -288,7 +437,7 @@ def test_recover_touches_neither_a_living_run_nor_the_maintenance_of_others(web:
     web.register()
     web.begin("d1")
     web.consul.put(f"agent/service/maintenance/{web.keys.service}?enable=true&reason=deploy:d1%20another")
-    with pytest.raises(HitlessError, match="A run of web-.* is alive.*anna@ci") as error:
+    with pytest.raises(HitlessError, match="A rollout of web-.* is in progress; nothing was changed.*anna@ci") as error:
         web.run("recovered", session="00000000-0000-0000-0000-000000000000")
     assert error.value.details["lock"]["deployment"] == "d1"
     told = web.run("recovered", check_mode=True)
@@ -350,8 +499,9 @@ def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> No
     assert text.index("Deployment of web-") < text.index("web1: draining") < text.index("web1 | first")
     assert "web1 | second\nweb1 | ?[2J\n" in text
     assert "14:24:40 web1: failed" in text
-    # As its status said, and as its outcome does, with another time here.
-    assert text.count("web1: draining") == 2
+    # Its outcome says it again, by another clock reading.
+    assert text.count("web1: draining") == 1
+    assert text.index("web1: draining") < text.index("web1: failed") < text.index("web1: It exited with 3.")
     assert text.count("web1: It exited with 3.") == 1
     assert text.rstrip().endswith("1 never reached (web2).")
     assert found["log"] == {"web1": "first\nsecond\n\x1b[2J\n"}
@@ -370,9 +520,12 @@ def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) ->
         "version": "2",
         "previous": "1",
         "meta_version": None,
+        "version_is_trusted": True,
+        "version_told": "2",
         "status": None,
         "health": "maintenance",
         "reason": f"deploy:d1 {web.keys.service}",
+        "why": "being deployed by d1",
         "instances": 1,
     }
     assert found["lock"]["holder"] == "anna@ci"
@@ -389,6 +542,20 @@ def test_the_screen_as_json_and_not_at_all(web: Service) -> None:
     assert web.shown == []
 
 
+def test_the_screen_goes_to_a_file_alone(web: Service, tmp_path: Path) -> None:
+    web.register()
+    path = tmp_path / "status.json"
+    told = web.info(format="json", path=str(path))
+    assert json.loads(path.read_text(encoding="utf-8")) == {"services": told["services"]}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert web.shown == [f"Written to {path}."]
+    told = web.info(path=str(path))
+    assert path.read_text(encoding="utf-8") == f"{told['report']}\n"
+    assert web.shown[-1] == told["report"]
+    with pytest.raises(HitlessError, match="cannot be written: No such file or directory. Its folder has to exist."):
+        web.info(path=str(tmp_path / "nowhere" / "status.json"))
+
+
 def test_without_a_service_all_that_were_deployed_are_shown(web: Service) -> None:
     session = web.begin("d1")
     web.run("finished", id="d1", session=session, quiet=True)
@@ -401,7 +568,9 @@ def test_the_number_of_requests_of_a_screen_does_not_depend_on_the_hosts(web: Se
     hosts = {f"web{number}": {"node": f"n{number}"} for number in range(1000)}
     plan = {"batches": [[host] for host in hosts], "hosts": hosts}
     web.run("started", id="d1", session=session, version="2", plan=plan)
-    task = web._task({"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True}, False)
+    task = web._task(
+        {"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True, "path": None}, False
+    )
     deployment_info.perform(task)
     assert task.consul.requests <= 6
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,33 @@ def test_a_host_that_prints_for_ever_is_cut(consul: Server, monkeypatch: pytest.
     for _ in range(20):
         writer.put("web1", "y" * 999 + "\n")
     writer.close(10)
-    assert log.read_logs(client, keys, ID, {"web1": "node1"})["web1"].endswith("[... the rest is cut ...]\n")
+    text = log.read_logs(client, keys, ID, {"web1": "node1"})["web1"]
+    assert len(text) == 5000 + len(log.CUT)
+    assert text.endswith("[... the rest is cut ...]\n")
+
+
+class Failing(Client):
+    """Fails at the second key of the first try, as at a change of leader."""
+
+    sets = 0
+
+    def set_key(self, *args: Any, **kwargs: Any) -> bool:
+        self.sets += 1
+        if self.sets == 2:
+            raise log.ConsulError("No cluster leader", status=500)
+        return super().set_key(*args, **kwargs)
+
+
+def test_a_failure_halfway_sends_nothing_twice(consul: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "CHUNK", 300)
+    monkeypatch.setattr(log, "ENTRY_LIMIT", 2000)
+    keys, client = Keys("halfway"), Failing(Connection(consul.url))
+    writer = log.LogWriter(lambda: client, keys, ID)
+    text = "".join(f"line {number}\n" for number in range(50))
+    writer.put("web1", text)
+    writer.put("web2", "another one\n")
+    writer.close(10)
+    assert log.read_logs(client, keys, ID, {"web1": "n1", "web2": "n2"}) == {"web1": text, "web2": "another one\n"}
 
 
 def test_a_consul_that_never_answers_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from itertools import pairwise
 
@@ -90,7 +91,7 @@ def test_operators_maintenance_is_left_alone(drive: Drive) -> None:
 
 
 def test_recover(drive: Drive) -> None:
-    """What a dead run left is told with --check, and cleared without; an operator's own is not."""
+    """What an interrupted run left is told with --check, and cleared without; an operator's own is not."""
     drive.lab.vm("web4").operator_maintenance("disk is being replaced")
     with drive.start(SLOW, hosts="web1:web2") as run:
         wait_for_deployment(drive, "web1")
@@ -109,3 +110,26 @@ def test_recover(drive: Drive) -> None:
     assert drive.record()["state"] == "interrupted"
     assert not drive.holds_lock()
     check_no_overlap(drive)
+
+
+def test_recover_says_why_hosts_stay_and_what_to_do(drive: Drive) -> None:
+    """One whose deployment failed, and one that the inventory does not have; no run was interrupted."""
+    identity = "20260101T000000Z-2.0.0-0000"
+    hosts = {name: {"node": node, "batch": 1} for name, node in (("web1", "web1"), ("elsewhere", "web2"))}
+    record = {"state": "failed", "version": "2.0.0", "plan": {"batches": [list(hosts)], "hosts": hosts}}
+    failed = {"host": "web1", "node": "web1", "outcome": "failed", "error": "Deploy: It exited with 3."}
+    prefix = f"kv/deploy/web/deployments/{identity}"
+    drive.lab.consul.call("PUT", f"{prefix}/record", json.dumps(record).encode())
+    drive.lab.consul.call("PUT", f"{prefix}/nodes/web1", json.dumps(failed).encode())
+    for name in ("web1", "web2"):
+        drive.lab.vm(name).operator_maintenance(f"deploy:{identity} web")
+    told = drive.run(None, name="recover", healthy_deadline=5)
+    assert told.rc == 2
+    assert "web: still in a deployment's maintenance" in told.output
+    assert "dead" not in told.output
+    message = (
+        "Still in maintenance: web1, elsewhere. Deploy: It exited with 3. Not in the inventory: elsewhere. Recover "
+        "with an inventory that has them. Run the rollout again with a version that works; where the version was not "
+        "the reason, with the one that is recorded."
+    )
+    assert message in told.output.replace("\n", " ")

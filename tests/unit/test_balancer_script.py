@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,3 +141,91 @@ def test_services_whose_names_differ_in_case_alone_are_refused(script: ModuleTyp
     assert told("web", "web") == told() == []
     (problem,) = told("web", "Web", "WEB")
     assert problem == "Consul also has WEB, Web, and does not tell its instances from those of web: rename one of them"
+
+
+PROGRAM = """#!{python}
+import pathlib, sys, time
+text = pathlib.Path(sys.argv[-1]).read_text()
+while "slow" in text and not pathlib.Path("{go}").exists():
+    time.sleep(0.01)
+sys.exit(0 if pathlib.Path(sys.argv[-1]).read_text() == text and "bad" not in text else text)
+"""
+
+
+def test_two_checks_at_once_do_not_meet(script: ModuleType, tmp_path: Path) -> None:
+    """consul-template applies while Ansible validates."""
+    go, program, config = tmp_path / "go", tmp_path / "program", tmp_path / "haproxy.cfg"
+    program.write_text(PROGRAM.format(python=sys.executable, go=go), encoding="utf-8")
+    program.chmod(0o755)
+    settings = {"kind": "haproxy", "program": str(program), "before": [], "config": str(config)}
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(script.check, settings, "slow and good")
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        with pytest.raises(script.Refused, match="haproxy refuses"):
+            script.check(settings, "bad")
+        go.touch()
+        first.result(30)
+    assert {one.name for one in tmp_path.iterdir()} == {"go", "program"}
+
+
+def test_what_is_written_is_there_at_once_and_alone(script: ModuleType, tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    # What a write that was cut off has left must not be in the way of another one.
+    (tmp_path / "haproxy.cfg.new").mkdir()
+    script.write(str(config), "text")
+    assert config.read_text(encoding="utf-8") == "text"
+    assert config.stat().st_mode & 0o777 == 0o640
+
+
+ENTRY: dict[str, Any] = {
+    "Node": {"Node": "vm1", "Address": "10.0.0.1"},
+    "Service": {"ID": "web", "Service": "web", "Address": "10.0.0.2", "Port": 8080},
+    "Checks": [{"CheckID": "web", "Status": "passing"}],
+}
+
+
+def without(*path: str) -> dict[str, Any]:
+    """The entry without one field."""
+    entry: dict[str, Any] = json.loads(json.dumps(ENTRY))
+    inner = entry
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return entry
+
+
+def consul_says(script: ModuleType, entry: dict[str, Any]) -> tuple[set[str], set[str]]:
+    consul = dict.fromkeys(("token", "datacenter", "ca_path", "client_cert", "client_key"), "")
+    with HttpServer(Reply(body=json.dumps([entry]))) as server:
+        settings = {"warning": False, "consul": {**consul, "url": server.url}}
+        found: tuple[set[str], set[str]] = script.instances(settings, {"name": "web"})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        (("Service", "Address"), "10.0.0.1:8080"),
+        (("Service", "Port"), "10.0.0.2:0"),
+        (("Node",), "10.0.0.2:8080"),
+        (("Checks",), "10.0.0.2:8080"),
+    ],
+)
+def test_a_field_that_consul_leaves_out_is_empty(script: ModuleType, path: tuple[str, ...], address: str) -> None:
+    assert consul_says(script, without(*path)) == ({address}, {address})
+
+
+def test_a_check_without_a_status_does_not_pass(script: ModuleType) -> None:
+    assert consul_says(script, {**ENTRY, "Checks": [{"CheckID": "web"}]}) == ({"10.0.0.2:8080"}, set())
+
+
+def test_an_instance_without_a_port_is_named(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"10.0.0.1:0", "10.0.0.2:8080"}
+    monkeypatch.setattr(script, "spelled_otherwise", lambda _settings: [])
+    monkeypatch.setattr(script, "instances", lambda _settings, _service: (addresses, addresses))
+    monkeypatch.setattr(script, "served", lambda _settings, _name: {"10.0.0.2:8080"})
+    for by_traffic in (False, True):
+        with pytest.raises(script.Refused) as error:
+            script.compare({"services": [{"name": "web"}], "slots": 0}, by_traffic=by_traffic)
+        assert str(error.value) == "web: registered without a port, so that no request can be sent there: 10.0.0.1:0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,3 +216,16 @@ def test_a_read_is_left_behind_when_it_is_cancelled() -> None:
     run(scene())
     assert not held.is_set()
     held.set()
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    memory = source.FileMemory(tmp_path / "memory")
+    memory.path.mkdir()
+    with pytest.raises(HitlessError, match="cannot be written"):
+        memory.write({"a": {"index": 1, "marks": {}}})
+    memory.path.rmdir()
+    with pytest.raises(TypeError):
+        memory.write({"a": object()})
+    assert list(tmp_path.iterdir()) == []
+    memory.write({"a": {"index": 1, "marks": {}}})
+    assert [one.name for one in tmp_path.iterdir()] == ["memory"]

@@ -103,6 +103,25 @@ def test_differences_of_what_is_shown(change: dict[str, Any], text: str | None) 
     assert found == [] if text is None else text in found[0]
 
 
+@pytest.mark.parametrize("weights", [{"passing": 10}, {"Passing": 10}, {"passing": 10, "warning": 1}])
+def test_weights_are_compared_as_far_as_they_are_asked_for(weights: dict[str, int]) -> None:
+    definition = one(port=8080, tags=["a", "b"], version="1.0.0", weights=weights)
+    shown = {**SHOWN, "Weights": {"Passing": 10, "Warning": 1}}
+    assert differences([definition], {"Services": {"web": shown}}) == []
+    assert "weights" in differences([definition], {"Services": {"web": SHOWN}})[0]
+
+
+@pytest.mark.parametrize("field", list(SHOWN))
+def test_a_field_that_consul_leaves_out_is_empty(field: str) -> None:
+    shown = {name: value for name, value in SHOWN.items() if name != field}
+    definition = one(port=8080, tags=["a", "b"], version="1.0.0", weights={"passing": 2}, address="10.0.0.1")
+    assert differences([definition], {"Services": {"web": shown}})[0].startswith("web is shown with ")
+    plain = one(weights={"passing": 1})
+    assert differences([plain], {"Services": {"web": {"Service": "web"}}}) == []
+    nothing = one(port=None, tags=None, meta=None, address=None, weights=None)
+    assert differences([nothing], {"Services": {"web": {"Service": "web"}}}) == []
+
+
 def test_tags_that_others_may_set_make_no_difference() -> None:
     definition = one(port=8080, version="1.0.0", enable_tag_override=True)
     assert differences([definition], {"Services": {"web": SHOWN}}) == []

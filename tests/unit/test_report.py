@@ -128,7 +128,7 @@ def test_what_comes_from_consul_cannot_speak_to_the_terminal(host: str, error: s
             1,
             {"a": "ok", "b": "lost"},
             "",
-            "Deployment of web 1.4.2 interrupted after 1 m 12 s (its run died): 1 changed, 1 lost (b).",
+            "Deployment of web 1.4.2 interrupted after 1 m 12 s: 1 changed, 1 cut off (b).",
         ),
         ("successful", 0, {}, "", "Deployment of web 1.4.2 successful after 1 m 12 s: no hosts."),
     ],

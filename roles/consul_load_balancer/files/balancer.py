@@ -7,8 +7,8 @@
     balancer.py check FILE            only check it
     balancer.py check-template FILE   check what consul-template makes of FILE
     balancer.py reload                check, and reload
-    balancer.py slots                 whether HAProxy that follows DNS has a slot for each instance, and whether each of
-                                      them is one of the service's own; exit code 1 if not
+    balancer.py slots                 whether each instance has a port, a name of its own, and (DNS) a slot; exit code 1
+                                      if not
     balancer.py status                whether it serves exactly what Consul calls healthy; exit code 1 if not
 
 An instance that leaves or returns is told to HAProxy by its runtime API. A new one, or any other change of the file,
@@ -26,13 +26,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOLD = 3.0  # seconds for which a service without any instance is not believed: Consul says so around a change of leader
-SLOTS = "consul_load_balancer_slots"
+NOT_RUNNING = "{} does not run; it will start with {}"
 RENDERED_WITHIN = 30.0  # seconds for consul-template to ask Consul
 RELOADED_WITHIN = 10.0  # seconds until the new process has to answer
 SETTLED = (1.0, 3.0)  # seconds after a reload by which HAProxy has asked DNS for sure, and until which it may be late
@@ -50,27 +51,19 @@ class Refused(Exception):
 def main(arguments):
     with open(os.path.join(HERE, "balancer.json")) as file:
         settings = json.load(file)
-    command = arguments[0] if arguments else ""
+    commands = {
+        ("apply", 1): apply,
+        ("check", 1): lambda settings, path: check(settings, read(path)),
+        ("check-template", 1): lambda settings, path: check(settings, rendered(settings, path)),
+        ("reload", 0): lambda settings: (check(settings, read(settings["config"])), reload(settings)),
+        ("slots", 0): lambda settings: compare(settings, by_traffic=False),
+        ("status", 0): lambda settings: compare(settings, by_traffic=True),
+    }
+    command = commands.get((arguments[0] if arguments else "", len(arguments) - 1))
+    if command is None:
+        sys.exit(__doc__)
     try:
-        if command == "apply" and len(arguments) == 2:
-            apply(settings, arguments[1])
-        elif command == "check" and len(arguments) == 2:
-            check(settings, read(arguments[1]))
-        elif command == "check-template" and len(arguments) == 2:
-            check(settings, rendered(settings, arguments[1]))
-        elif command == "reload":
-            check(settings, read(settings["config"]))
-            reload(settings)
-        elif command in ("slots", "status"):
-            problems = [
-                *no_slot(settings),
-                *spelled_otherwise(settings),
-                *(not_served(settings) if command == "status" else []),
-            ]
-            if problems:
-                raise Refused("; ".join(problems))
-        else:
-            sys.exit(__doc__)
+        command(settings, *arguments[1:])
     except (Refused, OSError, subprocess.SubprocessError) as error:
         sys.exit("balancer: {}".format(error))
 
@@ -88,44 +81,48 @@ def read(path):
 
 def write(path, text):
     """All at once: whoever reads it meanwhile finds the old one or the new one."""
-    with open(path + ".new", "w") as file:
+    new = beside(path, text)
+    os.chmod(new, 0o640)
+    os.rename(new, path)
+
+
+def beside(path, text):
+    """A file of this process alone beside another one: consul-template and Ansible may both be at work."""
+    folder, name = os.path.split(path)
+    handle, new = tempfile.mkstemp(prefix=".{}.".format(name), dir=folder or ".")
+    with os.fdopen(handle, "w") as file:
         file.write(text)
-    os.chmod(path + ".new", 0o640)
-    os.rename(path + ".new", path)
+    return new
+
+
+def run(command, within, errors=subprocess.STDOUT):
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=errors, check=False, timeout=within, universal_newlines=True
+    )
+
+
+def say(text, *values):
+    print("balancer: " + text.format(*values).rstrip(), flush=True)
 
 
 def servers(text):
     """Backend (or upstream) -> {server's name: the rest of its line}; nginx has addresses for names."""
     found, section = {}, None
     for line in text.splitlines():
-        start = SECTION.match(line)
+        start, server = SECTION.match(line), SERVER.match(line)
         if start:
             section = start.group(1)
-            if section:
-                found[section] = {}
-            continue
-        server = SERVER.match(line)
-        if server and section and not server.group(2).rstrip().endswith("down;"):
+            found.update({section: {}} if section else {})
+        elif server and section and not server.group(2).rstrip().endswith("down;"):
             found[section][server.group(1)] = server.group(2).strip()
     return found
-
-
-def without_servers(text):
-    return [line for line in text.splitlines() if not SERVER.match(line)]
 
 
 def rendered(settings, template):
     """What consul-template makes of a template now."""
     command = [settings["consul_template"], "-config", settings["consul_config"], "-once", "-dry", "-log-level", "err"]
     command += ["-template", "{}:{}".format(template, settings["config"])]
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        check=False,
-        timeout=RENDERED_WITHIN,
-        universal_newlines=True,
-    )
+    done = run(command, RENDERED_WITHIN, errors=subprocess.PIPE)
     if done.returncode != 0:
         raise Refused("consul-template cannot render {}: {}".format(template, done.stderr.strip()))
     # The first line says where it would go.
@@ -134,47 +131,33 @@ def rendered(settings, template):
 
 def check(settings, text):
     """The program's own check; raises Refused with its words."""
-    candidate = settings["config"] + ".candidate"
-    with open(candidate, "w") as file:
-        file.write(text)
+    program, before, candidate = settings["program"], settings["before"], beside(settings["config"], text)
+    made = [candidate]
     try:
         if settings["kind"] == "haproxy":
-            files = [part for one in [*settings["before"], candidate] for part in ("-f", one)]
-            command = [settings["program"], "-c", *files]
+            command = [program, "-c", *(part for one in [*before, candidate] for part in ("-f", one))]
         else:
-            command = [settings["program"], "-t", "-q", "-c", candidate]
-            if settings["before"]:
-                command = nginx_whole(settings, candidate)
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60, universal_newlines=True
-        )
-        if done.returncode != 0:
-            said = done.stdout.replace(candidate, settings["config"]).strip()
-            raise Refused(
-                "{} refuses the new configuration, the last good one stays:\n{}".format(settings["kind"], said)
-            )
+            if before:
+                # Beside the user's own configuration, since what that includes is relative to its folder.
+                made.append(beside(before[0], including(settings, candidate)))
+            command = [program, "-t", "-q", "-c", os.path.abspath(made[-1])]
+        done = run(command, 60)
     finally:
-        os.unlink(candidate)
-        if os.path.exists(candidate + ".main"):
-            os.unlink(candidate + ".main")
+        for one in made:
+            os.unlink(one)
+    if done.returncode != 0:
+        said = done.stdout.replace(candidate, settings["config"]).strip()
+        raise Refused("{} refuses the new configuration, the last good one stays:\n{}".format(settings["kind"], said))
 
 
-def nginx_whole(settings, candidate):
-    """The user's configuration, which includes our part, with the candidate in its place."""
-    main = settings["before"][0]
-    text = read(main)
-    pattern = r"include\s+[^;]*?{}\s*;".format(re.escape(os.path.basename(settings["config"])))
-    changed, times = re.subn(pattern, "include {};".format(candidate), text)
+def including(settings, candidate):
+    """The user's configuration of nginx, which includes our part, with the candidate in its place."""
+    main, config = settings["before"][0], settings["config"]
+    pattern = r"include\s+[^;]*?{}\s*;".format(re.escape(os.path.basename(config)))
+    changed, times = re.subn(pattern, "include {};".format(os.path.abspath(candidate)), read(main))
     if not times:
-        raise Refused(
-            "{} does not include {}: add `include {};` to its http block".format(
-                main, settings["config"], settings["config"]
-            )
-        )
-    with open(candidate + ".main", "w") as file:
-        file.write(changed)
-    # Relative includes are relative to the folder of the configuration.
-    return [settings["program"], "-t", "-q", "-p", os.path.dirname(main), "-c", candidate + ".main"]
+        raise Refused("{0} does not include {1}: add `include {1};` to its http block".format(main, config))
+    return changed
 
 
 # --- apply ---------------------------------------------------------------------------------------------------------
@@ -184,10 +167,7 @@ def apply(settings, path):
     wanted, installed = read(path), read(settings["config"])
     emptied = [name for name, found in servers(installed).items() if found and not servers(wanted).get(name, True)]
     if emptied:
-        print(
-            "balancer: no instance of {} is healthy; asking again in {:g} s".format(", ".join(emptied), HOLD),
-            flush=True,
-        )
+        say("no instance of {} is healthy; asking again in {:g} s", ", ".join(emptied), HOLD)
         time.sleep(HOLD)
         wanted = rendered(settings, settings["template"])
     check(settings, wanted)
@@ -199,12 +179,12 @@ def apply(settings, path):
     try:
         running = states(settings)
     except (ConnectionRefusedError, FileNotFoundError):
-        print("balancer: HAProxy does not run; it will start with {}".format(settings["config"]), flush=True)
+        say(NOT_RUNNING, "HAProxy", settings["config"])
         return
-    same = without_servers(wanted) == without_servers(installed)
-    if not same or not by_runtime(settings, servers(wanted), servers(installed), running):
+    new, old = ([line for line in text.splitlines() if not SERVER.match(line)] for text in (wanted, installed))
+    if new != old or not by_runtime(settings, servers(wanted), servers(installed), running):
         reload(settings)
-        print("balancer: reloaded", flush=True)
+        say("reloaded")
 
 
 def by_runtime(settings, wanted, before, running):
@@ -222,7 +202,7 @@ def by_runtime(settings, wanted, before, running):
                 commands.append("set server {}/{} state maint".format(backend, name))
     for one in commands:
         said = ask(settings["socket"], one).strip()
-        print("balancer: {} {}".format(one, said).rstrip(), flush=True)
+        say("{} {}", one, said)
         if said and "chang" not in said:
             return False
     return True
@@ -265,26 +245,18 @@ def asked(settings, service):
         return json.loads(answer.read().decode())
 
 
-def instances(settings, service, passing):
-    """Addresses of a service's instances, as Consul names them."""
+def instances(settings, service):
+    """Addresses of a service's instances as Consul names them, all of them and those that are healthy."""
     good = ("passing", "warning") if settings["warning"] else ("passing",)
-    return {
-        "{}:{}".format(entry["Service"]["Address"] or entry["Node"]["Address"], entry["Service"]["Port"])
-        for entry in asked(settings, service)
-        if not passing or all(check["Status"] in good for check in entry["Checks"])
-    }
-
-
-def no_slot(settings):
-    """Services with more instances than slots, in words: the rest would get no traffic, and HAProxy says nothing."""
-    problems = []
-    for service in settings["services"] if settings["slots"] else []:
-        slots = int(service.get("slots", settings["slots"]))
-        count = len(instances(settings, service, passing=False))
-        if count > slots:
-            sentence = "{} has {} instances and HAProxy {} slots for it, so that {} would get no traffic: raise {}"
-            problems.append(sentence.format(service["name"], count, slots, count - slots, SLOTS))
-    return problems
+    known, healthy = set(), set()
+    for entry in asked(settings, service):
+        # Newer versions of Consul leave empty fields out of their answers.
+        its, node = entry.get("Service") or {}, entry.get("Node") or {}
+        address = "{}:{}".format(its.get("Address") or node.get("Address", ""), its.get("Port", 0))
+        known.add(address)
+        if all(check.get("Status") in good for check in entry.get("Checks") or ()):
+            healthy.add(address)
+    return known, healthy
 
 
 def spelled_otherwise(settings):
@@ -301,18 +273,30 @@ def spelled_otherwise(settings):
     return problems
 
 
-def not_served(settings):
-    """How what is served differs from what Consul calls healthy, in words."""
-    problems = []
+def compare(settings, by_traffic):
+    """Raises Refused for instances that cannot get requests (HAProxy says nothing of them) and, by_traffic, for those
+    that get none though they are healthy, or the other way round."""
+    problems = spelled_otherwise(settings)
     for service in settings["services"]:
-        wanted, has = instances(settings, service, passing=True), served(settings, service["name"])
+        name = service["name"]
+        known, healthy = instances(settings, service)
+        without_port = {one for one in known if one.endswith(":0")}
+        has = served(settings, name) if by_traffic else healthy - without_port
         for what, which in (
-            ("healthy, and no traffic goes to", wanted - has),
-            ("traffic goes to, and not healthy", has - wanted),
+            ("registered without a port, so that no request can be sent there", without_port),
+            ("healthy, and no traffic goes to", healthy - without_port - has),
+            ("traffic goes to, and not healthy", has - healthy),
         ):
             if which:
-                problems.append("{}: {}: {}".format(service["name"], what, ", ".join(sorted(which))))
-    return problems
+                problems.append("{}: {}: {}".format(name, what, ", ".join(sorted(which))))
+        slots = int(service.get("slots", settings["slots"])) if settings["slots"] else len(known)
+        if len(known) > slots:
+            sentence = (
+                "{} has {} instances and HAProxy {} slots for it, so that {} would get no traffic: raise {}_slots"
+            )
+            problems.append(sentence.format(name, len(known), slots, len(known) - slots, "consul_load_balancer"))
+    if problems:
+        raise Refused("; ".join(problems))
 
 
 def served(settings, name):
@@ -327,7 +311,7 @@ def served(settings, name):
 
 
 def address_of(state):
-    return "{}:{}".format(state.get("srv_addr"), state.get("srv_port"))
+    return "{srv_addr}:{srv_port}".format(**state)
 
 
 # --- HAProxy's sockets, and reloads --------------------------------------------------------------------------------
@@ -341,15 +325,18 @@ def ask(path, command):
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
-def states(settings):
-    """Backend -> {server: its state}, of the process that takes new connections."""
-    found = {}
+def state_lines(settings):
+    """Two lines of heading, then each server's line with what it says; of the process that takes new connections."""
     lines = ask(settings["socket"], "show servers state").splitlines()
     names = lines[1].lstrip("# ").split()
-    for line in lines[2:]:
-        state = dict(zip(names, line.split()))
-        if len(state) > 1:
-            found.setdefault(state["be_name"], {})[state["srv_name"]] = state
+    return lines[:2], [(line, dict(zip(names, line.split()))) for line in lines[2:] if " " in line]
+
+
+def states(settings):
+    """Backend -> {server: its state}."""
+    found = {}
+    for _line, state in state_lines(settings)[1]:
+        found.setdefault(state["be_name"], {})[state["srv_name"]] = state
     return found
 
 
@@ -366,12 +353,9 @@ def stale(settings):
     for service in settings["services"]:
         has = served(settings, service["name"])
         try:
-            known = instances(settings, service, passing=False)
-            healthy = instances(settings, service, passing=True)
+            known, healthy = instances(settings, service)
         except OSError as error:
-            sentence = (
-                "Consul does not answer ({}). HAProxy is not reloaded: it would keep instances that leave meanwhile"
-            )
+            sentence = "Consul does not answer ({}): HAProxy, reloaded, would keep instances that leave meanwhile"
             raise Refused(sentence.format(error)) from None
         # Where Consul shows none of them, a token is missing, or it names them otherwise: not to be judged by.
         found[service["name"]] = has - healthy if has & known else set()
@@ -387,14 +371,9 @@ def save_state(settings):
     if not settings.get("state"):
         return
     gone = stale(settings)
-    lines = ask(settings["socket"], "show servers state").splitlines()
-    names = lines[1].lstrip("# ").split()
-
-    def stays(line):
-        state = dict(zip(names, line.split()))
-        return address_of(state) not in gone.get(state.get("be_name"), ())
-
-    write(settings["state"], "\n".join([*lines[:2], *(line for line in lines[2:] if stays(line))]) + "\n")
+    head, lines = state_lines(settings)
+    stay = [line for line, state in lines if address_of(state) not in gone.get(state["be_name"], ())]
+    write(settings["state"], "\n".join([*head, *stay]) + "\n")
 
 
 def settled(settings):
@@ -419,20 +398,13 @@ def reloaded(settings):
     """Reload once -> whether it runs at all."""
     if settings["kind"] == "nginx":
         main = (settings["before"] or [settings["config"]])[0]
-        done = subprocess.run(
-            [settings["program"], "-s", "reload", "-c", main],
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-            universal_newlines=True,
-        )
-        if done.returncode != 0:
-            print("balancer: nginx does not run; it will start with {}".format(settings["config"]), flush=True)
-        return done.returncode == 0
+        if run([settings["program"], "-s", "reload", "-c", main], 60).returncode == 0:
+            return True
+        say(NOT_RUNNING, "nginx", settings["config"])
+        return False
     old = pid(settings)
     if old is None:
-        print("balancer: HAProxy does not run; it will start with {}".format(settings["config"]), flush=True)
+        say(NOT_RUNNING, "HAProxy", settings["config"])
         return False
     save_state(settings)
     ask(settings["master"], "reload")
