@@ -51,6 +51,14 @@ def environment(collections: Path, home: Path, more: Mapping[str, str] | None = 
     }
 
 
+def flat(text: str) -> str:
+    """Output on one line, without the line breaks that Ansible puts where a terminal is 79 columns wide.
+
+    ansible-core before 2.19 breaks a word at its hyphens as well: where, depends on the paths in the sentence.
+    """
+    return " ".join(re.sub(r"(?<=\w-)\n(?=\w)", "", text).split())
+
+
 def recap(output: str) -> dict[str, dict[str, int]]:
     """Host -> counts (ok, changed, unreachable, failed, skipped, rescued, ignored) of the last PLAY RECAP."""
     _, found, table = COLOUR.sub("", output).rpartition("PLAY RECAP *")

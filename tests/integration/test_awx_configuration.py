@@ -22,9 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import OPTIONS
 from lab.testkit import awx_collection, link_tree
-from lab.testkit.ansible_run import BIN, environment
+from lab.testkit.ansible_run import BIN, environment, flat
 from tests.awx_credential import inject
-from tests.rollout.drive import flat
 
 EXAMPLE = link_tree.CHECKOUT / "examples" / "awx"
 PROJECT = link_tree.CHECKOUT / "examples" / "project"

@@ -18,9 +18,9 @@ import yaml
 
 from lab.agents import Authority
 from lab.testkit import link_tree
+from lab.testkit.ansible_run import flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.rollout.drive import flat
 
 BIN = Path(sys.executable).parent
 EVIL = "{{ lookup('pipe','touch MARK') }}"

@@ -9,7 +9,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._client import Clie
 from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.unit.test_keeper import config
+from tests.keeper_config import config
 
 LIMITS = {"request_limits": {"mode": "enforcing", "read_rate": 5, "write_rate": 5}}
 

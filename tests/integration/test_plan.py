@@ -19,10 +19,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 from ansible_collections.hitless.consul.plugins.modules import plan
 from lab.testkit import link_tree
-from lab.testkit.ansible_run import Ansible
+from lab.testkit.ansible_run import Ansible, flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.rollout.drive import flat
 
 pytestmark = pytest.mark.oldest
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from lab.testkit import link_tree
-from lab.testkit.ansible_run import Ansible, Result
-from tests.rollout.drive import flat
+from lab.testkit.ansible_run import Ansible, Result, flat
 
 pytestmark = pytest.mark.oldest
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -196,11 +195,3 @@ class RotationWatch:
 
 def _in_maintenance(entry: dict[str, Any]) -> bool:
     return any(check["CheckID"].startswith("_service_maintenance:") for check in entry["Checks"])
-
-
-def flat(text: str) -> str:
-    """Output on one line, without the line breaks that Ansible puts where a terminal is 79 columns wide.
-
-    ansible-core before 2.19 breaks a word at its hyphens as well: where, depends on the paths in the sentence.
-    """
-    return " ".join(re.sub(r"(?<=\w-)\n(?=\w)", "", text).split())

@@ -11,9 +11,9 @@ from itertools import pairwise
 import pytest
 
 from lab import VM, ConsulError, Lab, wait_until
-from lab.testkit.ansible_run import Run
+from lab.testkit.ansible_run import Run, flat
 from tests.fleet import CONSUL, reset
-from tests.rollout.drive import VARIABLES, Drive, Load, flat
+from tests.rollout.drive import VARIABLES, Drive, Load
 
 OLD, NEW = "1.0.0", "2.0.0"
 ALL = {"web1", "web2", "web3", "web4"}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lab import Lab, wait_until
-from lab.testkit.ansible_run import Ansible
+from lab.testkit.ansible_run import Ansible, flat
 from tests.fleet import CONSUL
 from tests.rollout.awx import ADDRESS, IS_ROOT, Awx, JobResult
-from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.drive import Drive, Load
 
 SLOW = "2.0.0-deployslow4"
 SURVEY = {"rollout_service": "web", "rollout_batch_size": "2", "rollout_message": ""}

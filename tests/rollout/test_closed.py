@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lab import Lab, wait_until
-from lab.testkit.ansible_run import CHECKOUT, Result
+from lab.testkit.ansible_run import CHECKOUT, Result, flat
 from tests.fleet import CONSUL
-from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.drive import Drive, Load
 from tests.rollout.secrets import ProcessWatch, files_with, shows
 from tests.rollout.test_leader import can_lose_one, kill_leader
 

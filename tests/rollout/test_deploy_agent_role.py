@@ -16,11 +16,10 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._request import DONE, Order, Request
-from lab.testkit.ansible_run import Ansible, Result
+from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services, started
-from tests.rollout.drive import flat
 
 PLAYBOOK = """
 - hosts: localhost

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from lab import VM, Lab
-from lab.testkit.ansible_run import CHECKOUT, Result
+from lab.testkit.ansible_run import CHECKOUT, Result, flat
 from tests.fleet import CONSUL, reset
 from tests.rollout.awx import EXAMPLES
-from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.drive import Drive, Load
 
 OLD, NEW, BROKEN, FAILING = "1.0.0", "2.0.0", "3.0.0-broken", "3.0.0-deployfail"
 # Setting a machine up takes some dozen tasks of Ansible, each by a connection of its own.

@@ -16,9 +16,10 @@ import pytest
 
 from lab import Lab, wait_until
 from lab.binaries import find_tool
+from lab.testkit.ansible_run import flat
 from tests.fleet import CONSUL
 from tests.http_server import nobody
-from tests.rollout.drive import Drive, Load, RotationWatch, flat
+from tests.rollout.drive import Drive, Load, RotationWatch
 
 OLD, NEW = "1.0.0", "2.0.0"
 # Nobody waits for that long: a drain that is not observed fails its test.

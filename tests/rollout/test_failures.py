@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab import wait_until
-from lab.testkit.ansible_run import Result
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import Result, flat
+from tests.rollout.drive import Drive, Load
 
 OLD = "1.0.0"
 ALL = {"web1", "web2", "web3", "web4", "web5"}

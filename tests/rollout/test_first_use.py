@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import flat
+from tests.rollout.drive import Drive, Load
 
 OLD, NEW = "1.0.0", "2.0.0"
 

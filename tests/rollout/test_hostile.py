@@ -12,9 +12,10 @@ import pytest
 
 from lab import Lab, wait_until
 from lab.agents import quote
+from lab.testkit.ansible_run import flat
 from tests.fleet import OLDEST
 from tests.http_server import HttpServer, Reply
-from tests.rollout.drive import Drive, flat
+from tests.rollout.drive import Drive
 
 OLD, NEW = "1.0.0", "2.0.0"
 

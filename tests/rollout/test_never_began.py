@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import flat
+from tests.rollout.drive import Drive, Load
 
 # Conditions keep the variable from being missed before the host is drained.
 HOOKS = {

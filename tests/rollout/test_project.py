@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from lab.testkit.ansible_run import Ansible, Result
+from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.rollout.awx import EXAMPLES
-from tests.rollout.drive import Drive, Load, flat
+from tests.rollout.drive import Drive, Load
 
 
 class Project:

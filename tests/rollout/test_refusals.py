@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from lab import Lab, wait_until
-from lab.testkit.ansible_run import Ansible, Result
+from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.http_server import HttpServer, Reply
-from tests.rollout.drive import VARIABLES, Drive, flat
+from tests.rollout.drive import VARIABLES, Drive
 
 FILES = {
     "deploy.yml": "- ansible.builtin.command: 'true'\n",

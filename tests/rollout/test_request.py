@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lab import wait_until
-from lab.testkit.ansible_run import Result
-from tests.rollout.drive import Drive, flat
+from lab.testkit.ansible_run import Result, flat
+from tests.rollout.drive import Drive
 
 pytestmark = pytest.mark.slow
 """The main path is in test_rollout.py, where there is a lab for it already."""

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from lab import wait_until
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import flat
+from tests.rollout.drive import Drive, Load
 
 OLD = "1.0.0"
 SLOW = "2.0.0-deployslow4"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.testkit.ansible_run import Ansible
-from tests.rollout.drive import flat
+from lab.testkit.ansible_run import Ansible, flat
 from tests.rollout.secrets import ProcessWatch, files_with, shows
 
 PLAY = """

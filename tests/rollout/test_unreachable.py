@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab import wait_until
-from lab.testkit.ansible_run import Result
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import Result, flat
+from tests.rollout.drive import Drive, Load
 
 OLD = "1.0.0"
 NEW = "2.0.0-deployslow2"

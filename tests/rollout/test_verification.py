@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab import Lab, wait_until
-from tests.rollout.drive import Drive, Load, flat
+from lab.testkit.ansible_run import flat
+from tests.rollout.drive import Drive, Load
 
 NEW = "2.0.0"
 

@@ -548,7 +548,7 @@ def test_another_package_of_the_same_import_name_is_told_by_name(tmp_path: Path,
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "python-consul, which is another one of the same import name" in done.stdout
-    assert "pip install python-consul2" in done.stdout
+    assert "pip install py-consul" in done.stdout
 
 
 # -- tokens -------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils import _keeper as keeper
 from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
-from ansible_collections.hitless.consul.plugins.module_utils._on_host import http
 from tests.http_server import HttpServer, Reply
+from tests.keeper_config import config
 
 STANDARD_LIBRARY = sys.stdlib_module_names
 
@@ -56,22 +56,6 @@ class Answers:
 def make(answers: Answers, pipe: int, **settings: Any) -> keeper.Keeper:
     wake, _ = os.pipe()
     return keeper.Keeper(config(pipe=pipe, **settings), answers, wake)  # type: ignore[arg-type]
-
-
-def config(**settings: Any) -> keeper.Config:
-    values: dict[str, Any] = {
-        **dict.fromkeys(keeper.Config.__annotations__, ""),
-        "http": http.__file__,
-        "headers": {},
-        "tls": {},
-        "ttl": 0.3,
-        "progress_deadline": 0,
-        "controller": os.getpid(),
-        "pipe": -1,
-        "results": None,
-        **settings,
-    }
-    return keeper.Config(**values)
 
 
 @pytest.fixture

@@ -25,5 +25,5 @@ DEAD = check("critical", "serfHealth", service="", Output="Agent not live or unr
     ],
 )
 def test_health_and_why(checks: list[dict[str, Any]], health: str, reason: str) -> None:
-    found = node_dict(parse_instances([entry(*checks)]), None)
+    found = node_dict("web", parse_instances([entry(*checks)]), None, {})
     assert (found["health"], found["reason"]) == (health, reason)

@@ -137,7 +137,7 @@ def test_the_least_that_is_needed() -> None:
 
 
 def test_which_hosts_have_a_health_url() -> None:
-    url = {"rollout_health_url": "http://{{ consul_address }}/health"}
+    url = {"rollout_health_url": "http://{{ inventory_hostname }}/health"}
     assert read(extra=url).health_urls == ["web1", "web2", "web3"]
     assert read(inventory=of_hosts(url, {}, {"rollout_health_url": ""})).health_urls == ["web1"]
 

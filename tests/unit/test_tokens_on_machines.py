@@ -61,7 +61,7 @@ def test_the_deploy_agent_reads_a_token_alone(agent: Any, tmp_path: Path) -> Non
 def test_the_balancers_program_does_not_show_one_that_cannot_be_sent(script: ModuleType, token: str) -> None:  # noqa: F811
     settings = {"consul": {"url": "http://127.0.0.1:1", "token": token, "datacenter": ""}, "warning": False}
     with pytest.raises(script.Refused, match="consul_load_balancer_token") as error:
-        script.instances(settings, {"name": "web"}, passing=True)
+        script.instances(settings, {"name": "web"})
     assert "anybody" not in str(error.value)
 
 
