@@ -1,14 +1,16 @@
-"""What continuous integration runs has nothing of whoever runs it, and ends with pytest's closing line."""
+"""What runs the checks: it has nothing of whoever runs it, misses no failure, and ends with pytest's closing line."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from lab import wait_until
 from lab.testkit import link_tree
 
 CLOSING = "=============== 1 failed, 2 passed in 1.00s ==============="
@@ -59,3 +61,69 @@ def test_the_closing_line_comes_last(tmp_path: Path, code: int) -> None:
 def ci(checkout: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [checkout / ".ci" / "run"]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Checks:
+    """scripts/test in a folder where each check only says that it ran, and fails where it is told to."""
+
+    STEPS = ("scripts/lint", "scripts/sanity", "scripts/molecule", ".venv-oldest/bin/pytest", ".venv/bin/pytest")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "scripts").mkdir()
+        for name in ("test", "step"):
+            shutil.copy(link_tree.CHECKOUT / "scripts" / name, folder / "scripts" / name)
+        for name in self.STEPS:
+            self.write(name, f'echo "{name} $*" >>ran; echo "{CLOSING}"')
+
+    def write(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.folder / "scripts" / "test"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+
+@pytest.fixture
+def checks(tmp_path: Path) -> Checks:
+    return Checks(tmp_path)
+
+
+def test_every_check_runs_and_the_newest_column_last(checks: Checks) -> None:
+    with checks.start() as running:
+        output = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, output
+    ran = (checks.folder / "ran").read_text(encoding="utf-8").splitlines()
+    assert {line.split()[0] for line in ran} == set(checks.STEPS)
+    assert ran[-1].startswith(".venv/bin/pytest")
+    assert output.splitlines()[-1] == CLOSING
+
+
+@pytest.mark.parametrize("name", Checks.STEPS)
+def test_no_check_that_fails_is_missed(checks: Checks, name: str) -> None:
+    checks.write(name, f'echo "{name}" >>ran; echo "what is wrong"; echo "{CLOSING}"; exit 1')
+    with checks.start() as running:
+        output = running.communicate(timeout=60)[0]
+    assert running.returncode == 1
+    assert "what is wrong" in output
+    ran = (checks.folder / "ran").read_text(encoding="utf-8").splitlines()
+    assert {line.split()[0] for line in ran} == set(checks.STEPS)
+    assert output.splitlines()[-1] == CLOSING
+    step = {".venv-oldest/bin/pytest": "oldest"}.get(name, Path(name).name)
+    assert name == ".venv/bin/pytest" or f"FAILED before the last step: {step}\n" in output
+
+
+def test_what_goes_on_beside_the_tests_ends_with_them(checks: Checks) -> None:
+    checks.write("scripts/lint", "echo $$ >pid; exec sleep 60")
+    checks.write(".venv-oldest/bin/pytest", "exec sleep 60")
+    with checks.start() as running:
+        wait_until("the checks run", (checks.folder / "pid").exists)
+        os.killpg(running.pid, signal.SIGINT)
+        running.communicate(timeout=10)
+    assert running.returncode != 0
+    beside = Path("/proc", (checks.folder / "pid").read_text(encoding="utf-8").strip())
+    wait_until("it has ended", lambda: not beside.exists(), 10)

@@ -31,8 +31,10 @@ class Clone:
 
     def git(self, *arguments: str) -> str:
         someone = ["-c", "user.name=someone", "-c", "user.email=someone@example.com"]
+        # Whoever runs the tests may have every commit signed.
+        env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
         return subprocess.run(
-            ["git", *someone, *arguments], cwd=self.folder, check=True, capture_output=True, text=True
+            ["git", *someone, *arguments], cwd=self.folder, env=env, check=True, capture_output=True, text=True
         ).stdout
 
     def release(self) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,9 @@ import pytest
 from lab import wait_until
 from lab.testkit.ansible_run import Ansible, Result
 
+# They change with Ansible, not with the collection.
+pytestmark = pytest.mark.slow
+
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
 TAGS_DATA = CORE >= (2, 19)
 """From 2.19 on a text is a template only where somebody trusted has written it, and conditions have to be boolean."""
@@ -120,7 +123,6 @@ def hosts_that(told: Counter[str], what: str) -> str:
 # --- failures -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_rescued_host_is_a_success(site: Site) -> None:
     """So a rollout counts its failures itself, and a last play makes hosts red."""
     result = site(block_of("hosts: web\n  serial: 2", "true"))
@@ -129,7 +131,6 @@ def test_a_rescued_host_is_a_success(site: Site) -> None:
     assert not result.red
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("always", "goes_on"), [(False, False), (True, True)])
 def test_max_fail_percentage_is_ignored_beside_always(site: Site, always: bool, goes_on: bool) -> None:
     head = "hosts: web\n  serial: 2\n  max_fail_percentage: 0"
@@ -139,7 +140,6 @@ def test_max_fail_percentage_is_ignored_beside_always(site: Site, always: bool, 
     assert ("after c" in said(result)) is goes_on
 
 
-@pytest.mark.slow
 def test_max_fail_percentage_is_of_one_batch_and_to_be_exceeded(site: Site) -> None:
     """Half of each batch fails, half of all in the end: 50 is never exceeded."""
     head = "hosts: web\n  serial: 2\n  max_fail_percentage: 50"
@@ -147,7 +147,6 @@ def test_max_fail_percentage_is_of_one_batch_and_to_be_exceeded(site: Site) -> N
     assert hosts_that(said(result), "after") == "bd", result.output
 
 
-@pytest.mark.slow
 def test_any_errors_fatal_beside_rescue(site: Site) -> None:
     """It stops nothing on 2.16; later it pulls the healthy hosts of the batch into rescue, and stops nothing either."""
     result = site(block_of("hosts: web\n  serial: 2\n  any_errors_fatal: true", "inventory_hostname == 'a'"))
@@ -155,7 +154,6 @@ def test_any_errors_fatal_beside_rescue(site: Site) -> None:
     assert {"after c", "after d"} <= said(result).keys()
 
 
-@pytest.mark.slow
 def test_any_errors_fatal_beside_rescue_and_a_percentage(site: Site) -> None:
     """From 2.17 on `always` is not run at all."""
     head = "hosts: web\n  serial: 2\n  any_errors_fatal: true\n  max_fail_percentage: 0"
@@ -163,7 +161,6 @@ def test_any_errors_fatal_beside_rescue_and_a_percentage(site: Site) -> None:
     assert hosts_that(said(result), "always") == ("abcd" if CORE < (2, 17) else ""), result.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
 def test_other_strategies_know_no_limit_between_batches(site: Site, strategy: str) -> None:
     head = f"hosts: web\n  serial: 2\n  max_fail_percentage: 0\n  strategy: {strategy}"
@@ -192,7 +189,6 @@ BATCHES = f"""
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["lost", "failed"])
 def test_a_batch_gone_as_a_whole_ends_the_playbook(site: Site, how: str) -> None:
     task = "ansible.builtin.raw: 'true'" if how == "lost" else "ansible.builtin.fail: {msg: on purpose}"
@@ -205,7 +201,6 @@ def test_a_batch_gone_as_a_whole_ends_the_playbook(site: Site, how: str) -> None
     assert said(result) == {}, result.output
 
 
-@pytest.mark.slow
 def test_a_host_that_cannot_fail_keeps_its_batch_from_that(site: Site) -> None:
     """So each batch has one, added before the play; the play's hosts and sizes are lists, and keep their order."""
     result = site(BATCHES + LATER_PLAY)
@@ -216,7 +211,6 @@ def test_a_host_that_cannot_fail_keeps_its_batch_from_that(site: Site) -> None:
     assert result.red == {"lost"}
 
 
-@pytest.mark.slow
 def test_templated_batches_need_a_default_for_the_syntax_check(site: Site) -> None:
     assert site(BATCHES, "--syntax-check").rc == 0
     without = site(BATCHES.replace(".sizes | default([1])", ".sizes"), "--syntax-check")
@@ -224,13 +218,11 @@ def test_templated_batches_need_a_default_for_the_syntax_check(site: Site) -> No
     assert "hostvars" in without.output
 
 
-@pytest.mark.slow
 def test_rescue_waits_for_the_rest_of_the_batch(site: Site) -> None:
     result = site(block_of("hosts: [a, b]", "inventory_hostname == 'a'", always=False))
     assert in_order(result) == ["after b", "rescue a"], result.output
 
 
-@pytest.mark.slow
 def test_a_failure_in_always_hides_the_rest_of_it(site: Site) -> None:
     result = site(f"""
         - hosts: a
@@ -249,7 +241,6 @@ def test_a_failure_in_always_hides_the_rest_of_it(site: Site) -> None:
 # --- unreachable --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.oldest
 def test_a_lost_host_reaches_neither_rescue_nor_always(site: Site) -> None:
     """So the collection's actions make a failure of it, and the record tells whom a user's own task has lost."""
     result = site(f"""
@@ -267,7 +258,6 @@ def test_a_lost_host_reaches_neither_rescue_nor_always(site: Site) -> None:
     assert said(result) == {"always a": 1}, result.output
 
 
-@pytest.mark.slow
 def test_ignore_unreachable_of_a_play_goes_on_without_the_task(site: Site) -> None:
     result = site(f"""
         - hosts: lost
@@ -281,7 +271,6 @@ def test_ignore_unreachable_of_a_play_goes_on_without_the_task(site: Site) -> No
     assert said(result) == {"goes on lost": 1}
 
 
-@pytest.mark.slow
 def test_ignore_unreachable_of_a_task_can_be_made_a_failure(site: Site) -> None:
     result = site(f"""
         - hosts: lost
@@ -299,7 +288,6 @@ def test_ignore_unreachable_of_a_task_can_be_made_a_failure(site: Site) -> None:
     assert said(result) == {"rescue lost": 1}, result.output
 
 
-@pytest.mark.slow
 def test_delegating_to_a_lost_host_loses_the_one_that_delegates(site: Site) -> None:
     result = site("""
         - hosts: a
@@ -311,7 +299,6 @@ def test_delegating_to_a_lost_host_loses_the_one_that_delegates(site: Site) -> N
     assert result.recap["a"]["unreachable"] == 1, result.output
 
 
-@pytest.mark.slow
 def test_who_was_lost_in_an_earlier_batch_is_known(site: Site) -> None:
     result = site("""
         - hosts: [lost, a, b]
@@ -337,7 +324,6 @@ class ActionModule(ActionBase):
 """
 
 
-@pytest.mark.slow
 def test_a_connection_lost_inside_an_action_is_unreachable(site: Site) -> None:
     """Unless the action catches it."""
     site.write({"action_plugins/cut_off.py": RAISES})
@@ -377,7 +363,7 @@ ABORTS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.oldest if name == "unknown module" else pytest.mark.slow) for name in ABORTS],
+    list(ABORTS),
 )
 def test_a_hook_that_cannot_be_read_aborts_the_run(site: Site, name: str) -> None:
     """Without rescue or always: so it has to be met while nothing has been touched."""
@@ -387,7 +373,6 @@ def test_a_hook_that_cannot_be_read_aborts_the_run(site: Site, name: str) -> Non
     assert said(result) == {}
 
 
-@pytest.mark.slow
 def test_an_undefined_variable_in_a_hook_reaches_rescue(site: Site) -> None:
     site.write({"hook.yml": "- ansible.builtin.debug: {msg: '{{ missing }}'}\n"})
     result = site(HOOK)
@@ -395,7 +380,6 @@ def test_an_undefined_variable_in_a_hook_reaches_rescue(site: Site) -> None:
     assert said(result) == {f"{what} {host}": 1 for what in ("rescue", "always") for host in "ab"}
 
 
-@pytest.mark.slow
 def test_a_missing_hook_reaches_rescue_and_ends_the_playbook(site: Site) -> None:
     """With success: its host counts as failed all the same, so that its batch is gone as a whole."""
     result = site(HOOK + LATER_PLAY)
@@ -414,7 +398,6 @@ PARSE = """
 """
 
 
-@pytest.mark.oldest
 def test_a_hook_is_parsed_while_nothing_of_it_runs(site: Site) -> None:
     """By a condition that is applied to it, whatever conditions, loops, blocks and includes it has."""
     site.write(
@@ -464,7 +447,6 @@ HANDLERS = """
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notified", "meta", "order"),
     [
@@ -482,7 +464,6 @@ def test_handlers_run_at_the_end_of_the_batch_unless_flushed(
     assert in_order(result) == order, result.output
 
 
-@pytest.mark.slow
 def test_handlers_of_a_role_see_the_variables_of_its_include(site: Site) -> None:
     """Each time those it was notified with: the version to deploy, and then the one to go back to."""
     site.write(
@@ -513,7 +494,6 @@ def test_handlers_of_a_role_see_the_variables_of_its_include(site: Site) -> None
     assert in_order(result) == ["new", "old"], result.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("meta", ["end_host", "end_batch", "end_play"])
 def test_an_end_inside_a_block_skips_always(site: Site, meta: str) -> None:
     result = site(f"""
@@ -529,7 +509,6 @@ def test_an_end_inside_a_block_skips_always(site: Site, meta: str) -> None:
     assert said(result) == {}, result.output
 
 
-@pytest.mark.slow
 def test_end_batch_at_its_head_ends_only_that_batch(site: Site) -> None:
     result = site(f"""
         - hosts: web
@@ -543,7 +522,6 @@ def test_end_batch_at_its_head_ends_only_that_batch(site: Site) -> None:
     assert said(result) == {"on c": 1, "on d": 1}, result.output
 
 
-@pytest.mark.slow
 def test_a_timeout_reaches_rescue(site: Site) -> None:
     result = site(f"""
         - hosts: a
@@ -559,7 +537,6 @@ def test_a_timeout_reaches_rescue(site: Site) -> None:
     assert said(result) == {"rescue a": 1}, result.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bound", "ends"), [("timeout: 1", False), ("apply: {timeout: 1}", True)], ids=["of the include", "applied"]
 )
@@ -577,7 +554,6 @@ def test_no_timeout_bounds_a_role_as_a_whole(site: Site, bound: str, ends: bool)
 # --- once, none, killed -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_run_once_is_once_for_each_batch(site: Site) -> None:
     result = site(f"""
         - hosts: [a, b]
@@ -596,7 +572,6 @@ def test_run_once_is_once_for_each_batch(site: Site) -> None:
     assert said(result) == {"once a": 1, "once b": 1}, result.output
 
 
-@pytest.mark.slow
 def test_run_once_and_a_host_that_leads_the_batch(site: Site) -> None:
     """In an include that is only for the others it runs on the first of them. The leader is in groups['all']."""
     site.write({"guarded.yml": f"- {SAY % 'once'}\n  run_once: true\n"})
@@ -619,13 +594,11 @@ def test_run_once_and_a_host_that_leads_the_batch(site: Site) -> None:
     assert said(result) == {"once a": 1, "True": 1}, result.output
 
 
-@pytest.mark.slow
 def test_no_hosts_is_a_success(site: Site) -> None:
     result = site(f"- hosts: nobody\n  tasks:\n    - {SAY % 'never'}\n")
     assert result.rc == 0, result.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 def test_an_inventory_that_cannot_be_read_is_none(site: Site, stops: bool) -> None:
     """Unless any_unparsed_is_failed is set."""
@@ -651,7 +624,6 @@ class CallbackModule(CallbackBase):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_it_without_rescue_always_or_stats(site: Site, number: signal.Signals) -> None:
     site.write(
@@ -680,7 +652,6 @@ def test_a_signal_ends_it_without_rescue_always_or_stats(site: Site, number: sig
     assert not result.recap
 
 
-@pytest.mark.slow
 def test_stats_come_after_a_batch_gone_as_a_whole(site: Site) -> None:
     site.write({"callback_plugins/traces.py": STATS})
     result = site("- hosts: lost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.raw: 'true'\n" + LATER_PLAY)
@@ -702,7 +673,6 @@ LIMITED = f"""
 """
 
 
-@pytest.mark.slow
 def test_limit_drops_localhost_and_added_hosts(site: Site) -> None:
     """Everything is skipped, and that is a success: so the first play's hosts refuse it."""
     whole = site(LIMITED % "localhost")
@@ -717,7 +687,6 @@ def test_limit_drops_localhost_and_added_hosts(site: Site) -> None:
     assert "not so" in refused.output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--tags", "--skip-tags"])
 def test_tags_skip_what_has_none(site: Site, option: str) -> None:
     """But for what is tagged always, which can see them."""
@@ -738,7 +707,6 @@ def test_tags_skip_what_has_none(site: Site, option: str) -> None:
     assert said(result) == {"other" if option == "--tags" else "all mine": 1}, result.output
 
 
-@pytest.mark.slow
 def test_a_batch_larger_than_forks_takes_turns(site: Site) -> None:
     """Also while it only waits: so a warning tells of it."""
     task = f"ansible.builtin.raw: echo begin >>{site.log}; sleep 0.3; echo end >>{site.log}"
@@ -747,7 +715,6 @@ def test_a_batch_larger_than_forks_takes_turns(site: Site) -> None:
     assert site.logged() == ["begin", "end"] * 4
 
 
-@pytest.mark.slow
 def test_a_batch_waits_for_its_slowest_host_at_each_task(site: Site) -> None:
     wait = f"ansible.builtin.raw: sleep {{{{ 1 if inventory_hostname == 'b' else 0 }}}}; echo first >>{site.log}"
     tasks = f"    - {wait}\n    - ansible.builtin.raw: echo second >>{site.log}\n"
@@ -756,7 +723,6 @@ def test_a_batch_waits_for_its_slowest_host_at_each_task(site: Site) -> None:
     assert site.logged() == ["first", "first", "second", "second"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_an_added_host_inherits_what_all_hosts_have(site: Site, own: bool) -> None:
     site.write(
@@ -790,7 +756,6 @@ class LookupModule(LookupBase):
 """
 
 
-@pytest.mark.slow
 def test_an_imported_playbook_looks_beside_itself(site: Site) -> None:
     """And not beside the one on the command line, which only Ansible's own arguments tell: so we look there."""
     site.write(
@@ -819,7 +784,6 @@ def test_an_imported_playbook_looks_beside_itself(site: Site) -> None:
     assert "hook a" in said(absolute), absolute.output
 
 
-@pytest.mark.slow
 def test_variables_of_a_group_are_not_localhosts(site: Site) -> None:
     site.write({"../inventory/group_vars/web.yml": "colour: green\n"})
     task = """ansible.builtin.debug: {msg: "say: {{ colour | default('none') }} {{ inventory_hostname }}"}"""
@@ -827,7 +791,6 @@ def test_variables_of_a_group_are_not_localhosts(site: Site) -> None:
     assert said(result) == {"green a": 1, "none localhost": 1}, result.output
 
 
-@pytest.mark.slow
 def test_argument_specs_neither_convert_nor_know_names(site: Site) -> None:
     site.write(
         {
@@ -849,7 +812,6 @@ def test_argument_specs_neither_convert_nor_know_names(site: Site) -> None:
     assert said(result) == {"1.1 True": 1}, result.output
 
 
-@pytest.mark.slow
 def test_a_condition_that_is_text(site: Site) -> None:
     """The text "false" is true on 2.16, and an error from 2.19 on."""
     result = site(
@@ -861,7 +823,6 @@ def test_a_condition_that_is_text(site: Site) -> None:
     assert (result.rc != 0) is TAGS_DATA
 
 
-@pytest.mark.slow
 def test_an_extra_variable_beats_those_of_an_include(site: Site) -> None:
     """A `deploy_version` of the user would beat ours in the rollback: so it is refused."""
     site.write({"hook.yml": "- ansible.builtin.debug: {msg: 'say: {{ deploy_version }}'}\n"})
@@ -882,7 +843,6 @@ def test_an_extra_variable_beats_those_of_an_include(site: Site) -> None:
 # --- plugins ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_library_that_an_action_misses_is_called_a_bug(site: Site) -> None:
     """So its import is guarded."""
     site.write({"action_plugins/needy.py": "import no_such_library\n"})
@@ -906,7 +866,6 @@ class ActionModule(ActionBase):
 """
 
 
-@pytest.mark.slow
 def test_an_action_is_loaded_once_by_the_main_process(site: Site) -> None:
     """Workers inherit what it has imported, and the pipe that it has opened."""
     site.write({"action_plugins/pids.py": PIDS})
@@ -935,7 +894,6 @@ class InventoryModule(BaseInventoryPlugin):
 """
 
 
-@pytest.mark.slow
 def test_a_template_from_an_inventory_plugin_runs_where_it_is_not_wrapped(site: Site) -> None:
     """Before 2.19."""
     site.write(
@@ -967,7 +925,6 @@ class CallbackModule(CallbackBase):
 """
 
 
-@pytest.mark.slow
 def test_a_callback_gets_arguments_that_are_not_to_be_logged(site: Site) -> None:
     """Only the result is censored: so ours sends no arguments."""
     site.write({"callback_plugins/tells.py": ARGS})
@@ -978,7 +935,6 @@ def test_a_callback_gets_arguments_that_are_not_to_be_logged(site: Site) -> None
     assert "s3cret" not in result.stdout.partition("say result")[2].partition("\n")[0]
 
 
-@pytest.mark.slow
 def test_the_lines_around_a_failing_task_are_shown(site: Site) -> None:
     """From 2.19 on whatever it failed of: a token that is written into a playbook would be as well."""
     result = site("- hosts: a\n  gather_facts: false\n  tasks:\n    - ansible.builtin.fail: {msg: x} # s3cret\n")
