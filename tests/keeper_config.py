@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils import _keeper as keeper
-from ansible_collections.hitless.consul.plugins.module_utils._on_host import http
+from ansible_collections.hitless.consul.plugins.module_utils._consul import keeper
+from ansible_collections.hitless.consul.plugins.module_utils._remote.programs import http
 
 
 def config(**settings: Any) -> keeper.Config:

@@ -45,7 +45,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.hitless.consul.plugins.module_utils._command_line import CommandLine, refusal
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.command_line import CommandLine, refusal
 
 
 class LookupModule(LookupBase):

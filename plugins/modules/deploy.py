@@ -120,12 +120,12 @@ waited_for:
 
 from contextlib import nullcontext
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import IN_ROLLOUT_SPEC, unless_in_rollout
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import TURN_SPEC, turn_of
 
 KEEP_OUTPUT = 16384
 """Bytes of a command's output that come back; its end says why it failed.

@@ -53,10 +53,10 @@ problem:
   sample: ""
 """
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._reach import reach
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import reach
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

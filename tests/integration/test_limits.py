@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _keeper as keeper
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul import keeper
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.keeper_config import config

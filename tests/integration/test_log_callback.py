@@ -12,9 +12,9 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.hitless.consul.plugins.callback import deployment_log
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._log import read_logs
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._views.log import read_logs
 from tests.integration.consul_agent import Server
 from tests.integration.services import started
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
-from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection, kv_read
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection, kv_read
 from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import rotation
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from lab import wait_until
 from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server

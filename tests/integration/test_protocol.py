@@ -19,23 +19,22 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
-from ansible_collections.hitless.consul.plugins.module_utils import _rescue as rescue
-from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
-from ansible_collections.hitless.consul.plugins.module_utils._durations import seconds_of
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._health import (
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.durations import seconds_of
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     freshness,
     parse_instances,
     read_instances,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._host import ON_HOST, Host
-from ansible_collections.hitless.consul.plugins.module_utils._keys import (
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import ON_HOST, Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import rescue, rotation
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import DONE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import (
     checked_name,
     checked_version,
     json_object,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._request import DONE
 from lab import wait_until
 from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply

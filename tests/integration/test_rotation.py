@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._record import UNTOUCHED, Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._request import Order, Request
-from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import rotation
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Order, Request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import UNTOUCHED, Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, started
 

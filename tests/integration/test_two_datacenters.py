@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._fleet import WantedHost, host_states, read_fleet
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._reach import reach
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, host_states, read_fleet
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import reach
 from lab.testkit import link_tree
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services

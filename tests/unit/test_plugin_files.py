@@ -93,10 +93,10 @@ def test_the_domain_knows_neither_ansible_nor_the_library(path: str) -> None:
     """Only the modules' edge imports Ansible, and only the client imports the Consul library."""
     roots = {name.partition(".")[0] for name in imported(path)}
     assert "ansible" not in roots or path == "module_utils/_module.py"
-    assert "consul" not in roots or path == "module_utils/_client.py"
+    assert "consul" not in roots or path == "module_utils/_consul/client.py"
     # The programs for the host are a package of their own there.
     absolute = not any(name.startswith(".") for name in imported(path))
-    assert absolute or path.startswith("module_utils/_on_host/"), "imports are absolute in a collection"
+    assert absolute or path.startswith("module_utils/_remote/programs/"), "imports are absolute in a collection"
 
 
 @pytest.mark.parametrize("path", [path for path in PYTHON if not path.startswith("module_utils/")])

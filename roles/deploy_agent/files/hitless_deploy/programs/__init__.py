@@ -1,1 +1,1 @@
-../../../../../plugins/module_utils/_on_host/__init__.py
+../../../../../plugins/module_utils/_remote/programs/__init__.py

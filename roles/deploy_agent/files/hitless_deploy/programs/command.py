@@ -1,1 +1,1 @@
-../../../../../plugins/module_utils/_on_host/command.py
+../../../../../plugins/module_utils/_remote/programs/command.py

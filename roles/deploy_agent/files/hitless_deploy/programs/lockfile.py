@@ -1,1 +1,1 @@
-../../../../../plugins/module_utils/_on_host/lockfile.py
+../../../../../plugins/module_utils/_remote/programs/lockfile.py

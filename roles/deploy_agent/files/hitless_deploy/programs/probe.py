@@ -1,1 +1,1 @@
-../../../../../plugins/module_utils/_on_host/probe.py
+../../../../../plugins/module_utils/_remote/programs/probe.py

@@ -1,1 +1,1 @@
-../../../../../plugins/module_utils/_on_host/terminal.py
+../../../../../plugins/module_utils/_remote/programs/terminal.py

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the user's templates can be resolved, before the first host is drained (a private helper). Pure.
+
+A template that fails while its host is out of rotation fails in the rollback as well, and keeps a healthy host out.
+What can only be told later is left to the host's turn: variables that a hook may set, facts, and the version before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
+    HookTasks,
+    missing_handler,
+    variables_set,
+)
+
+STAND_IN = "1.0.0"
+"""A version where none is known yet."""
+RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
+"""What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
+_ON_HOST = ("prepare_tasks", "deploy_tasks", "deploy_role", "smoke_tasks", "drain_tasks", "restore_tasks")
+_MAGIC = {
+    *("environment", "group_names", "groups", "hostvars", "inventory_dir", "inventory_file"),
+    *("inventory_hostname", "inventory_hostname_short", "item", "omit", "play_hosts", "playbook_dir"),
+    *("role_name", "role_names", "role_path", "vars"),
+}
+"""Ansible's own names, besides those that begin with ansible_."""
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_INDIRECT = {"lookup", "query", "q", "vars"}
+
+
+def refuse_missing_handler(hooks: Sequence[HookTasks]) -> None:
+    """Refuse a task that notifies a handler which is not there: Ansible would end the run, without rescue."""
+    found = missing_handler(hooks)
+    if found:
+        hook, task, name = found
+        raise HitlessError(
+            f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) notifies the handler {name}, "
+            "which is not there.",
+            hint="Add it to handlers/main.yml of the role."
+            if hook.option == "deploy_role"
+            else "A tasks file has no handlers. Make it a role with handlers/main.yml, and name that by "
+            "rollout_deploy_role; or let a task do it.",
+        )
+
+
+def given_to(version: str | None, direction: str) -> tuple[dict[str, str], set[str]]:
+    """What the user's deployment is given, and which of these are only stand-ins so far."""
+    given = dict.fromkeys(RESERVED, version or STAND_IN) | {"deploy_reason": direction}
+    return given, {"deploy_previous_version", "deploy_id", *([] if version else ["deploy_version"])}
+
+
+class Templates:
+    """Tries templates before anything is changed.
+
+    :param hosts: the hosts with their variables, templates unresolved.
+    :param shared: variables that all hosts have besides.
+    :param hooks: the user's tasks.
+    :param needed: the variables without which a template cannot be resolved.
+    """
+
+    def __init__(
+        self,
+        hosts: Mapping[str, Mapping[str, Any]],
+        shared: Mapping[str, Any],
+        hooks: Sequence[HookTasks],
+        needed: Callable[[str], Iterable[str]],
+    ) -> None:
+        self._hosts = hosts
+        self._shared = {*shared, *RESERVED, *_MAGIC}
+        self._hooks = hooks
+        self._needed = needed
+        self._sets = variables_set(hooks)
+
+    def refuse_unresolvable(
+        self, variable: str, values: Mapping[str, Any], stand_ins: Iterable[str], resolve: Callable[[Any, str], Any]
+    ) -> None:
+        """Resolve an option of each host; once for hosts whose variables look the same.
+
+        :param values: each host's value.
+        :param resolve: a value with a host's variables and what the deployment is given.
+        """
+        tried: list[Any] = []
+        for host, value in values.items():
+            inputs = inputs_of(value, self._hosts[host])
+            of_others = inputs is None or "hostvars" in _words(value, *inputs.values())
+            looks = None if of_others else (value, {name: _shape(one) for name, one in (inputs or {}).items()})
+            if looks is not None and looks in tried[-4:]:
+                continue
+            tried.append(looks)
+            try:
+                resolve(value, host)
+            except HitlessError as error:
+                if self._is_sure(str(error), value, inputs, set(stand_ins)):
+                    raise HitlessError(
+                        f"The template in {variable} of {host} cannot be resolved: {error}",
+                        hint="Nothing was changed.",
+                    ) from None
+
+    def _is_sure(self, error: str, value: Any, inputs: Mapping[str, Any] | None, stand_ins: set[str]) -> bool:
+        """Whether it would fail in the host's turn as well."""
+        if self._sets is None:
+            return False
+        undefined = _UNDEFINED.search(error)
+        if undefined:
+            return not self._may_come(undefined[1])
+        if inputs is None:
+            return False
+        words = _words(value, *inputs.values())
+        return "hostvars" not in words and not any(word in stand_ins or self._may_come(word) for word in words)
+
+    def _may_come(self, name: str) -> bool:
+        """Whether a variable may be there in the host's turn, and is not yet."""
+        return name in (self._sets or ()) or name.startswith(("ansible_", "_"))
+
+    def refuse_unknown_variables(self) -> None:
+        """Refuse a task that needs a variable which a host does not have, and which no hook sets."""
+        if self._sets is None:
+            return
+        on_host = ((hook, task) for hook in self._hooks if hook.option in _ON_HOST for task in hook.tasks)
+        for hook, task in on_host:
+            names = {name for text in task.texts for name in self._needed(text)}
+            missing = next(((name, host) for host in self._hosts if (name := self._missing(names, host))), None)
+            if missing:
+                raise HitlessError(
+                    f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) needs the variable "
+                    f"{missing[0]}, which {missing[1]} does not have.",
+                    hint="Nothing was changed. Is it misspelt? Where it may be missing, give it a default.",
+                )
+
+    def _missing(self, names: Iterable[str], host: str) -> str:
+        """The first variable that is missing, or that one of these needs; empty where there is none."""
+        variables, seen, left = self._hosts[host], set(self._shared), list(names)
+        while left:
+            name = left.pop()
+            if name in seen or self._may_come(name):
+                continue
+            seen.add(name)
+            if name not in variables:
+                return name
+            if isinstance(variables[name], str):
+                left += self._needed(variables[name])
+        return ""
+
+
+def has_template(value: Any) -> bool:
+    """Whether there is a template anywhere in it."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(has_template(part) for part in value.values())
+    return isinstance(value, list | tuple) and any(has_template(part) for part in value)
+
+
+def inputs_of(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The variables that a template names, and those that these name; None where it may build a name itself."""
+    found: dict[str, Any] = {}
+    texts = [str(value)]
+    while texts:
+        names = set(_WORD.findall(texts.pop()))
+        if names & _INDIRECT:
+            return None
+        for name in names & variables.keys() - found.keys():
+            found[name] = variables[name]
+            if has_template(variables[name]):
+                texts.append(str(variables[name]))
+    return found
+
+
+def _words(*values: Any) -> set[str]:
+    return set(_WORD.findall(" ".join(map(str, values))))
+
+
+def _shape(value: Any) -> Any:
+    """What there is in a value, whatever it says; a template's text counts, since it names others."""
+    if isinstance(value, Mapping):
+        return {str(name): _shape(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shape(part) for part in value]
+    return value if has_template(value) else type(value).__name__

@@ -1,0 +1,206 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs where, what is running now and how the last deployments ended (a private helper of this collection)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance, read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    HOST_FAILED,
+    INTERRUPTED,
+    LOST,
+    PlannedHost,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
+    Deployment,
+    list_recent,
+    lock_dict,
+    read,
+    settled,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
+    NodeVersion,
+    meta_version,
+    read_versions,
+)
+
+IN_ROTATION = "in rotation"
+_NAMED = 10
+"""Deployments that are read whole, beside their number that is listed: those that run, or left something behind."""
+_ORDER = ("maintenance", "critical", "warning", IN_ROTATION)
+
+
+def services_deployed(client: Client, prefix: str) -> list[str]:
+    """The services that have keys below the prefix of deployments."""
+    names = (name.removeprefix(f"{prefix}/").rstrip("/") for name in client.key_names(f"{prefix}/", "/"))
+    return sorted(name for name in names if NAME.fullmatch(name))
+
+
+def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
+    """One service, in a handful of requests.
+
+    :param limit: of the last deployments.
+    :raises HitlessError: nothing is known of it.
+    """
+    instances, _answer = read_instances(client, keys.service)
+    lock = read_lock(client, keys)
+    recent = list_recent(client, keys, limit)
+    if not instances and not recent:
+        raise HitlessError(
+            f"Consul knows no instance and no deployment of {keys.service}, or the token may not read them.",
+            hint="Is the name right?",
+        )
+    by_node: dict[str, list[Instance]] = {}
+    for instance in instances:
+        by_node.setdefault(instance.node, []).append(instance)
+    versions = read_versions(client, keys, [node for node in by_node if NAME.fullmatch(node) and ".." not in node])
+    told = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
+    wanted = {*told, *_named(keys.service, by_node, versions)}
+    whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
+    known = {name: one for name, one in whole.items() if one is not None}
+    return {
+        "service": keys.service,
+        "nodes": {node: node_dict(keys.service, by_node[node], versions.get(node), known) for node in sorted(by_node)},
+        "running": _running(known.values(), versions),
+        "lock": lock_dict(lock),
+        "deployments": [brief(known.get(one.record.id, one)) for one in recent],
+    }
+
+
+def _named(service: str, by_node: Mapping[str, Sequence[Instance]], versions: Mapping[str, NodeVersion]) -> set[str]:
+    """The deployments that the nodes name: those that keep one in maintenance, or left its version unknown."""
+    reasons = (parse_reason(one.maintenance.notes) for its in by_node.values() for one in its if one.maintenance)
+    named = {reason.deployment for reason in reasons if reason is not None and reason.service == service}
+    unsure = (one.status or {} for one in versions.values() if not one.is_sure)
+    named |= {str(status.get("deployment")) for status in unsure}
+    return {one for one in named if NAME.fullmatch(one) and ".." not in one}
+
+
+def _whole(client: Client, keys: Keys, deployment: str, versions: Mapping[str, NodeVersion]) -> Deployment | None:
+    """A deployment with its hosts; one whose run was interrupted as its record will say it."""
+    found = read(client, keys, deployment)
+    return None if found is None else settled(client, keys, found, versions)
+
+
+def node_dict(
+    service: str,
+    instances: Sequence[Instance],
+    recorded: NodeVersion | None,
+    known: Mapping[str, Deployment],
+) -> dict[str, Any]:
+    """What runs on one node, and whether it gets traffic; the worst of several instances counts.
+
+    :param known: the deployments that nodes name, by id.
+    """
+    there = recorded or NodeVersion(instances[0].node)
+    worst = min(instances, key=lambda one: _ORDER.index(_health(one)))
+    maintenance = worst.maintenance if worst.status == "maintenance" else None
+    failing = [check.told() for check in worst.failing(accept_warning=False, but_maintenance=True)]
+    reason = (maintenance.notes or "no reason given") if maintenance else "; ".join(failing)
+    return {
+        "version": there.version,
+        "previous": there.previous,
+        "version_is_trusted": there.is_sure,
+        "version_told": version_told(there, known),
+        "meta_version": meta_version(instances),
+        "status": there.status,
+        "health": _health(worst),
+        "reason": reason,
+        "why": (why_in_maintenance(service, there, maintenance.notes, known) if maintenance else "") or reason,
+        "instances": len(instances),
+    }
+
+
+def version_told(there: NodeVersion, known: Mapping[str, Deployment]) -> str:
+    """What is known of the version that runs on a node, in words; empty where nothing is recorded.
+
+    A deployment that has begun there and has not recorded its end leaves it unknown.
+    """
+    if there.is_sure:
+        return there.version or ""
+    status = there.status or {}
+    deployment = known.get(str(status.get("deployment")))
+    planned = planned_on(deployment, there.node)
+    to = (planned.to_version if planned else None) or "another version"
+    recorded = f"{there.version} recorded" if there.version else "none recorded"
+    if deployment is not None and deployment.is_alive and status.get("state") not in (HOST_FAILED, LOST):
+        return f"{recorded}, going to {to} now"
+    how = {HOST_FAILED: "failed", LOST: "lost"}.get(str(status.get("state")), "cut off")
+    return f"{recorded}, {how} while going to {to}"
+
+
+def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapping[str, Deployment]) -> str:
+    """Why a node is in a maintenance of ours, and what to do about it; empty for anybody else's maintenance."""
+    reason = parse_reason(notes)
+    if reason is None or reason.service != service:
+        return ""
+    status = there.status or {}
+    running = next((one for one in known.values() if one.is_alive), None)
+    if running is not None and running.record.id in (reason.deployment, status.get("deployment")):
+        step = status.get("state") if status.get("deployment") == running.record.id else None
+        return f"being deployed by {running.record.id}" + (f" ({step})" if step else "")
+    deployment = known.get(reason.deployment)
+    planned = planned_on(deployment, there.node)
+    outcome = deployment.outcomes.get(planned.host) if deployment and planned else None
+    if outcome is not None and outcome.outcome == HOST_FAILED:
+        return f"{outcome.error or 'its deployment failed.'} Deploy a version that works."
+    how = "the interrupted" if deployment is None or deployment.state == INTERRUPTED else "the"
+    return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"
+
+
+def planned_on(deployment: Deployment | None, node: str) -> PlannedHost | None:
+    """The host that a deployment's plan has on a node."""
+    hosts = deployment.record.hosts.values() if deployment else ()
+    return next((one for one in hosts if one.node == node), None)
+
+
+def brief(deployment: Deployment) -> dict[str, Any]:
+    """A deployment as a line of a list."""
+    record = deployment.record
+    return {
+        "id": record.id,
+        "version": record.version,
+        "direction": record.direction,
+        "state": deployment.state,
+        "description": record.description,
+        "message": record.message,
+        "holder": record.holder,
+        "origin": record.origin,
+        "started": record.started,
+        "finished": record.finished,
+        "seconds": record.seconds,
+        "summary": dict(record.summary),
+    }
+
+
+def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -> dict[str, Any] | None:
+    now = next((one for one in known if one.is_alive), None)
+    if now is None:
+        return None
+    statuses = {
+        name: (versions.get(planned.node) or NodeVersion("")).status for name, planned in now.record.hosts.items()
+    }
+    return {
+        **brief(now),
+        "batch": now.batch,
+        "batches": len(now.record.batches),
+        "results": now.results,
+        "under_way": {
+            name: str(status.get("state"))
+            for name, status in statuses.items()
+            if status and status.get("deployment") == now.record.id and name not in now.outcomes
+        },
+    }
+
+
+def _health(instance: Instance) -> str:
+    return IN_ROTATION if instance.status == "passing" else instance.status

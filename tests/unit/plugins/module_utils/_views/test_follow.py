@@ -1,0 +1,62 @@
+"""Which steps of a host are news to one who follows a deployment. Pure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.hitless.consul.plugins.module_utils._views.follow import Step, news
+
+TURN = ("draining", "deploying", "failed", "deploying", "returning", "rolled_back")
+
+
+def at(second: int) -> str:
+    return f"2026-11-23T14:{22 + second // 60:02}:{second % 60:02}Z"
+
+
+def steps(*each: tuple[str, int]) -> list[Step]:
+    return [(state, at(second)) for state, second in each]
+
+
+@pytest.mark.parametrize(
+    ("told", "seen", "expected"),
+    [
+        ([], [("draining", 1)], ["draining"]),
+        # The same step, written once more.
+        ([("deploying", 5)], [("deploying", 7)], []),
+        ([("draining", 1)], [("deploying", 5)], ["deploying"]),
+        # The outcome tells the steps by its own times.
+        ([("draining", 2), ("deploying", 5)], [("draining", 1), ("deploying", 6), ("ok", 9)], ["ok"]),
+        # One was over before anybody looked: it would come too late.
+        ([("deploying", 5)], [("draining", 1), ("deploying", 5), ("ok", 9)], ["ok"]),
+        # A second one of the same name.
+        ([("deploying", 5), ("failed", 9)], [("deploying", 10)], ["deploying"]),
+        (
+            [("deploying", 5), ("failed", 9), ("deploying", 30)],
+            [("draining", 1), ("deploying", 5), ("failed", 12), ("deploying", 31), ("rolled_back", 40)],
+            ["rolled_back"],
+        ),
+        # A step of the status that the outcome does not have.
+        ([("deploying", 5), ("proving", 8)], [("draining", 1), ("deploying", 5), ("returning", 9)], ["returning"]),
+    ],
+)
+def test_what_is_news(told: list[tuple[str, int]], seen: list[tuple[str, int]], expected: list[str]) -> None:
+    assert [state for state, _at in news(steps(*told), steps(*seen))] == expected
+
+
+@given(st.lists(st.integers(2, 30), min_size=6, max_size=6), st.lists(st.integers(0, 5)), st.data())
+def test_a_turn_is_told_in_order_and_once(gaps: list[int], looks: list[int], data: st.DataObject) -> None:
+    """Whenever somebody looks, and however the clock readings of status and outcome differ by a second."""
+    begins = [sum(gaps[: number + 1]) for number in range(6)]
+    noise = st.integers(-1, 1)
+    told: list[Step] = []
+    for place in [*sorted(looks), 5]:
+        told += news(told, steps((TURN[place], begins[place] + data.draw(noise))))
+    outcome = steps(*((state, begin + data.draw(noise)) for state, begin in zip(TURN, begins, strict=True)))
+    told += news(told, outcome)
+    told += news(told, outcome)
+    states = [state for state, _at in told]
+    rest = iter(TURN)
+    assert all(state in rest for state in states), states
+    assert states[-1] == "rolled_back"
