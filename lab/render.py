@@ -76,7 +76,7 @@ def render(role: str, template: str, variables: dict[str, Any]) -> str:
 
 def services(request: dict[str, Any]) -> None:
     """What the role consul_service does offline."""
-    from ansible_collections.hitless.consul.plugins.module_utils._registration import read_definitions
+    from ansible_collections.hitless.consul.plugins.module_utils._consul.registration import read_definitions
 
     variables = role_variables("consul_service", request["variables"])
     for one in read_definitions(variables["consul_service_services"], 1800):

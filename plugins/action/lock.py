@@ -22,7 +22,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.modules import lock as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 

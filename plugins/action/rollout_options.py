@@ -15,10 +15,10 @@ from ansible.errors import AnsibleError
 from ansible.utils.collection_loader import AnsibleCollectionRef
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import CommandLine, Sources
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import CommandLine, Sources
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 

@@ -71,16 +71,16 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
-from ansible_collections.hitless.consul.plugins.module_utils._log import ENTRY_LIMIT, LogWriter
-from ansible_collections.hitless.consul.plugins.module_utils._task import (
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     OPTIONS,
     VARIABLE_PREFIX,
     cluster_connection,
     connection_options,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_prefix
+from ansible_collections.hitless.consul.plugins.module_utils._views.log import ENTRY_LIMIT, LogWriter
 
 OURS = "hitless.consul."
 _ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")

@@ -196,7 +196,20 @@ from typing import Any
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
+    MISSING_LIBRARY,
+    Client,
+    Connection,
+    library_missing,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
+    CLUSTER_SPEC,
+    VARIABLE_PREFIX,
+    cluster_connection,
+    connection_options,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog import (
     Fleet,
     Grouping,
     Selection,
@@ -207,19 +220,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._catalog import (
     name_hosts,
     read_fleet,
     refuse_empty,
-)
-from ansible_collections.hitless.consul.plugins.module_utils._client import (
-    MISSING_LIBRARY,
-    Client,
-    Connection,
-    library_missing,
-)
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._task import (
-    CLUSTER_SPEC,
-    VARIABLE_PREFIX,
-    cluster_connection,
-    connection_options,
 )
 from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, inert
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import MISSING_LIBRARY, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task, connection_options
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task, connection_options
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 
 
 def run_module(argument_spec: dict[str, Any], perform: Callable[[Task], dict[str, Any]], **constraints: Any) -> None:

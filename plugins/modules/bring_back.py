@@ -156,15 +156,15 @@ failing_checks:
   sample: [{node: web1, check: "service:web", name: HTTP, status: critical, output: connection refused}]
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, seconds_between, timestamp
-from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
-from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, RETURNING, record_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import rotation
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, seconds_between, timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import IN_ROLLOUT_SPEC, unless_in_rollout
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, RETURNING, record_version
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,

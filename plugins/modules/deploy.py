@@ -102,11 +102,11 @@ waited_for:
   sample: deployment 20261123T142233Z-1.4.2-7f3a
 """
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_name, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import IN_ROLLOUT_SPEC, unless_in_rollout
 
 KEEP_OUTPUT = 16384
 """Bytes of a command's output that come back; its end says why it failed.

@@ -246,21 +246,25 @@ text:
   sample: "web: nothing to recover."
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
-from ansible_collections.hitless.consul.plugins.module_utils import _report as report
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_version, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import (
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.identity import whence, who
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import (
+    Keys,
+    checked_version,
+    new_deployment_id,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
     Record,
     plan_of,
     settings_of,
     timestamp,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._recovery import find_remains
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.recovery import find_remains
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -119,14 +119,14 @@ report:
 
 import json
 
-from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
-from ansible_collections.hitless.consul.plugins.module_utils import _report as report
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._follow import Follower
-from ansible_collections.hitless.consul.plugins.module_utils._log import read_logs
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._overview import overview, services_deployed
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
+from ansible_collections.hitless.consul.plugins.module_utils._views.follow import Follower
+from ansible_collections.hitless.consul.plugins.module_utils._views.log import read_logs
+from ansible_collections.hitless.consul.plugins.module_utils._views.status import overview, services_deployed
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

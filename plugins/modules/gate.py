@@ -117,15 +117,23 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils import _gate as gate
-from ansible_collections.hitless.consul.plugins.module_utils._client import AskAgain, kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import batch_op, outcome_ops, require
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    parse_instances,
+    service_query,
+    with_tags,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances, service_query, with_tags
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import LOST, parse_timestamp, planned_outcome
-from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    LOST,
+    parse_timestamp,
+    planned_outcome,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import IN_ROLLOUT_SPEC, unless_in_rollout
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import batch_op, outcome_ops, require
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -112,9 +112,9 @@ failing_checks:
   sample: [{node: web1, check: "service:web", name: HTTP, status: critical, output: connection refused}]
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _health as health
+from ansible_collections.hitless.consul.plugins.module_utils._consul import health
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

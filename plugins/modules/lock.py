@@ -121,12 +121,12 @@ waited:
 import time
 from dataclasses import asdict, dataclass
 
-from ansible_collections.hitless.consul.plugins.module_utils import _lock as lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.identity import whence, who
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -89,10 +89,10 @@ instances:
   sample: [web]
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -228,14 +228,14 @@ notes:
   sample: ["No rollback possible on 1 host: web1 (no version recorded): set rollout_previous_version."]
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
-from ansible_collections.hitless.consul.plugins.module_utils import _fleet as fleets
-from ansible_collections.hitless.consul.plugins.module_utils import _plan as plans
-from ansible_collections.hitless.consul.plugins.module_utils import _report as report
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet as fleets
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import plan as plans
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

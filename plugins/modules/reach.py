@@ -53,9 +53,14 @@ problem:
   sample: ""
 """
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
+    AGENT_SPEC,
+    CLUSTER_SPEC,
+    Task,
+    agent_node,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, HostLost
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task, agent_node
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -84,9 +84,9 @@ seconds:
   sample: 0.042
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _registration as registration
+from ansible_collections.hitless.consul.plugins.module_utils._consul import registration
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import AGENT_SPEC, CLUSTER_SPEC, Task
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

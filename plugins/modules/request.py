@@ -219,19 +219,16 @@ unrecorded:
 import threading
 from contextlib import suppress
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops, status_op
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
-from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import (
-    OUTPUT_LIMIT,
-    Outcome,
-    seconds_between,
-    timestamp,
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
+    CLUSTER_SPEC,
+    KEYS_SPEC,
+    Task,
+    cluster_connection,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._report import printable
-from ansible_collections.hitless.consul.plugins.module_utils._request import (
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
     DONE,
     FAILED,
     WITHDRAWN,
@@ -241,13 +238,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._request import (
     Status,
     unpicked,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._task import (
-    CLUSTER_SPEC,
-    KEYS_SPEC,
-    Task,
-    cluster_connection,
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    OUTPUT_LIMIT,
+    Outcome,
+    seconds_between,
+    timestamp,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._versions import FORGET, RETURNING
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, RETURNING
+from ansible_collections.hitless.consul.plugins.module_utils._views.report import printable
 
 SHOWN = 200
 """Lines shown of the log of a deployment that failed."""

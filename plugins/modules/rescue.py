@@ -158,9 +158,8 @@ output:
   sample: package not found
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _maintenance as maintenance
-from ansible_collections.hitless.consul.plugins.module_utils import _rescue as rescue
-from ansible_collections.hitless.consul.plugins.module_utils._deployment import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     HitlessError,
@@ -168,7 +167,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import (
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import rescue
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     HOST_FAILED,
     LEFT_OUT,
     LOST,
@@ -176,9 +176,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._record import (
     seconds_between,
     timestamp,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rotation import Turn
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.rotation import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import TURN_SPEC, turn_of
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,

@@ -88,11 +88,11 @@ rollback_steps:
   sample: [take_out, deploy_command, bring_back]
 """
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import read_options
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import read_options
 
 ARGUMENT_SPEC = {"purpose": {"type": "str", "choices": ["rollout", "recovery"], "default": "rollout"}}
 

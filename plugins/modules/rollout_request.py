@@ -131,12 +131,12 @@ unrecorded:
   sample: No answer from Consul ...
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils import _rollout_request as requests
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._identity import whence, who
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger as requests
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.identity import whence, who
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -157,15 +157,14 @@ foreign:
 import time
 from dataclasses import asdict
 
-from ansible_collections.hitless.consul.plugins.module_utils import _drain as drain
-from ansible_collections.hitless.consul.plugins.module_utils import _rotation as rotation
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._record import timestamp
-from ansible_collections.hitless.consul.plugins.module_utils._step import IN_ROLLOUT_SPEC, unless_in_rollout
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.module_utils._turn import TURN_SPEC, turn_of
-from ansible_collections.hitless.consul.plugins.module_utils._versions import DEPLOYING, DRAINING
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, rotation
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import IN_ROLLOUT_SPEC, unless_in_rollout
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import TURN_SPEC, turn_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import DEPLOYING, DRAINING
 
 ARGUMENT_SPEC = {
     **TURN_SPEC,

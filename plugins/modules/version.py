@@ -101,12 +101,12 @@ previous:
 
 from dataclasses import replace
 
-from ansible_collections.hitless.consul.plugins.module_utils import _versions as versions
-from ansible_collections.hitless.consul.plugins.module_utils._client import kv_delete
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import kv_delete
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -80,10 +80,10 @@ nodes:
       status: {deployment: 20261123T142233Z-1.4.2-7f3a, state: ok, at: "2026-11-23T14:22:58Z", message: ""}
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils._health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._task import CLUSTER_SPEC, KEYS_SPEC, Task
-from ansible_collections.hitless.consul.plugins.module_utils._versions import meta_version, read_versions
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import meta_version, read_versions
 
 ARGUMENT_SPEC = {
     **CLUSTER_SPEC,

@@ -20,16 +20,16 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._step import step_options
-from ansible_collections.hitless.consul.plugins.module_utils._task import (
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import MISSING_LIBRARY, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     OPTIONS,
     VARIABLE_PREFIX,
     Task,
     connection_options,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import step_options
 
 display = Display()
 

@@ -11,9 +11,9 @@ import os
 import sys
 import time
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._lock import Holder, acquire, start_keeper
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Holder, acquire, start_keeper
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
 request = json.loads(sys.argv[1])
 read_end, write_end = os.pipe()

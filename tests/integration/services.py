@@ -11,9 +11,9 @@ from urllib.parse import quote, urlencode
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server
 

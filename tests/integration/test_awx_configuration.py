@@ -20,7 +20,7 @@ import pytest
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
 from tests import awx_collection, link_tree
 from tests.awx_credential import inject
 from tests.rollout.support import BIN, environment

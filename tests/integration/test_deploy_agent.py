@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._request import (
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
     DONE,
     FAILED,
     GIVEN_UP,
@@ -29,6 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._request import (
     Status,
     read_agent_log,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from lab.deploy_agent import PROGRAM
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server, alive, end, processes

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _deployment as deployments
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._record import Outcome, PlannedHost, Record
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
-from ansible_collections.hitless.consul.plugins.module_utils._versions import read_version, record_version
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version, record_version
 from ansible_collections.hitless.consul.plugins.modules import deployment, deployment_info
 from lab.fleet import wait_until
 from tests.fleet import CONSUL

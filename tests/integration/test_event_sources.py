@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _event_source as source
+from ansible_collections.hitless.consul.plugins.module_utils._eda import source
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from lab.agents import Authority
 from lab.binaries import find_tool

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
-from ansible_collections.hitless.consul.plugins.module_utils._health import parse_instances
 from ansible_collections.hitless.consul.plugins.modules import health_wait
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _lock as lock
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from lab.agents import Authority
 from lab.binaries import find_tool
 from lab.fleet import wait_until
@@ -696,7 +696,7 @@ def test_a_killed_run_keeps_the_lock_while_its_worker_deploys(
 
 def keeper_of(ansible: Ansible) -> Path:
     """The keeper's file as that Ansible finds it."""
-    return ansible.collections / "ansible_collections/hitless/consul/plugins/module_utils/_keeper.py"
+    return ansible.collections / "ansible_collections/hitless/consul/plugins/module_utils/_consul/keeper.py"
 
 
 @pytest.mark.oldest

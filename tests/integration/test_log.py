@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils import _log as log
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, Connection
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._views import log
 from tests.integration.consul_agent import Server
 from tests.integration.services import started
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.hitless.consul.plugins.module_utils import _rollout_request as requests
-from ansible_collections.hitless.consul.plugins.module_utils._client import Client, ConsulUnavailable
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, ConsulUnavailable
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._keys import VERSION, Keys
-from ansible_collections.hitless.consul.plugins.module_utils._record import Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger as requests
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import VERSION, Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record
 from ansible_collections.hitless.consul.plugins.modules import rollout_request as module
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server

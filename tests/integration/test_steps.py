@@ -15,9 +15,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HostLost,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rotation import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.rotation import Turn
 from ansible_collections.hitless.consul.plugins.modules import bring_back, reach, rescue, take_out
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server
@@ -82,7 +82,9 @@ def test_the_drain_counts_from_when_the_catalog_showed_it_and_once_per_deploymen
     web.register()
     slept: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ansible_collections.hitless.consul.plugins.module_utils._rotation.time.sleep", slept.append)
+        patch.setattr(
+            "ansible_collections.hitless.consul.plugins.module_utils._rollout.rotation.time.sleep", slept.append
+        )
         out(web, drain_time=7)
         out(web, drain_time=7)
         # What an earlier, dead deployment had taken out is drained again: nobody knows what it did since.

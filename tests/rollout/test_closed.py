@@ -76,8 +76,8 @@ def test_least_policy_and_tls_and_the_leader_dies(least: Drive) -> None:
     assert drive.is_settled()
     # It was given by the environment, which all that runs on the controller inherits.
     assert watch.arguments == set()
-    assert any("_keeper.py web" in name for name in watch.seen)
-    assert not any("_keeper.py" in name for name in watch.environments)
+    assert any("keeper.py web" in name for name in watch.seen)
+    assert not any("keeper.py" in name for name in watch.environments)
     assert "ansible-playbook" in " ".join(watch.environments), "the watch sees nothing"
     assert log.exists()
     check_secret(drive, token, result.output)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._request import DONE, Order, Request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import DONE, Order, Request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services, started

@@ -47,7 +47,7 @@ def kill(drive: Drive, run: Run, how: str) -> None:
 
 def keepers(deployment: str) -> list[int]:
     """The processes that keep the lock of a deployment."""
-    wanted = f"_keeper.py\0web\0{deployment}\0".encode()
+    wanted = f"keeper.py\0web\0{deployment}\0".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:

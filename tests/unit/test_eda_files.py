@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.hitless.consul.plugins.module_utils import _event_source as source
+from ansible_collections.hitless.consul.plugins.module_utils._eda import source
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from tests import link_tree
 from tests.unit.test_plugin_files import HEADER

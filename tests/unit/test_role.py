@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "rollout"
 

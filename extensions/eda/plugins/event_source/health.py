@@ -82,18 +82,18 @@ EXAMPLES = r"""
 """
 
 # ansible-rulebook runs this file by its path, in a Python that knows nothing of collections.
-_HELPER = Path(__file__).absolute().parents[4] / "plugins" / "module_utils" / "_importable.py"
+_HELPER = Path(__file__).absolute().parents[4] / "plugins" / "module_utils" / "_eda" / "importable.py"
 _spec = importlib.util.spec_from_file_location("hitless_consul_importable", _HELPER)
 _helper = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_helper)
 _helper.make_importable()
 
-from ansible_collections.hitless.consul.plugins.module_utils._event_source import (
+from ansible_collections.hitless.consul.plugins.module_utils._eda.source import (
     Queue,
     follow,
     read_options,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._events import health_watches
+from ansible_collections.hitless.consul.plugins.module_utils._eda.watches import health_watches
 
 
 async def main(queue: Queue, args: dict[str, Any]) -> None:

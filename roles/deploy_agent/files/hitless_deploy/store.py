@@ -80,7 +80,7 @@ class Store:
 def lock_file(name):
     """A file for all users that deploy here; what somebody else laid in its place is refused, never written to.
 
-    That of a service is the one that a command run over SSH takes too (see _on_host/command.py): the two never meet.
+    That of a service is the one that a command run over SSH takes too (see _remote/programs): the two never meet.
     """
     folder = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
     path = os.path.join(folder, "hitless-%s.lock" % name)

@@ -1,0 +1,336 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances of a service and their health, as the catalog shows them (a private helper of this collection).
+
+One read serves all: ``/v1/health/service/<service>`` holds the instance, its checks, its node's checks and the
+maintenance of both, and is filtered by node on the server. An instance is a node and a service ID, since every VM may
+use the same ID.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Answer, AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name
+
+SERVICE_MAINTENANCE = "_service_maintenance:"
+NODE_MAINTENANCE = "_node_maintenance"
+SERF_HEALTH = "serfHealth"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check; ``interval``, ``timeout`` and ``deregister_after`` in seconds, 0 where Consul does not tell them."""
+
+    id: str
+    name: str
+    status: str
+    notes: str
+    output: str
+    service_id: str
+    interval: float = 0.0
+    timeout: float = 0.0
+    deregister_after: float = 0.0
+
+    @property
+    def is_maintenance(self) -> bool:
+        return self.id == NODE_MAINTENANCE or self.id.startswith(SERVICE_MAINTENANCE)
+
+    def told(self) -> str:
+        """The check as an error shows it: name, status and the last of its output."""
+        output = re.sub(r"\s+", " ", self.output).strip()[:300]
+        return f"{self.name or self.id} is {self.status}" + (f" ({output})" if output else "")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance of a service on one node, with the checks of both."""
+
+    node: str
+    address: str
+    datacenter: str
+    service_id: str
+    service: str
+    port: int
+    tags: tuple[str, ...]
+    meta: dict[str, str]
+    checks: tuple[Check, ...]
+
+    @property
+    def maintenance(self) -> Check | None:
+        """The maintenance this instance is in: its own, else its node's."""
+        found = [check for check in self.checks if check.is_maintenance]
+        return min(found, key=lambda check: check.id == NODE_MAINTENANCE) if found else None
+
+    def reason(self, *, node_wide: bool) -> str | None:
+        """The reason of the maintenance of that kind, None where there is none."""
+        wanted = NODE_MAINTENANCE if node_wide else SERVICE_MAINTENANCE + self.service_id
+        return next((check.notes for check in self.checks if check.id == wanted), None)
+
+    def failing(self, *, accept_warning: bool, but_maintenance: bool = False) -> list[Check]:
+        """The checks that keep it out of rotation."""
+        good = ("passing", "warning") if accept_warning else ("passing",)
+        return [
+            check
+            for check in self.checks
+            if check.status not in good and not (but_maintenance and check.is_maintenance)
+        ]
+
+    def in_rotation(self, *, accept_warning: bool = False) -> bool:
+        """Whether a load balancer that follows the catalog sends it traffic."""
+        return not self.failing(accept_warning=accept_warning)
+
+    @property
+    def status(self) -> str:
+        """passing, warning, critical or maintenance: the worst of its checks."""
+        if self.maintenance:
+            return "maintenance"
+        found = {check.status for check in self.checks}
+        return "critical" if "critical" in found else "warning" if "warning" in found else "passing"
+
+    @property
+    def check_delay(self) -> float | None:
+        """Seconds after which each check has run at least once more; None where Consul does not tell (1.8 does not)."""
+        own = [check for check in self.checks if check.service_id == self.service_id and not check.is_maintenance]
+        if any(not check.interval for check in own):
+            return None
+        # Consul's default of a check's timeout is 10 s.
+        return max((check.interval + (check.timeout or 10.0) for check in own), default=0.0)
+
+
+def seconds_of(duration: object) -> float:
+    """A Go duration such as ``1m30s`` in seconds, 0 for none; newer agents also answer nanoseconds as a number."""
+    if isinstance(duration, (int, float)):
+        return float(duration) / 1e9
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(str(duration or "")))
+
+
+def parse_check(data: dict[str, Any]) -> Check:
+    definition = data.get("Definition") or {}
+    return Check(
+        id=data.get("CheckID", ""),
+        name=data.get("Name", ""),
+        status=data.get("Status", "critical"),
+        notes=data.get("Notes", ""),
+        output=data.get("Output", ""),
+        service_id=data.get("ServiceID", ""),
+        interval=seconds_of(definition.get("Interval") or data.get("Interval")),
+        timeout=seconds_of(definition.get("Timeout") or data.get("Timeout")),
+        deregister_after=seconds_of(definition.get("DeregisterCriticalServiceAfter")),
+    )
+
+
+def parse_instances(entries: Iterable[dict[str, Any]] | None) -> list[Instance]:
+    """The answer of ``/v1/health/service`` as instances."""
+    return [
+        Instance(
+            node=entry["Node"]["Node"],
+            address=entry["Service"].get("Address") or entry["Node"].get("Address", ""),
+            datacenter=entry["Node"].get("Datacenter", ""),
+            service_id=entry["Service"]["ID"],
+            service=entry["Service"]["Service"],
+            port=entry["Service"].get("Port", 0),
+            tags=tuple(entry["Service"].get("Tags") or ()),
+            meta=entry["Service"].get("Meta") or {},
+            checks=tuple(parse_check(check) for check in entry.get("Checks") or ()),
+        )
+        for entry in entries or ()
+    ]
+
+
+def service_query(service: str, node: str | None = None, dc: str | None = None) -> tuple[str, list[tuple[str, object]]]:
+    """Path and parameters of the read of a service, or of its instances on one node."""
+    params: list[tuple[str, object]] = []
+    if node is not None:
+        params.append(("filter", f'Node.Node == "{checked_name(node, "node")}"'))
+    if dc:
+        params.append(("dc", dc))
+    return f"/v1/health/service/{checked_name(service, 'service')}", params
+
+
+def read_instances(
+    client: Client, service: str, node: str | None = None, tags: Sequence[str] = ()
+) -> tuple[list[Instance], Answer]:
+    """The instances with all the tags, now; and the answer for a blocking read that goes on from there."""
+    path, params = service_query(service, node, client.connection.datacenter)
+    answer = client.get(path, params)
+    return with_tags(parse_instances(answer.data), tags), answer
+
+
+def with_tags(instances: Iterable[Instance], tags: Sequence[str]) -> list[Instance]:
+    return [instance for instance in instances if set(tags) <= set(instance.tags)]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What :func:`wait_for_health` waits for.
+
+    :param state: ``passing`` (in rotation), ``checks_passing`` (all but maintenance passes) or ``out_of_rotation``.
+    :param node: only instances there; all of them must be in the state.
+    :param count: without ``node``: so many instances at least.
+    :param stable_for: seconds it must stay so without a break.
+    :param in_maintenance: only while in maintenance, too.
+    """
+
+    service: str
+    state: str = "passing"
+    node: str | None = None
+    service_id: str | None = None
+    tags: tuple[str, ...] = ()
+    count: int = 1
+    stable_for: float = 0.0
+    accept_warning: bool = False
+    in_maintenance: bool = False
+
+    def select(self, data: Any) -> list[Instance]:
+        found = with_tags(parse_instances(data), self.tags)
+        return [one for one in found if self.service_id in (None, one.service_id)]
+
+    def is_reached(self, instance: Instance) -> bool:
+        if self.state == "out_of_rotation":
+            return not instance.in_rotation(accept_warning=self.accept_warning)
+        if self.in_maintenance and instance.maintenance is None:
+            return False
+        only_checks = self.state == "checks_passing"
+        return not instance.failing(accept_warning=self.accept_warning, but_maintenance=only_checks)
+
+    def holds(self, instances: list[Instance]) -> bool:
+        reached = sum(self.is_reached(instance) for instance in instances)
+        if self.node is None:
+            return reached >= self.count
+        # None registered is out of rotation too, and never healthy.
+        return reached == len(instances) and (reached >= self.count or self.state == "out_of_rotation")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The instances when the wait ended, how long it took in seconds, and the answer that showed them."""
+
+    instances: list[Instance]
+    seconds: float
+    answer: Answer | None = None
+
+
+def wait_for_health(
+    client: Client,
+    wanted: Wanted,
+    deadline: float,
+    *,
+    first: Answer | None = None,
+    also: Callable[[Any], object] | None = None,
+) -> Reached:
+    """Blocking reads until the state is reached and has been stable for as long as wanted.
+
+    The deadline bounds *reaching* the state: once it holds at the deadline, the stable time is waited out, and any
+    break after the deadline is final.
+
+    :param deadline: seconds from now.
+    :param first: an answer already read.
+    :param also: called with what each read returned, to put something right while waiting.
+    :raises HitlessError: names the failing checks with their output.
+    """
+    started = time.monotonic()
+    since: float | None = None
+    last: list[Instance] = []
+
+    def decide(data: Any) -> Reached | None:
+        nonlocal since, last
+        last = wanted.select(data)
+        now = time.monotonic()
+        if also:
+            also(data)
+        if not wanted.holds(last):
+            since = None
+            if now - started >= deadline:
+                raise DeadlineExceeded("not healthy in time")
+            raise AskAgain(max(0.01, started + deadline - now))
+        since = now if since is None else since
+        if now - since >= wanted.stable_for:
+            return Reached(last, now - started)
+        raise AskAgain(since + wanted.stable_for - now)
+
+    path, params = service_query(wanted.service, wanted.node, client.connection.datacenter)
+    try:
+        until = started + deadline + wanted.stable_for + 1
+        reached, answer = client.watch_with_answer(path, params, decide, until, first=first)
+        return replace(reached, answer=answer)
+    except DeadlineExceeded:
+        raise not_reached(wanted, last, deadline) from None
+
+
+def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> DeadlineExceeded:
+    """The error that says which instances failed which checks, with the checks' own output."""
+    where = f" on {wanted.node}" if wanted.node else ""
+    if not instances:
+        return DeadlineExceeded(
+            f"No instance of {wanted.service}{where} is registered"
+            + (f" with ID {wanted.service_id}" if wanted.service_id else "")
+            + (f" and tags {', '.join(wanted.tags)}" if wanted.tags else "")
+            + f" after {round(deadline, 1):g} s (or the token may not read it: Consul answers both alike).",
+            details={"failing_checks": []},
+        )
+    only_checks = wanted.state == "checks_passing"
+    failing = [
+        (one, check)
+        for one in instances
+        for check in one.failing(accept_warning=wanted.accept_warning, but_maintenance=only_checks)
+    ]
+    said = "; ".join(
+        (f"{check.told()}" if wanted.node else f"{one.node}: {check.told()}") for one, check in failing[:5]
+    )
+    if wanted.state == "out_of_rotation":
+        inside = [one.node for one in instances if one.in_rotation(accept_warning=wanted.accept_warning)]
+        said = f"still in rotation: {', '.join(inside) or 'too few are out'}"
+    elif not failing:
+        # Nothing fails: the maintenance is missing that should have kept it out, or there are too few.
+        outside = wanted.in_maintenance and any(one.maintenance is None for one in instances)
+        number = len(instances)
+        said = "it is not in maintenance" if outside else f"{number} {'is' if number == 1 else 'are'} registered"
+    what = {"passing": "in rotation", "checks_passing": "healthy", "out_of_rotation": "out of rotation"}[wanted.state]
+    needed = "" if wanted.node else f" on {wanted.count} instances"
+    return DeadlineExceeded(
+        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {said}.",
+        details={
+            "failing_checks": [
+                {
+                    "node": one.node,
+                    "check": check.id,
+                    "name": check.name,
+                    "status": check.status,
+                    "output": check.output,
+                }
+                for one, check in failing
+            ]
+        },
+    )
+
+
+def require_registered(instances: list[Instance], service: str, node: str) -> None:
+    """Refuse a service that is not on the node: nothing could be taken out of rotation."""
+    if not instances:
+        raise HitlessError(
+            f"No instance of {service} is registered on the node {node}, or the token may not read it.",
+            hint="Is it the right node (consul_node), and the right agent (hitless_consul_agent_url)?",
+        )
+
+
+def freshness(instances: Iterable[Instance], check_interval: float) -> float:
+    """Seconds a check must have passed for, before that tells of a process started just now.
+
+    Registering again, or restarting a process, keeps the check's old status until it runs anew: within its interval
+    and timeout, which Consul tells from 1.20 on.
+
+    :param check_interval: seconds to assume where Consul does not tell.
+    """
+    delays = [one.check_delay for one in instances]
+    return max((check_interval if delay is None else delay for delay in delays), default=check_interval)

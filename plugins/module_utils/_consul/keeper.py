@@ -1,0 +1,340 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeps the lock of a running deployment (a private program of this collection; ``_lock.py`` starts it).
+
+It runs beside the run, in a session of its own, imports nothing but the standard library, and holds two things of the
+run: the read ends of two pipes. The write end of the first is held by the main process and all workers forked from it;
+when the last of them is gone, also by kill -9, the pipe ends. So it outlives a worker that still deploys after its main
+process died. Into the second the workers write their results. Once the main process is dead nobody else takes them, and
+a worker with a result larger than a pipe's buffer (64 KiB) would never end: the keeper takes them and throws them away.
+
+While the run lives, the session is renewed each third of its TTL, but not while the main process is stopped (its gate
+could not be passed), and no longer when hosts have stopped finishing for the progress deadline. When the run has ended
+without releasing the lock, a record that still says "running" is made "interrupted" and the lock is released.
+
+It ends by itself in every case, and on SIGTERM as if the run had ended. It says nothing: nobody listens.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+FINISH_FOR = 60.0
+"""Seconds it tries to tidy up after the run; a leader's death takes up to 17. After that the session's TTL does it."""
+PROGRESS_EVERY = 60.0
+"""Seconds between two looks at the outcomes, at most."""
+ORPHANS_FOR = 3600.0
+"""Seconds that workers may go on after their main process died."""
+ORPHANED = "Its controller has died; what it had begun on a host goes on, and its lock is kept until that has ended."
+DESCRIPTION = "The run ended without finishing: its controller was killed, or stopped by an error or a person."
+
+
+class NoAnswer(Exception):
+    """No usable answer now; a later try may get one."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What ``lock.start_keeper`` sends by standard input; times in seconds."""
+
+    url: str
+    token: str
+    ca_path: str
+    client_cert: str
+    client_key: str
+    validate_certs: bool
+    datacenter: str
+    timeout: float
+    lock: str
+    record: str
+    outcomes: str
+    session: str
+    ttl: float
+    progress_deadline: float
+    controller: int
+    pipe: int
+    results: int | None = None
+
+
+class Consul:
+    """The few requests needed. No proxy from the environment, and no redirect: both would be sent the token."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._parts = urlsplit(config.url)
+        # A renewal that hangs must leave time for another one within the TTL.
+        self._timeout = min(config.timeout, max(1.0, config.ttl / 2))
+        self._tls = _tls(config) if self._parts.scheme == "https" else None
+
+    def request(self, method: str, path: str, params: dict[str, str] | None = None, body: str = "") -> tuple[int, Any]:
+        """-> (status below 500, decoded answer)."""
+        query = dict(params or {})
+        if self._config.datacenter:
+            query["dc"] = self._config.datacenter
+        host, port = self._parts.hostname or "", self._parts.port
+        connection: http.client.HTTPConnection
+        if self._tls is not None:
+            connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
+        headers = {"X-Consul-Token": self._config.token} if self._config.token else {}
+        try:
+            connection.request(method, f"/v1/{quote(path)}?{urlencode(query)}", body.encode() or None, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(str(error)) from None
+        finally:
+            connection.close()
+        if answer.status >= 500:
+            raise NoAnswer(str(answer.status))
+        try:
+            return answer.status, json.loads(content)
+        except ValueError:
+            return answer.status, None
+
+    def key(self, key: str) -> dict[str, Any] | None:
+        """A key with its Value, Session and ModifyIndex by a consistent read; None where it is not there."""
+        status, data = self.request("GET", f"kv/{key}", {"consistent": ""})
+        return data[0] if status == 200 and data else None
+
+    def renew(self) -> bool:
+        """Renew the session; false when it is gone for good."""
+        status, _answer = self.request("PUT", f"session/renew/{self._config.session}")
+        if status == 404:
+            return False
+        if status != 200:
+            raise NoAnswer(str(status))
+        return True
+
+    def newest_outcome(self) -> int:
+        """A number that grows with each outcome of a host; 0 while there is none.
+
+        Of the keys themselves: the index of an answer about an empty prefix is that of all keys.
+        """
+        status, data = self.request("GET", f"kv/{self._config.outcomes}", {"recurse": ""})
+        if status not in (200, 404):
+            raise NoAnswer(str(status))
+        return max((item["ModifyIndex"] for item in data or []), default=0)
+
+    def holds_lock(self) -> bool:
+        """Whether the lock is still this session's."""
+        pair = self.key(self._config.lock)
+        return pair is not None and pair.get("Session") == self._config.session
+
+    def mark_interrupted(self) -> None:
+        """A record that says "running" says "interrupted", if the lock is still ours in the same transaction."""
+        finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.change_record({"state": "interrupted", "finished": finished, "description": DESCRIPTION})
+
+    def mark_orphaned(self) -> None:
+        """A record that says "running" says that its controller is dead, for those who wait for the lock."""
+        self.change_record({"description": ORPHANED})
+
+    def change_record(self, changes: dict[str, str]) -> None:
+        pair = self.key(self._config.record) if self._config.record else None
+        if pair is None:
+            return
+        try:
+            record = json.loads(b64decode(pair["Value"] or ""))
+        except ValueError:
+            return
+        if not isinstance(record, dict) or record.get("state") != "running":
+            return
+        value = b64encode(json.dumps({**record, **changes}).encode()).decode()
+        if not self.fenced(Verb="cas", Key=self._config.record, Value=value, Index=pair["ModifyIndex"]):
+            raise NoAnswer("the lock or the record is not what it was: look again")
+
+    def release(self) -> None:
+        """The lock's key goes before its session: the other order would start the lock's delay."""
+        self.fenced(Verb="delete", Key=self._config.lock)
+        self.request("PUT", f"session/destroy/{self._config.session}")
+
+    def fenced(self, **operation: object) -> bool:
+        """One change of a key if the lock is still ours, in the same transaction; false where Consul refused it."""
+        fence = {"Verb": "check-session", "Key": self._config.lock, "Session": self._config.session}
+        status, _answer = self.request("PUT", "txn", body=json.dumps([{"KV": fence}, {"KV": operation}]))
+        return status != 409
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not config.validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif config.ca_path:
+        context = ssl.create_default_context(
+            cafile=None if os.path.isdir(config.ca_path) else config.ca_path,
+            capath=config.ca_path if os.path.isdir(config.ca_path) else None,
+        )
+    if config.client_cert:
+        context.load_cert_chain(config.client_cert, config.client_key or None)
+    return context
+
+
+def process_state(pid: int) -> tuple[str, str]:
+    """-> (state letter, when it started) of a process, ("", "") where there is none.
+
+    The start tells a process from a later one that got the same number.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], fields[19]
+    except OSError:
+        if os.path.isdir("/proc/self"):
+            return "", ""
+    shown = subprocess.run(  # pylint: disable=ansible-bad-function
+        ["ps", "-o", "state=,lstart=", "-p", str(pid)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    state, _space, started = shown.stdout.strip().partition(" ")
+    return state[:1], started.strip()
+
+
+def death_of(pid: int) -> int:
+    """A descriptor that is readable once the process has ended, -1 where there is none such (macOS, Python 3.8)."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
+class Keeper:
+    """The life of one keeper."""
+
+    def __init__(self, config: Config, consul: Consul, wake: int) -> None:
+        self.config = config
+        self.consul = consul
+        self._wake = wake  # readable when SIGTERM came
+        self._death = death_of(config.controller)
+        self._watched = [config.pipe, wake, *([] if self._death < 0 else [self._death])]
+        self._controller_started = process_state(config.controller)[1]
+        self._orphaned: float | None = None
+        self._newest = -1
+        self._progressed = self._looked = time.monotonic()
+
+    def run(self) -> None:
+        """Until the run has ended, the session is gone, or the run makes no progress any more."""
+        every = self.config.ttl / 3
+        delay = pause = 0.0
+        while True:
+            if self._ended(pause):
+                self.finish()
+                return
+            try:
+                if self.stopped():
+                    # Not renewed; only looked at, so as not to outlive it.
+                    if not self.consul.holds_lock():
+                        return
+                    delay, pause = 0.0, min(every, 1.0)
+                    continue
+                if self.orphaned_too_long() or not self.consul.renew() or self.stalled():
+                    return
+                delay, pause = 0.0, every
+            except NoAnswer:
+                pause = delay = min(delay * 2 or 0.25, every)
+
+    def _ended(self, within: float) -> bool:
+        """Wait that many seconds; true as soon as the run has ended."""
+        until = time.monotonic() + within
+        while True:
+            readable = select.select(self._watched, [], [], max(0.0, until - time.monotonic()))[0]
+            if self.config.pipe in readable or self._wake in readable:
+                return True
+            if not readable:
+                return False
+            if self._death in readable:
+                self._watched.remove(self._death)
+                return False
+            if not os.read(readable[0], 65536):
+                self._watched.remove(readable[0])
+
+    def orphan(self) -> float:
+        """The main process has just been found dead, and perhaps not its workers -> when that was."""
+        self._orphaned = since = time.monotonic()
+        if self.config.results is not None:
+            self._watched.append(self.config.results)
+        if self.consul.holds_lock():
+            self.consul.mark_orphaned()
+        return since
+
+    def stopped(self) -> bool:
+        """Whether the main process is stopped (SIGSTOP, Ctrl-Z): it could hold the lock for ever and do nothing."""
+        state, started = process_state(self.config.controller)
+        return state == "T" and started == self._controller_started
+
+    def orphaned_too_long(self) -> bool:
+        """Whether the main process has been dead for so long that its workers cannot be deploying any more."""
+        state, started = process_state(self.config.controller)
+        if state not in ("", "Z") and started == self._controller_started:
+            return False
+        since = self.orphan() if self._orphaned is None else self._orphaned
+        return time.monotonic() - since >= ORPHANS_FOR
+
+    def stalled(self) -> bool:
+        """Whether no host finished for the progress deadline; a deadline of 0 is none."""
+        deadline, now = self.config.progress_deadline, time.monotonic()
+        every = min(PROGRESS_EVERY, deadline / 10)
+        if not deadline or not self.config.outcomes or (self._newest >= 0 and now - self._looked < every):
+            return False
+        newest = self.consul.newest_outcome()
+        self._looked = now
+        if newest != self._newest:
+            self._newest, self._progressed = newest, now
+        return now - self._progressed >= deadline
+
+    def finish(self) -> None:
+        """The run is gone: tidy up, unless it did so itself."""
+        until, delay = time.monotonic() + FINISH_FOR, 0.25
+        while True:
+            try:
+                if self.consul.holds_lock():
+                    self.consul.mark_interrupted()
+                self.consul.release()
+            except NoAnswer:
+                if time.monotonic() >= until:
+                    return
+                time.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            else:
+                return
+
+
+def main() -> int:
+    """Read the configuration, detach, keep. The process that was started ends at once: nobody waits for the keeper."""
+    config = Config(**json.load(sys.stdin))
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: bool(os.write(woken, b"T")))
+    keeper = Keeper(config, Consul(config), wake)
+    if os.fork():
+        os._exit(0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    keeper.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())  # pylint: disable=ansible-bad-function

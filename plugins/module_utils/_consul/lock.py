@@ -1,0 +1,365 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock of a service's deployments (a private helper of this collection).
+
+A Consul session with a TTL holds the key ``deploy/<service>/lock``, whose value says who that is. A small program of
+its own, ``keeper.py``, renews the session. Facts about Consul that this rests on, each measured:
+
+* A session follows its node's serfHealth unless it is created with an empty list of node checks.
+* A lock that is lost, also by destroying its session, cannot be acquired for the session's LockDelay (15 s unless set).
+* ``acquire`` answers false when held, and "invalid session" with 500 when the session is gone: final for that session.
+* A session expires between one and two TTLs after its last renewal; its lock is free then, and the value stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
+    Client,
+    Connection,
+    KVPair,
+    kv_check_session,
+    kv_delete,
+    kv_text,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    ConsulUnavailable,
+    DeadlineExceeded,
+    HitlessError,
+    LockLost,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, json_object
+
+TTL = 15
+"""Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
+_JUST_RELEASED = 1.0
+"""Seconds in which a lock that was released between two requests is tried again without a wait."""
+_ATTEMPTS = 5
+"""Sessions tried where one after the other is gone before it could take the lock."""
+_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER_STARTS = 30
+_KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has the lock, as its value says.
+
+    :param deployment: id of the deployment, empty where it is none.
+    :param holder: who, ``user@host`` or as AWX knows them.
+    :param since: UTC, ``2026-11-23T14:22:33Z``.
+    :param message: what for, in a few words.
+    :param origin: from where, ``host:folder`` or the address of AWX's job.
+    """
+
+    deployment: str
+    holder: str
+    since: str
+    message: str = ""
+    origin: str = ""
+
+    @classmethod
+    def now(cls, deployment: str, holder: str, message: str = "", origin: str = "") -> Holder:
+        """A holder since this moment."""
+        return cls(deployment, holder, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", message, origin)
+
+    @classmethod
+    def parse(cls, text: str) -> Holder:
+        """The value of a lock; of one that is not ours (``consul lock`` writes none) what can be told."""
+        data = json_object(text)
+        if data is None:
+            data = {"message": text[:200]}
+        return cls(*(str(data.get(name) or "") for name in ("deployment", "holder", "since", "message", "origin")))
+
+    def __str__(self) -> str:
+        parts = [self.holder or "somebody unnamed"]
+        if self.since:
+            parts.append(f"since {self.since}")
+        deployment = self.deployment and f"deployment {self.deployment}"
+        about = [part for part in (self.message, deployment, self.origin) if part]
+        return " ".join(parts) + (f" ({', '.join(about)})" if about else "")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lock that somebody has, or had when they died.
+
+    :param session: of the one who has it; empty where that session is gone.
+    :param alive: whether the session is there. Not so where the holder died without releasing: the lock is free, and
+        the value still names them.
+    """
+
+    holder: Holder
+    session: str
+    alive: bool
+
+
+def acquire(
+    client: Client,
+    keys: Keys,
+    holder: Holder,
+    *,
+    wait: float,
+    ttl: int = TTL,
+    run: str = "",
+    on_wait: Callable[[Held], None] = lambda held: None,
+) -> str:
+    """Take the lock and return the session that holds it; from then on somebody has to renew that session.
+
+    :param wait: seconds to wait while somebody else has it; 0 refuses at once.
+    :param ttl: seconds, 10 to 86400 unless Consul's configuration allows less.
+    :param run: a word in the session's name, by which :func:`session_of` finds it again.
+    :param on_wait: told who has it, each time the waiting begins.
+    :raises HitlessError: somebody else has it; ``details["holder"]`` says who.
+    """
+    deadline = time.monotonic() + wait
+    gone = 0
+    while True:
+        pair = client.key(keys.lock, consistent=True)
+        if pair is not None and pair.session:
+            _wait_until_free(client, keys, pair, deadline, wait, on_wait)
+        # Made when the lock looks free: while waiting nobody would renew it.
+        session = _create_session(client, keys, holder, ttl, run)
+        taken = False
+        try:
+            taken = _try(client, keys, holder, session, deadline)
+        except ConsulError as error:
+            gone += 1
+            if "invalid session" not in str(error) or gone >= _ATTEMPTS:
+                raise
+        finally:
+            if not taken:
+                _destroy_session(client, session)
+        if taken:
+            return session
+
+
+def release(client: Client, keys: Keys, session: str) -> bool:
+    """Give the lock back and end the session; true where it was ours. Never touches another's.
+
+    The key goes with it, so that a run that was refused leaves nothing. Before its session, since destroying a session
+    that holds a lock starts its lock delay.
+    """
+    pair = client.key(keys.lock, consistent=True)
+    ours = pair is not None and pair.session == session
+    if ours:
+        try:
+            client.txn([kv_check_session(keys.lock, session), kv_delete(keys.lock)])
+        except LockLost:
+            pass  # the answer to a first request was lost, or the lock was, just now: either way it is not ours
+    _destroy_session(client, session)
+    return ours
+
+
+def read_lock(client: Client, keys: Keys) -> Held | None:
+    """Who has the lock, or had it when they died; None where it is free and was released."""
+    pair = client.key(keys.lock, consistent=True)
+    if pair is None or not (pair.session or pair.value):
+        return None
+    return Held(Holder.parse(pair.value), pair.session or "", bool(pair.session))
+
+
+def still_ours(client: Client, keys: Keys, session: str) -> bool:
+    """Whether this session has the lock at this moment, by a consistent read."""
+    pair = client.key(keys.lock, consistent=True)
+    return pair is not None and bool(session) and pair.session == session
+
+
+def session_of(client: Client, keys: Keys, *, run: str = "", deployment: str = "") -> str | None:
+    """The session that holds the lock, where it is of that deployment, or was made with that ``run``; else None."""
+    pair = client.key(keys.lock, consistent=True)
+    if pair is None or not pair.session:
+        return None
+    if deployment:
+        return pair.session if Holder.parse(pair.value).deployment == deployment else None
+    answer = client.get(f"/v1/session/info/{pair.session}", _datacenter(client))
+    name = str(answer.data[0].get("Name") or "") if answer.data else ""
+    return pair.session if run and run in name.split() else None
+
+
+def start_keeper(
+    connection: Connection,
+    keys: Keys,
+    holder: Holder,
+    session: str,
+    *,
+    pipe: int,
+    controller: int,
+    results: int | None = None,
+    ttl: int = TTL,
+    progress_deadline: float = 0,
+) -> None:
+    """Start the program that renews the session for as long as the run lives; returns when it has detached itself.
+
+    :param pipe: read end of a pipe whose write end all processes of the run hold, and nobody else: its end is theirs.
+    :param controller: process id of the run's main process; while that is stopped, nothing is renewed.
+    :param results: read end of the pipe of the workers' results, which is emptied once the main process is dead.
+    :param progress_deadline: seconds without a new outcome of a host after which it gives up; 0 for never.
+    :raises HitlessError: it did not start.
+    """
+    config = {
+        "url": connection.base,
+        "token": connection.token or "",
+        "ca_path": _absolute(connection.ca_path or _client_authorities()),
+        "client_cert": _absolute(connection.client_cert),
+        "client_key": _absolute(connection.client_key),
+        "validate_certs": connection.validate_certs,
+        "datacenter": connection.datacenter or "",
+        "timeout": connection.timeout,
+        "lock": keys.lock,
+        "record": keys.record(holder.deployment) if holder.deployment else "",
+        "outcomes": keys.outcomes(holder.deployment) if holder.deployment else "",
+        "session": session,
+        "ttl": ttl,
+        "progress_deadline": progress_deadline,
+        "controller": controller,
+        "pipe": pipe,
+        "results": results,
+    }
+    try:
+        # Names for those who look at a process list; everything else, the token above all, by standard input.
+        # What it may keep of the environment is little, and no token.
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            [sys.executable, "-I", str(_KEEPER), keys.service, holder.deployment],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            close_fds=True,
+            pass_fds=(pipe,) if results is None else (pipe, results),
+            cwd="/",
+            env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
+            start_new_session=True,
+        )
+        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
+        problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        failed = process.returncode != 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        failed, problem = True, f"not within {_KEEPER_STARTS} s"
+    except OSError as error:
+        failed, problem = True, str(error)
+    if failed:
+        raise HitlessError(
+            f"The program that keeps the lock of {keys.service} did not start ({sys.executable} {_KEEPER}): {problem}."
+        )
+
+
+def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
+    """The error for a lock that somebody else has."""
+    waited = f", also after {wait:g} s of waiting" if wait else ""
+    return HitlessError(
+        f"The deployment lock of {keys.service} ({keys.lock}) is held by {holder}{waited}.",
+        hint="Wait for that deployment, or set rollout_lock_wait (the lock's option wait) to a number of seconds; the "
+        "lock of a run that has died is free within 30 s.",
+        details={"holder": asdict(holder)},
+    )
+
+
+# -- inside ---------------------------------------------------------------------------------------------------
+
+
+def _datacenter(client: Client) -> list[tuple[str, object]]:
+    name = client.connection.datacenter
+    return [("dc", name)] if name else []
+
+
+def _absolute(path: str | None) -> str:
+    """The keeper runs in another folder."""
+    return os.path.abspath(path) if path else ""
+
+
+def _client_authorities() -> str:
+    """The authorities that the client library trusts where none are named, so that the keeper trusts the same."""
+    try:
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH
+    except ImportError:
+        return ""
+    return str(DEFAULT_CA_BUNDLE_PATH)
+
+
+def _create_session(client: Client, keys: Keys, holder: Holder, ttl: int, run: str) -> str:
+    """A session of no node's checks. Repeatable: one too many, after an ambiguous answer, ends by its TTL."""
+    body = {
+        "Name": " ".join(part for part in ("hitless", keys.service, holder.deployment, run) if part),
+        "TTL": f"{ttl}s",
+        "LockDelay": "0s",
+        "Behavior": "release",
+        # Without the empty list it would be the node's serfHealth.
+        "NodeChecks": [],
+    }
+    answer = client.put("/v1/session/create", _datacenter(client), json.dumps(body))
+    return str(answer.data["ID"])
+
+
+def _destroy_session(client: Client, session: str) -> None:
+    """Asked once; where that fails, the TTL does it."""
+    try:
+        client.put(f"/v1/session/destroy/{session}", _datacenter(client), repeatable=False)
+    except ConsulError:
+        return
+
+
+def _try(client: Client, keys: Keys, holder: Holder, session: str, deadline: float) -> bool:
+    """One acquire by one session, to a clear answer: after an ambiguous one it is read back first.
+
+    :raises ConsulError: the session is gone ("invalid session"), or Consul refuses otherwise.
+    :raises HitlessError: nobody has the lock, and yet it cannot be had before the deadline.
+    """
+    answers_until = time.monotonic() + client.retry_for
+    free_until = max(deadline, time.monotonic() + _JUST_RELEASED)
+    while True:
+        try:
+            if client.set_key(keys.lock, json.dumps(asdict(holder)), acquire=session):
+                return True
+            ambiguous = False
+        except ConsulUnavailable:
+            if time.monotonic() >= answers_until:
+                raise
+            ambiguous = True
+        pair = client.key(keys.lock, consistent=True)
+        if pair is not None and pair.session:
+            return pair.session == session
+        # Free, and yet refused: just released, or within the lock delay of somebody else's session, which no blocking
+        # read ends.
+        if not ambiguous and time.monotonic() >= free_until:
+            raise HitlessError(
+                f"Nobody holds the deployment lock of {keys.service} ({keys.lock}), but Consul does not give it yet: "
+                "it is within the lock delay (15 s by default) of a session that lost it.",
+                hint="Try again in a moment, or set rollout_lock_wait (the lock's option wait) to a number of seconds.",
+            )
+        time.sleep(random.uniform(0.2, 0.4))
+
+
+def _wait_until_free(
+    client: Client, keys: Keys, pair: KVPair, deadline: float, wait: float, on_wait: Callable[[Held], None]
+) -> None:
+    last = Holder.parse(pair.value)
+    if time.monotonic() >= deadline:
+        raise refusal(keys, last, wait)
+    on_wait(Held(last, pair.session or "", True))
+
+    def decide(data: Any) -> bool | None:
+        if not data or not data[0].get("Session"):
+            return True
+        nonlocal last
+        last = Holder.parse(kv_text(data[0]))
+        return None
+
+    try:
+        client.watch(f"/v1/kv/{keys.lock}", _datacenter(client), decide, deadline)
+    except DeadlineExceeded:
+        raise refusal(keys, last, wait) from None

@@ -1,0 +1,181 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sends a small program to the managed host's own Python (a private helper of this collection).
+
+The program is the source of a file in ``programs/``; with the request it travels on standard input, so that nothing of
+it, the token above all, stands in an argument, the environment, a file or a log of the host. Its answer is marked, so
+that what a login shell prints does no harm.
+
+Each file in ``programs/`` is sent as text: it needs only the standard library of Python 3.6 or newer, imports nothing
+of the collection, and defines ``main(request) -> answer``, both plain JSON data.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import inspect
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    ConsulUnavailable,
+    HitlessError,
+    HostLost,
+)
+
+ON_HOST = "ansible_collections.hitless.consul.plugins.module_utils._remote.programs."
+_MARK = "<<hitless-answer:"
+_CANDIDATES = ("python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3", "python")
+
+Execute = Callable[[str, bytes], "tuple[int, bytes, bytes]"]
+"""Runs a shell command line on the host with bytes on its standard input -> (exit code, stdout, stderr).
+
+Raises :class:`HostLost` where the host cannot be reached."""
+
+
+class Host:
+    """The managed host, as far as this collection needs it.
+
+    :param execute: how to reach it; None where it is this machine, so that functions are simply called.
+    :param interpreter: its Python; the first of the usual places where not given.
+    :param name: for messages.
+    :param as_user: how to reach it as the user a task asks for (become), and apart from this process even where the
+        host is this machine.
+    """
+
+    def __init__(
+        self,
+        execute: Execute | None,
+        interpreter: str | None = None,
+        name: str = "the host",
+        as_user: Execute | None = None,
+    ) -> None:
+        self._execute = execute
+        self._interpreter = interpreter
+        self._as_user = as_user
+        self.name = name
+
+    @property
+    def is_local(self) -> bool:
+        return self._execute is None
+
+    def call(self, program: str, request: dict[str, Any], *, as_user: bool = False) -> dict[str, Any]:
+        """Run ``main(request)`` of ``programs/<program>.py`` there and return its answer.
+
+        :param as_user: as the user that the task asks for, in a process that outlives this one.
+        :raises HostLost: the connection failed.
+        :raises HitlessError: no Python there, or the program's answer did not come.
+        """
+        module = importlib.import_module(ON_HOST + program)
+        execute = self._as_user if as_user else self._execute
+        if execute is None:
+            return module.main(request)  # type: ignore[no-any-return]
+        payload = base64.b64encode(json.dumps(request).encode()).decode()
+        text = (
+            f"{inspect.getsource(module)}\n"
+            "import base64, json, sys\n"
+            f"answer = main(json.loads(base64.b64decode('{payload}').decode()))\n"
+            "answer = base64.b64encode(json.dumps(answer).encode()).decode()\n"
+            f"sys.stdout.write('\\n{_MARK}' + answer + '>>\\n')\n"
+        )
+        code, out, err = execute(self._command(), text.encode())
+        answer = out.decode("utf-8", "replace").rpartition(_MARK)[2] if _MARK.encode() in out else ""
+        try:
+            return json.loads(base64.b64decode(answer.split(">>", 1)[0].encode(), validate=True))  # type: ignore[no-any-return]
+        except ValueError:
+            said = (err or out).decode("utf-8", "replace").strip()[-400:]
+            if code == 255:  # ssh's own failures, whatever a login shell had printed by then
+                raise HostLost(f"{self.name} cannot be reached: {said}") from None
+            raise HitlessError(
+                f"The Python on {self.name} gave no answer (exit code {code}): {said or 'nothing was printed'}.",
+                hint="Set ansible_python_interpreter to a Python 3.6 or newer there.",
+            ) from None
+
+    def _command(self) -> str:
+        if self._interpreter:
+            return f"{shlex.quote(self._interpreter)} -"
+        tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} -" for path in _CANDIDATES)
+        return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
+
+
+class HostTransport:
+    """Carries the client's requests through the host: the seam of ``client.Transport``.
+
+    :param base: the agent's address as seen from the host.
+    :param tls: paths on the host and whether to verify: ca_path, client_cert, client_key, validate_certs.
+    """
+
+    def __init__(self, host: Host, base: str, tls: dict[str, Any], timeout: float) -> None:
+        self._host = host
+        self._base = base
+        self._tls = tls
+        self._timeout = timeout
+
+    def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any:
+        return self._send("GET", callback, path, params, headers, b"")
+
+    def put(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return self._send("PUT", callback, path, params, headers, data)
+
+    def post(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return self._send("POST", callback, path, params, headers, data)
+
+    def delete(
+        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> Any:
+        return self._send("DELETE", callback, path, params, headers, data)
+
+    def _send(
+        self, method: str, callback: Callable[[Any], Any], path: str, params: Any, headers: Any, data: Any
+    ) -> Any:
+        url = self._base + quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+        body = data.decode() if isinstance(data, bytes) else data
+        answer = self._host.call(
+            "http",
+            {
+                "method": method,
+                "url": url,
+                "headers": dict(headers or {}),
+                "body": body,
+                "timeout": self._timeout,
+                **self._tls,
+            },
+        )
+        if not answer["status"]:
+            raise self._no_answer(f"{method} {path}", answer)
+        return callback(HostResponse(answer))
+
+    def _no_answer(self, asked: str, answer: dict[str, Any]) -> ConsulError:
+        where, why = f"the Consul agent at {self._base} on {self._host.name}", answer["error"]
+        if answer["tls"]:
+            return ConsulError(
+                f"TLS with {where} failed: {why}.",
+                asked=asked,
+                hint="Check hitless_consul_agent_url (http or https), and hitless_consul_agent_ca_path, "
+                "hitless_consul_agent_client_cert and hitless_consul_agent_client_key: paths on that host.",
+            )
+        return ConsulUnavailable(
+            f"No answer from {where} to {asked}: {why}.",
+            asked=asked,
+            status=-1 if "refused" in why else 0,
+            hint="Set hitless_consul_agent_url to the agent's address as that host sees it.",
+        )
+
+
+class HostResponse:
+    """An answer that came through the host, in the shape of the library's own."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.code: int = answer["status"]
+        self.headers: dict[str, str] = answer["headers"]
+        self.body: str = answer["body"]

@@ -1,0 +1,337 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A request to a machine's own deploy agent, from writing it to its end (a private helper of this collection).
+
+The request stands in the node's key ``new``, what became of it in ``status`` beside it. Both sides change ``status`` by
+compare-and-set, so that of "taken" and "withdrawn", and of "done" and "given up", exactly one happens. The other side
+is roles/deploy_agent/files; docs/agent-mode.md tells the states.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
+    Answer,
+    AskAgain,
+    Client,
+    kv_check_session,
+    kv_delete,
+    kv_set,
+    kv_set_if,
+    kv_text,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import SERF_HEALTH
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, json_object
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import timestamp
+
+REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"
+WITHDRAWN, GIVEN_UP = "withdrawn", "given_up"
+EVENT = "hitless-deploy"
+"""Name of the Consul event that may wake an agent sooner."""
+EVENT_LIMIT = 99
+"""Bytes of an event's payload that Consul surely carries."""
+SLACK = 240.0
+"""Seconds beyond the limits of its own steps that an agent gets: the catalog has 60 s to show each change, and a new
+leader takes up to 17 s."""
+LOOK_EVERY = 15.0
+"""Seconds after which it is asked whether the machine is still there."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a machine is asked to do; never how: its own configuration says which command that is.
+
+    :param reason: deploy, rollback or recover.
+    :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
+    :param scope: what goes into maintenance, as in ``_rotation.Turn``.
+    """
+
+    deployment: str
+    version: str | None
+    reason: str = "deploy"
+    previous: str = ""
+    remember: str | None = None
+    scope: tuple[str, ...] = ("service",)
+    tags: tuple[str, ...] = ()
+    drain_time: float = 10.0
+    deploy_timeout: float = 1800.0
+    healthy_deadline: float = 300.0
+    min_healthy_time: float = 10.0
+    check_interval: float = 30.0
+    accept_warning: bool = False
+    health_url: str = ""
+    health_match: str = ""
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which an agent that has taken it must have ended it."""
+        # Proof, and then the same deadline again back in rotation.
+        proof = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
+        return self.drain_time + self.deploy_timeout + proof + SLACK
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the agent says of a request; ``index`` for compare-and-set.
+
+    :param touched: the deployment may have changed the machine.
+    :param foreign: somebody else's maintenance was in the way.
+    :param answer: what ``health_match`` matched in the application's answer.
+    """
+
+    request: str = ""
+    state: str = ""
+    message: str = ""
+    steps: tuple[Mapping[str, str], ...] = ()
+    touched: bool = False
+    foreign: bool = False
+    answer: str = ""
+    index: int = 0
+
+    @classmethod
+    def parse(cls, text: str, index: int) -> Status:
+        data = json_object(text)
+        if data is None:
+            return cls(index=index)
+        steps = data.get("steps")
+        return cls(
+            request=str(data.get("request") or ""),
+            state=str(data.get("state") or ""),
+            message=str(data.get("message") or ""),
+            steps=tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else (),
+            touched=bool(data.get("touched")),
+            foreign=bool(data.get("foreign")),
+            answer=str(data.get("answer") or ""),
+            index=index,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody has taken it yet."""
+        return self.state in (REQUESTED, WAITING)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in (DONE, FAILED)
+
+
+@dataclass
+class Request:
+    """One request to one node.
+
+    :param session: of the deployment's lock: the agent takes the request only while it holds that.
+    """
+
+    client: Client
+    keys: Keys
+    node: str
+    order: Order
+    session: str
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def submit(self) -> None:
+        """Write it, in one transaction that fails once the lock is lost (:class:`LockLost`)."""
+        asked = {
+            "request": self.id,
+            "service": self.keys.service,
+            "session": self.session,
+            "at": timestamp(),
+            **asdict(self.order),
+        }
+        self._change(kv_set(self.keys.status(self.node), self._status(REQUESTED)), asked)
+
+    def fire_event(self) -> None:
+        """A hint that something is asked of the node; nothing depends on it, so that no error of it counts."""
+        params: list[tuple[str, object]] = [("node", f"^{re.escape(self.node)}$"), *_datacenter(self.client)]
+        try:
+            self.client.put(f"/v1/event/fire/{EVENT}", params, self.keys.service[:EVENT_LIMIT], repeatable=False)
+        except ConsulError:
+            return
+
+    def follow(self, pickup: float, told: Callable[[Status], None] = lambda status: None) -> Status:
+        """Wait for the end of it, by blocking reads -> its last status: done or failed, withdrawn or given up.
+
+        :param pickup: seconds in which somebody has to take it, and that a machine may be out of Consul's sight for.
+        :param told: called with each new status.
+        :raises LockLost: another run has asked this machine for something else.
+        """
+        follower = _Follower(self, pickup, told)
+        key = self.keys.status(self.node)
+        path = f"/v1/kv/{key}"
+        params: list[tuple[str, object]] = [("consistent", ""), *_datacenter(self.client)]
+        # Each wait has an end of its own, see decide: this one only bounds what cannot happen.
+        forever = time.monotonic() + self.order.longest + pickup + 2 * self.order.deploy_timeout + 3600
+        return self.client.watch(path, params, follower.decide, forever, every=LOOK_EVERY)
+
+    def end(self, seen: Status, state: str, message: str) -> bool:
+        """Withdraw it or give it up, unless its status has changed since: then the agent was quicker."""
+        ended = self._status(state, message, seen.steps, touched=seen.touched)
+        try:
+            self._change(kv_set_if(self.keys.status(self.node), ended, seen.index), None)
+        except LockLost:
+            raise
+        except ConsulError as error:
+            if error.status != 409:
+                raise
+            # The first answer may have been lost.
+            there = self.client.key(self.keys.status(self.node), consistent=True)
+            return there is not None and there.value == ended
+        return True
+
+    def is_out_of_sight(self) -> bool:
+        """Whether Consul's gossip holds the node for dead."""
+        answer = self.client.get(f"/v1/health/node/{self.node}", _datacenter(self.client))
+        return all(check["Status"] != "passing" for check in answer.data or () if check["CheckID"] == SERF_HEALTH)
+
+    def read_log(self) -> str:
+        """All that the machine has sent of this deployment."""
+        return read_agent_log(self.client, self.keys, self.node, self.order.deployment)
+
+    def _status(self, state: str, message: str = "", steps: tuple[Mapping[str, str], ...] = (), **more: object) -> str:
+        value = {
+            "deployment": self.order.deployment,
+            "request": self.id,
+            "state": state,
+            "at": timestamp(),
+            "message": message,
+            "steps": [*steps, {"state": state, "at": timestamp()}],
+            **more,
+        }
+        return json.dumps(value, separators=(",", ":"))
+
+    def _change(self, status: dict[str, Any], asked: Mapping[str, Any] | None) -> None:
+        key = self.keys.new(self.node)
+        new = kv_delete(key) if asked is None else kv_set(key, json.dumps(asked, separators=(",", ":")))
+        fence = [kv_check_session(self.keys.lock, self.session)] if self.session else []
+        self.client.txn([*fence, status, new])
+
+
+class _Follower:
+    """Decides, at each look at the status, whether the wait is over."""
+
+    def __init__(self, request: Request, pickup: float, told: Callable[[Status], None]) -> None:
+        self._request = request
+        self._pickup = pickup
+        self._told = told
+        started = time.monotonic()
+        self._open_until = started + pickup
+        self._wait_until = started + pickup + request.order.deploy_timeout + SLACK
+        self._end_by = 0.0
+        self._unseen_since = 0.0
+        self._look_at = 0.0
+        self._last = Status()
+
+    def decide(self, data: Any) -> Status | None:
+        request = self._request
+        status = Status.parse(kv_text(data[0]), data[0]["ModifyIndex"]) if data else Status()
+        if status.request != request.id:
+            raise LockLost(
+                f"Somebody else has asked {request.node} for something since "
+                f"(key {request.keys.status(request.node)}); it is left as it is.",
+                asked=f"GET /v1/kv/{request.keys.status(request.node)}",
+            )
+        if status != self._last:
+            self._last = status
+            self._told(status)
+        if status.has_ended or status.state in (WITHDRAWN, GIVEN_UP):
+            return status
+        return self._open(status) if status.is_open else self._under_way(status)
+
+    def _open(self, status: Status) -> Status | None:
+        until = self._wait_until if status.state == WAITING else self._open_until
+        now = time.monotonic()
+        if now < until:
+            raise AskAgain(min(until - now, LOOK_EVERY))
+        return self._over(status, WITHDRAWN, "nobody has taken it in time")
+
+    def _under_way(self, status: Status) -> Status | None:
+        now = time.monotonic()
+        self._end_by = self._end_by or now + self._request.order.longest
+        if now >= self._end_by:
+            return self._over(status, GIVEN_UP, f"it did not end within {self._request.order.longest:g} s")
+        if now >= self._look_at:
+            # Not at the first sight: its agent has just answered.
+            unseen = self._look_at > 0 and self._request.is_out_of_sight()
+            self._unseen_since = (self._unseen_since or now) if unseen else 0.0
+            self._look_at = now + min(LOOK_EVERY, self._pickup or LOOK_EVERY)
+        if self._unseen_since and now - self._unseen_since >= self._pickup:
+            return self._over(status, GIVEN_UP, f"the machine is out of Consul's sight, at the step {status.state}")
+        raise AskAgain(max(0.01, min(self._end_by, self._look_at) - now))
+
+    def _over(self, status: Status, state: str, message: str) -> Status | None:
+        if not self._request.end(status, state, message):
+            raise AskAgain(0.01)  # the agent was quicker: look again
+        steps = (*status.steps, {"state": state, "at": timestamp()})
+        return replace(status, state=state, message=message, steps=steps)
+
+
+class LogFollower:
+    """What a machine prints, as it comes: each key of its log is read once, by blocking reads.
+
+    :param show: called with whole pieces of text, by one thread at a time.
+    """
+
+    def __init__(self, client: Client, keys: Keys, node: str, deployment: str, show: Callable[[str], None]) -> None:
+        self._client = client
+        self._prefix = keys.agent_log(node, deployment)
+        self._show = show
+        self._taking = threading.Lock()
+        names = client.key_names(self._prefix)
+        self._number = max((int(name.rpartition("/")[2]) for name in names if name[-6:].isdigit()), default=0)
+
+    def follow(self, ended: threading.Event) -> None:
+        """Piece by piece until ``ended``; a read that is under way then shows nothing any more."""
+        index = 0
+        while not ended.is_set():
+            wanted = self._number + 1
+            answer = self._read(self._client, wanted, index)
+            with self._taking:
+                if ended.is_set():
+                    return
+                self._take(answer, wanted)
+            index = 0 if answer.data else max(answer.index, 1)
+
+    def rest(self, client: Client) -> None:
+        """What is there and has not been shown; another client than that of :meth:`follow` reads it."""
+        with self._taking:
+            while self._take(self._read(client, self._number + 1, 0), self._number + 1):
+                pass
+
+    def _read(self, client: Client, number: int, index: int) -> Answer:
+        return client.get(f"/v1/kv/{self._prefix}{number:06d}", _datacenter(client), wait=60.0, index=index)
+
+    def _take(self, answer: Answer, number: int) -> bool:
+        if answer.data:
+            self._number = number
+            self._show(kv_text(answer.data[0]))
+        return bool(answer.data)
+
+
+def read_agent_log(client: Client, keys: Keys, node: str, deployment: str) -> str:
+    """What a machine's own agent has sent of a deployment; empty where it is none."""
+    return "".join(pair.value for pair in client.keys(keys.agent_log(node, deployment)))
+
+
+def unpicked(node: str, service: str, pickup: float) -> HitlessError:
+    """The error for a request that nobody took."""
+    return HitlessError(
+        f"{node} did not pick its request up within {pickup:g} s (rollout_pickup_deadline), so that it is withdrawn: "
+        "the machine will not deploy it when it comes back.",
+        hint=f"Is the machine up, and its deploy agent running (systemctl status hitless-deploy-{service})?",
+        details={"lost": True},
+    )
+
+
+def _datacenter(client: Client) -> list[tuple[str, object]]:
+    name = client.connection.datacenter
+    return [("dc", name)] if name else []

@@ -1,0 +1,427 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is recorded of a deployment: plan, outcomes, states, verdict (a private helper of this collection).
+
+Pure: plain data in and out. _deployment.py reads and writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import json_object
+
+RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
+ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
+TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
+"""State of a record -> the states it may become. What has ended stays as it ended."""
+
+OK, CURRENT, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING = (
+    "ok",
+    "current",
+    "rolled_back",
+    "failed",
+    "lost",
+    "left_out",
+    "pending",
+)
+OUTCOMES = (OK, CURRENT, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING)
+GOOD = (OK, CURRENT, LEFT_OUT)
+"""Outcomes that a successful deployment may have."""
+SPENDING = (ROLLED_BACK, HOST_FAILED, LOST)
+"""Outcomes that spend the failure budget."""
+
+TO_CHANGE, FOREIGN, UNREACHABLE = "to_change", "foreign", "unreachable"
+_OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: LEFT_OUT, UNREACHABLE: LEFT_OUT}
+"""State of a host in the plan -> its outcome where it gets no turn."""
+
+OUTPUT_LIMIT, ERROR_LIMIT, WHY_LIMIT = 8000, 2000, 300
+"""Characters kept of a host's output (its end), error, and reason in the plan."""
+RECORD_LIMIT = 300_000
+"""Bytes of a record: Consul takes 512 KiB for a whole transaction, in which a value is a third longer (base64)."""
+
+SETTINGS = (
+    "accept_warning",
+    "batch_size",
+    "check_interval",
+    "deploy_timeout",
+    "drain_time",
+    "failure_budget",
+    "healthy_deadline",
+    "maintenance",
+    "min_healthy",
+    "min_healthy_time",
+    "mode",
+    "progress_deadline",
+    "rollback",
+    "skip_current",
+    "strict",
+    "tags",
+    "unreachable",
+)
+"""Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
+
+
+def timestamp(at: datetime | None = None) -> str:
+    """Now, or ``at``, as it stands in keys: ``2026-11-23T14:22:33Z``."""
+    return f"{(at or datetime.now(timezone.utc)).astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def parse_timestamp(text: str | None) -> datetime | None:
+    """A time as :func:`timestamp` writes it; None for anything else."""
+    try:
+        return datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
+def seconds_between(started: str | None, finished: str | None) -> float | None:
+    """Seconds from one time to another; None where either is unknown."""
+    begin, end = parse_timestamp(started), parse_timestamp(finished)
+    return (end - begin).total_seconds() if begin and end else None
+
+
+@dataclass(frozen=True)
+class PlannedHost:
+    """A host as the plan has it.
+
+    :param state: to_change, current, foreign or unreachable.
+    :param batch: 1 for the first; None where it gets no turn.
+    :param why: why it is left alone.
+    :param outcome: noted at the end for a host that wrote none itself (lost, pending).
+    """
+
+    host: str
+    node: str
+    state: str = TO_CHANGE
+    batch: int | None = None
+    from_version: str | None = None
+    to_version: str | None = None
+    rollback_to: str | None = None
+    why: str | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a host ended.
+
+    :param outcome: one of :data:`OUTCOMES`.
+    :param from_version: what ran before; ``to_version``: what was to run.
+    :param seconds: its turn took.
+    :param output: the end of what the deployment printed.
+    :param steps: {state, at} of each step of its turn, in their order.
+    """
+
+    host: str
+    node: str
+    outcome: str
+    from_version: str | None = None
+    to_version: str | None = None
+    batch: int | None = None
+    started: str | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    error: str = ""
+    output: str = ""
+    steps: tuple[Mapping[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in its key and in results; error and output are bounded."""
+        if self.outcome not in OUTCOMES:
+            raise HitlessError(f"{self.outcome!r} is no outcome of a host; one of {', '.join(OUTCOMES)} is.")
+        return {
+            "host": self.host,
+            "node": self.node,
+            "outcome": self.outcome,
+            "from": self.from_version,
+            "to": self.to_version,
+            "batch": self.batch,
+            "started": self.started,
+            "finished": self.finished,
+            "seconds": None if self.seconds is None else round(self.seconds, 2),
+            "error": self.error[:ERROR_LIMIT],
+            "output": self.output[-OUTPUT_LIMIT:],
+            "steps": [{"state": str(step.get("state")), "at": str(step.get("at"))} for step in self.steps],
+        }
+
+    def to_json(self) -> str:
+        return _dump(self.as_dict())
+
+    @classmethod
+    def from_json(cls, text: str, node: str) -> Outcome:
+        """What a key holds; one that cannot be read counts as failed, since nothing is known to have gone well."""
+        data = json_object(text)
+        if data is None or data.get("outcome") not in OUTCOMES:
+            return cls(node, node, HOST_FAILED, error="Its outcome in Consul cannot be read.")
+        return cls(
+            host=str(data.get("host") or node),
+            node=node,
+            outcome=data["outcome"],
+            from_version=data.get("from"),
+            to_version=data.get("to"),
+            batch=data.get("batch"),
+            started=data.get("started"),
+            finished=data.get("finished"),
+            seconds=data.get("seconds"),
+            error=str(data.get("error") or ""),
+            output=str(data.get("output") or ""),
+            steps=_steps_of(data.get("steps")),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One deployment.
+
+    :param version: None for a rollback of each host to its own previous version.
+    :param direction: ``deploy`` or ``rollback``.
+    :param state: see :data:`TRANSITIONS`.
+    :param description: how it stands, for a person.
+    :param message: what the one who started it said about it.
+    :param holder: who runs it; ``origin``: from where.
+    :param batches: the hosts of each, in order.
+    :param failure_budget: hosts rolled back, failed or lost that it tolerates.
+    :param options: those of :data:`SETTINGS`.
+    :param summary: outcome -> number of hosts, once it has ended.
+    """
+
+    id: str
+    service: str
+    version: str | None
+    direction: str = "deploy"
+    state: str = RUNNING
+    description: str = ""
+    message: str = ""
+    holder: str = ""
+    origin: str = ""
+    started: str | None = None
+    finished: str | None = None
+    batches: tuple[tuple[str, ...], ...] = ()
+    hosts: Mapping[str, PlannedHost] = field(default_factory=dict)
+    failure_budget: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        return seconds_between(self.started, self.finished)
+
+    @property
+    def by_agents(self) -> bool:
+        """Whether the machines' own agents deploy, and write logs."""
+        return self.options.get("mode") == "agent"
+
+    def become(self, state: str, **changes: Any) -> Record:
+        """The record in another state.
+
+        :raises HitlessError: for a change that :data:`TRANSITIONS` does not have.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise HitlessError(f"The deployment {self.id} of {self.service} is {self.state} and cannot become {state}.")
+        return replace(self, state=state, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in its key and in results."""
+        return {
+            "id": self.id,
+            "service": self.service,
+            "version": self.version,
+            "direction": self.direction,
+            "state": self.state,
+            "description": self.description,
+            "message": self.message,
+            "holder": self.holder,
+            "origin": self.origin,
+            "started": self.started,
+            "finished": self.finished,
+            "failure_budget": self.failure_budget,
+            "summary": dict(self.summary),
+            "options": dict(self.options),
+            "plan": {
+                "batches": [list(batch) for batch in self.batches],
+                "hosts": {name: self._host_dict(host) for name, host in self.hosts.items()},
+            },
+        }
+
+    def _host_dict(self, host: PlannedHost) -> dict[str, Any]:
+        """A host without what says nothing: a value of Consul has to hold a thousand of them."""
+        values = {
+            "node": host.node if host.node != host.host else None,
+            "state": host.state,
+            "batch": host.batch,
+            "from": host.from_version,
+            "to": host.to_version,
+            "rollback_to": host.rollback_to,
+            "why": (host.why or "")[:WHY_LIMIT] or None,
+            "outcome": host.outcome,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_json(self) -> str:
+        """The value of its key; raises :class:`HitlessError` where that is more than Consul takes."""
+        text = _dump(self.as_dict())
+        if len(text) > RECORD_LIMIT:
+            raise HitlessError(
+                f"The plan of {len(self.hosts)} hosts takes {len(text)} bytes, more than fits into a value of Consul.",
+                hint="Roll the service over in parts (rollout_hosts).",
+            )
+        return text
+
+    @classmethod
+    def from_json(cls, text: str, deployment: str, service: str) -> Record:
+        """What a key holds; one that cannot be read is shown as failed, so that it hides no other."""
+        unreadable = cls(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
+        data = json_object(text)
+        if data is None or data.get("state") not in (RUNNING, *ENDED):
+            return unreadable
+        try:
+            return cls._from_dict(data, deployment, service)
+        except (AttributeError, TypeError, ValueError):
+            return unreadable
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any], deployment: str, service: str) -> Record:
+        plan = data.get("plan") or {}
+        return cls(
+            id=deployment,
+            service=service,
+            version=data.get("version"),
+            direction=str(data.get("direction") or "deploy"),
+            state=data["state"],
+            description=str(data.get("description") or ""),
+            message=str(data.get("message") or ""),
+            holder=str(data.get("holder") or ""),
+            origin=str(data.get("origin") or ""),
+            started=data.get("started"),
+            finished=data.get("finished"),
+            failure_budget=int(data.get("failure_budget") or 0),
+            summary=data.get("summary") or {},
+            options=data.get("options") or {},
+            batches=tuple(tuple(batch) for batch in plan.get("batches") or ()),
+            hosts=planned_hosts(plan.get("hosts") or {}),
+        )
+
+
+def planned_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, PlannedHost]:
+    """The hosts of a plan, from the plan's own dictionaries or a record's."""
+    return {
+        name: PlannedHost(
+            host=name,
+            node=str(data.get("node") or name),
+            state=str(data.get("state") or TO_CHANGE),
+            batch=data.get("batch"),
+            from_version=data.get("from"),
+            to_version=data.get("to"),
+            rollback_to=data.get("rollback_to"),
+            why=data.get("why"),
+            outcome=data.get("outcome"),
+        )
+        for name, data in hosts.items()
+    }
+
+
+def plan_of(plan: Mapping[str, Any]) -> tuple[tuple[tuple[str, ...], ...], dict[str, PlannedHost]]:
+    """Batches and hosts of a plan; each host knows its batch, and they are in the order of their turns."""
+    batches = tuple(tuple(str(host) for host in batch) for batch in plan.get("batches") or ())
+    hosts = planned_hosts(plan.get("hosts") or {})
+    turn = {host: number for number, batch in enumerate(batches, 1) for host in batch}
+    unknown = [host for host in turn if host not in hosts]
+    if unknown:
+        raise HitlessError(f"The plan's batches name hosts that are not among its hosts: {', '.join(unknown[:5])}.")
+    order = [*turn, *(host for host in hosts if host not in turn)]
+    return batches, {host: replace(hosts[host], batch=turn.get(host)) for host in order}
+
+
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that belong into a record, with or without ``rollout_`` in front of their names."""
+    plain = {name.removeprefix("rollout_"): value for name, value in options.items()}
+    return {name: plain[name] for name in SETTINGS if plain.get(name) is not None}
+
+
+def outcomes_of(record: Record, written: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Host -> outcome, for each planned host that has one: its own, that noted at the end, or what the plan says.
+
+    :param written: node -> outcome, as its key holds it.
+    """
+    found: dict[str, Outcome] = {}
+    for name, planned in record.hosts.items():
+        told = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
+        if planned.node in written:
+            found[name] = replace(written[planned.node], host=name)
+        elif told:
+            found[name] = planned_outcome(planned, told, planned.why or "")
+    return found
+
+
+def planned_outcome(planned: PlannedHost, outcome: str, why: str = "") -> Outcome:
+    """The outcome of a host that wrote none itself."""
+    return Outcome(
+        planned.host, planned.node, outcome, planned.from_version, planned.to_version, planned.batch, error=why
+    )
+
+
+def budget_spent(outcomes: Iterable[Outcome]) -> int:
+    """Hosts that spend the failure budget; those left out do not."""
+    return sum(one.outcome in SPENDING for one in outcomes)
+
+
+def settle(
+    record: Record,
+    outcomes: Mapping[str, Outcome],
+    *,
+    begun: int,
+    touched: Iterable[str],
+    lost: Iterable[str],
+    why: str,
+) -> Record:
+    """The record with an outcome for each planned host that has none.
+
+    :param begun: the last batch that was begun, 0 for none.
+    :param touched: nodes on which a step of this deployment was recorded.
+    :param lost: hosts known to be lost.
+    :param why: what to say of a host whose turn had begun and that has no outcome.
+    """
+    touched, lost = set(touched), set(lost)
+    last = max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
+
+    def noted(planned: PlannedHost) -> PlannedHost:
+        if planned.host in outcomes:
+            return planned
+        if planned.host in lost or planned.node in touched or (planned.batch is not None and planned.batch <= last):
+            return replace(planned, outcome=LOST, why=why)
+        return replace(planned, outcome=PENDING)
+
+    return replace(record, hosts={name: noted(planned) for name, planned in record.hosts.items()})
+
+
+def summary_of(outcomes: Iterable[str]) -> dict[str, int]:
+    """Outcome -> number of hosts, in the order of :data:`OUTCOMES`, those with none left out."""
+    counted = Counter(outcomes)
+    return {name: counted[name] for name in OUTCOMES if counted[name]}
+
+
+def verdict(outcomes: Iterable[str]) -> str:
+    """successful where every host is ok, current or left out; else failed, also within the failure budget."""
+    return SUCCESSFUL if all(outcome in GOOD for outcome in outcomes) else FAILED
+
+
+def within_budget(outcomes: Sequence[str], failure_budget: int) -> bool:
+    """Whether a failed deployment reached every host and spent no more than its failure budget."""
+    spent = sum(outcome in SPENDING for outcome in outcomes)
+    return PENDING not in outcomes and 0 < spent <= failure_budget
+
+
+def _steps_of(data: object) -> tuple[Mapping[str, str], ...]:
+    return tuple(step for step in data if isinstance(step, dict)) if isinstance(data, list) else ()
+
+
+def _dump(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, separators=(",", ":"))

@@ -1,0 +1,456 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deployments as Consul keeps them: read, started, ended, pruned (a private helper of this collection).
+
+Each write is one transaction behind a ``check-session`` on the service's lock, so that a run that lost its lock changes
+nothing any more. Only the record counts: whoever ends a deployment, be it its own run or a later one, sees the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
+    TXN_LIMIT,
+    Client,
+    kv_check_session,
+    kv_delete,
+    kv_read,
+    kv_set,
+    kv_text,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Held, Holder
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    GOOD,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    Outcome,
+    PlannedHost,
+    Record,
+    budget_spent,
+    outcomes_of,
+    settle,
+    summary_of,
+    timestamp,
+    verdict,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
+
+__all__ = [
+    "KEEP",
+    "Deployment",
+    "Outcome",
+    "Record",
+    "UnderWay",
+    "batch_op",
+    "budget_spent",
+    "conclude",
+    "end",
+    "find_dead",
+    "interrupt_dead",
+    "list_ids",
+    "list_recent",
+    "lock_dict",
+    "outcome_ops",
+    "prune",
+    "read",
+    "read_records",
+    "read_steps",
+    "read_under_way",
+    "require",
+    "start",
+    "status_op",
+    "timestamp",
+]
+
+KEEP = 20
+"""Deployments of a service that are kept."""
+MESSAGE_LIMIT = 500
+"""Characters of the message in a host's status."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment with all that is known of its hosts, as of one moment.
+
+    :param outcomes: host -> outcome, for the hosts that have one.
+    :param batch: the last batch that was begun, 0 for none.
+    """
+
+    record: Record
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    batch: int = 0
+    lock: Held | None = None
+    is_new: bool = False
+    """Whether this is more than Consul holds, see :func:`conclude`."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a living run holds the lock for it."""
+        held = self.lock is not None and self.lock.alive and self.lock.holder.deployment == self.record.id
+        return held and self.record.state == RUNNING
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether nobody has written yet what became of its hosts."""
+        return self.record.state == RUNNING or (self.record.state == INTERRUPTED and not self.record.summary)
+
+    @property
+    def state(self) -> str:
+        """The record's state, and interrupted where it says running without a living lock."""
+        return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
+
+    def has_begun(self, planned: PlannedHost) -> bool:
+        """Whether the batch of a host has begun; never where the plan leaves it alone."""
+        return planned.batch is not None and planned.batch <= self.batch
+
+    @property
+    def red(self) -> list[str]:
+        """Hosts that are not ok, current or left out, in the plan's order."""
+        return [host for host, outcome in self.results.items() if outcome not in GOOD]
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Host -> outcome, pending where there is none."""
+        return {host: self.outcomes[host].outcome if host in self.outcomes else PENDING for host in self.record.hosts}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For results: the record, with its state as readers see it and the outcome of each host."""
+        return {
+            **self.record.as_dict(),
+            "state": self.state,
+            "seconds": self.record.seconds,
+            "batch": self.batch,
+            "hosts": {host: outcome.as_dict() for host, outcome in self.outcomes.items()},
+        }
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """What a deployment is doing: ``description`` of its record, host -> step that it is at."""
+
+    description: str = ""
+    steps: Mapping[str, str] = field(default_factory=dict)
+
+
+def lock_dict(held: Held | None) -> dict[str, Any] | None:
+    """The lock for results; None where no living run holds it."""
+    return {"session": held.session, **asdict(held.holder)} if held is not None and held.alive else None
+
+
+# -- operations for transactions of others ------------------------------------------------------------------------
+
+
+def status_op(keys: Keys, node: str, deployment: str, state: str, message: str = "") -> dict[str, Any]:
+    """The transaction operation that says which step of a deployment a node is at."""
+    status = {"deployment": deployment, "state": state, "at": timestamp(), "message": message[:MESSAGE_LIMIT]}
+    return kv_set(keys.status(node), json.dumps(status, separators=(",", ":")))
+
+
+def outcome_ops(keys: Keys, deployment: str, outcome: Outcome) -> list[dict[str, Any]]:
+    """The transaction operations that end a host's turn: its outcome, and the same as its node's status.
+
+    To be sent behind a ``check-session``, with the version where that changed:
+    ``record_version(..., session=session, extra_ops=outcome_ops(...))``.
+    """
+    return [
+        kv_set(keys.outcome(deployment, outcome.node), outcome.to_json()),
+        status_op(keys, outcome.node, deployment, outcome.outcome, outcome.error),
+    ]
+
+
+def batch_op(keys: Keys, deployment: str, batch: int) -> dict[str, Any]:
+    """The transaction operation that says a batch (1 for the first) is begun: its hosts are let go right after.
+
+    It tells a host that was lost in its turn from one that never got it, where the host left no trace of its own.
+    """
+    return kv_set(keys.batch(deployment), json.dumps({"batch": batch, "at": timestamp()}, separators=(",", ":")))
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
+    """A deployment with outcomes and lock, as of one moment, in one request; None where there is none."""
+    operations = [
+        kv_read(keys.record(deployment)),
+        kv_read(keys.batch(deployment)),
+        kv_read(keys.outcomes(deployment)),
+        kv_read(keys.lock),
+    ]
+    values = {item["Key"]: item for item in client.txn(operations)}
+    record = values.get(keys.record(deployment))
+    if record is None:
+        return None
+    prefix = keys.outcomes(deployment)
+    written = {
+        key.removeprefix(prefix): Outcome.from_json(kv_text(item), key.removeprefix(prefix))
+        for key, item in values.items()
+        if key.startswith(prefix)
+    }
+    parsed = Record.from_json(kv_text(record), deployment, keys.service)
+    return Deployment(
+        parsed,
+        outcomes=outcomes_of(parsed, written),
+        batch=_batch_of(values.get(keys.batch(deployment))),
+        lock=_lock_of(values.get(keys.lock)),
+    )
+
+
+def require(client: Client, keys: Keys, deployment: str) -> Deployment:
+    """:func:`read`, or an error where there is no such deployment."""
+    found = read(client, keys, deployment)
+    if found is None:
+        raise HitlessError(
+            f"Consul knows no deployment {deployment} of {keys.service} (or the token may not read "
+            f"{keys.record(deployment)})."
+        )
+    return found
+
+
+def read_under_way(client: Client, keys: Keys, deployment: str) -> UnderWay:
+    """What a deployment that holds the lock is doing; nothing where there is no such deployment."""
+    found = read(client, keys, deployment) if deployment else None
+    if found is None:
+        return UnderWay()
+    waiting = {host.node: name for name, host in found.record.hosts.items() if name not in found.outcomes}
+    there = read_versions(client, keys, waiting)
+    steps = {
+        waiting[node]: f"{one.status['state']} since {one.status['at']}"
+        for node, one in there.items()
+        if one.status and one.status.get("deployment") == deployment
+    }
+    return UnderWay(found.record.description, steps)
+
+
+def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[Mapping[str, str]]]:
+    """Host -> {state, at} of each of its steps, of those that have ended and of those whose turn it is."""
+    steps: dict[str, list[Mapping[str, str]]] = {name: list(one.steps) for name, one in found.outcomes.items()}
+    hosts = {
+        planned.node: name
+        for name, planned in found.record.hosts.items()
+        if name not in found.outcomes and found.has_begun(planned)
+    }
+    for node, there in read_versions(client, keys, hosts).items():
+        status = there.status or {}
+        if status.get("deployment") == found.record.id:
+            told = status.get("steps") or [status]
+            steps[hosts[node]] = [one for one in told if isinstance(one, dict)]
+    return steps
+
+
+def list_ids(client: Client, keys: Keys) -> list[str]:
+    """The ids of the deployments of a service, the newest first."""
+    prefix = keys.deployments
+    names = {name.removeprefix(prefix).rstrip("/") for name in client.key_names(prefix, "/")}
+    return sorted(names - {""}, reverse=True)
+
+
+def list_recent(client: Client, keys: Keys, limit: int = KEEP) -> list[Deployment]:
+    """The newest deployments of a service, without their hosts' own outcomes, in two requests for up to 63."""
+    return read_records(client, keys, list_ids(client, keys)[:limit])
+
+
+def read_records(client: Client, keys: Keys, ids: Sequence[str]) -> list[Deployment]:
+    """The records of these deployments that exist, in their order, each with the lock as it was then."""
+    found: list[Deployment] = []
+    step = TXN_LIMIT - 1
+    for start in range(0, len(ids), step):
+        part = ids[start : start + step]
+        items = client.txn([kv_read(keys.lock), *(kv_read(keys.record(one)) for one in part)])
+        values = {item["Key"]: item for item in items}
+        lock = _lock_of(values.get(keys.lock))
+        for one in part:
+            item = values.get(keys.record(one))
+            if item is not None:
+                record = Record.from_json(kv_text(item), one, keys.service)
+                found.append(Deployment(record, outcomes_of(record, {}), lock=lock))
+    return found
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def start(client: Client, keys: Keys, record: Record, session: str) -> None:
+    """Write the record of a deployment that begins.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    _write(client, keys, record, session)
+
+
+def conclude(
+    client: Client,
+    keys: Keys,
+    deployment: str,
+    *,
+    reason: str = "",
+    state: str | None = None,
+    lost: Iterable[str] = (),
+    batches_begun: int | None = None,
+) -> Deployment:
+    """How a deployment ended: each host with an outcome, the verdict, a sentence. Writes nothing: see :func:`end`.
+
+    A host without an outcome is lost where its turn had begun, else pending. What has ended already stays as it is.
+
+    :param reason: why the run stopped before its end.
+    :param state: instead of the verdict (cancelled, interrupted).
+    :param lost: hosts that the caller knows to be lost.
+    :param batches_begun: how many batches were let go, where the caller knows it better than the ``batch`` key, which
+        is written before the hook that may still stop its batch.
+    """
+    found = require(client, keys, deployment)
+    if found.record.state != RUNNING:
+        return found
+    if batches_begun is not None:
+        found = replace(found, batch=batches_begun)
+    return _concluded(client, keys, found, state, reason, lost)
+
+
+def end(client: Client, keys: Keys, concluded: Deployment, session: str) -> None:
+    """Write what :func:`conclude` found.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    _write(client, keys, concluded.record, session)
+
+
+def prune(client: Client, keys: Keys, session: str, keep: int = KEEP) -> list[str]:
+    """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
+
+    Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    ids = list_ids(client, keys)
+    old = ids[keep:]
+    if not old:
+        return []
+    found = {one.record.id: one for one in read_records(client, keys, old)}
+    needed = _still_needed(client, keys, ids, list(found.values()))
+    old = [one for one in old if one not in needed]
+    # The record goes last: should this end halfway, the next one still knows which machines have logs.
+    logs = [
+        keys.agent_log(host.node, one)
+        for one in old
+        if one in found and found[one].record.by_agents
+        for host in found[one].record.hosts.values()
+        if host.batch is not None
+    ]
+    fence = kv_check_session(keys.lock, session)
+    trees = [*logs, *(keys.deployment(one) for one in old)]
+    for start_at in range(0, len(trees), TXN_LIMIT - 1):
+        part = trees[start_at : start_at + TXN_LIMIT - 1]
+        client.txn([fence, *(kv_delete(tree, recurse=True) for tree in part)])
+    return old
+
+
+def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Deployment]) -> set[str]:
+    """Of old deployments those that must stay.
+
+    :param ids: of all deployments, the newest first.
+    """
+    running = {one.record.id for one in old if one.lock and one.lock.holder.deployment == one.record.id}
+    running |= {one.record.id for one in old if one.record.state == RUNNING}
+    newest: dict[str, str] = {}
+    for one in ids:
+        newest.setdefault(_version_part(one), one)
+    last = [one.record for one in old if newest[_version_part(one.record.id)] == one.record.id and one.record.version]
+    there = read_versions(client, keys, {host.node for record in last for host in record.hosts.values()})
+
+    def is_target(record: Record) -> bool:
+        nodes = (there[host.node] for host in record.hosts.values())
+        return any(record.version in (node.version, node.previous) for node in nodes)
+
+    return running | {record.id for record in last if is_target(record)}
+
+
+def _version_part(deployment: str) -> str:
+    """What an id tells of its version, see ``_keys.new_deployment_id``."""
+    return deployment.partition("-")[2].rpartition("-")[0]
+
+
+def find_dead(client: Client, keys: Keys) -> list[Deployment]:
+    """The deployments that claim to run and that no living run holds the lock for, with their hosts."""
+    dead = [one.record.id for one in list_recent(client, keys) if one.is_unsettled and not one.is_alive]
+    return [found for one in dead if (found := read(client, keys, one)) is not None]
+
+
+def interrupt_dead(client: Client, keys: Keys, session: str) -> list[Deployment]:
+    """Write ``interrupted`` on each record that claims to run while we hold the lock; returns those.
+
+    A deployment that the lock itself names is ours and stays.
+    """
+    ended: list[Deployment] = []
+    for found in find_dead(client, keys):
+        concluded = _concluded(client, keys, found, INTERRUPTED, "", ())
+        _write(client, keys, concluded.record, session)
+        ended.append(concluded)
+    return ended
+
+
+# -- inside -------------------------------------------------------------------------------------------------------
+
+
+def _concluded(
+    client: Client, keys: Keys, found: Deployment, state: str | None, reason: str, lost: Iterable[str]
+) -> Deployment:
+    """A running deployment -> the same at its end."""
+    record = found.record
+    missing = [host.node for name, host in record.hosts.items() if name not in found.outcomes]
+    touched = [
+        node
+        for node, there in read_versions(client, keys, missing).items()
+        if (there.status or {}).get("deployment") == record.id
+    ]
+    died = state == INTERRUPTED
+    settled = settle(
+        record,
+        found.outcomes,
+        begun=found.batch,
+        touched=touched,
+        lost=lost,
+        why="the run died during its turn" if died else "lost after its turn had begun, it wrote no outcome",
+    )
+    written = {one.node: one for one in found.outcomes.values()}
+    outcomes = outcomes_of(settled, written)
+    results = [one.outcome for one in outcomes.values()]
+    # Nobody saw a dead run end: the last host that ended tells how long it went on.
+    last_seen = max((one.finished for one in outcomes.values() if one.finished), default=record.started)
+    changes: dict[str, Any] = {"finished": last_seen if died else timestamp(), "summary": summary_of(results)}
+    # The keeper of a dead run has said so already, and left the hosts to those who can read what became of them.
+    ended = (
+        replace(settled, **changes)
+        if record.state == INTERRUPTED
+        else settled.become(state or verdict(results), **changes)
+    )
+    ended = replace(ended, description=report.verdict_sentence(ended, outcomes, reason))
+    return replace(found, record=ended, outcomes=outcomes, is_new=True)
+
+
+def _write(client: Client, keys: Keys, record: Record, session: str) -> None:
+    client.txn([kv_check_session(keys.lock, session), kv_set(keys.record(record.id), record.to_json())])
+
+
+def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
+    if item is None:
+        return None
+    session = item.get("Session") or ""
+    return Held(Holder.parse(kv_text(dict(item))), session, bool(session))
+
+
+def _batch_of(item: Mapping[str, Any] | None) -> int:
+    if item is None:
+        return 0
+    try:
+        return int(json.loads(kv_text(dict(item)))["batch"])
+    except (KeyError, TypeError, ValueError):
+        return 0

@@ -1,0 +1,214 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rollout that is asked for by writing a key, and what became of it in the same key (a private helper).
+
+Whoever writes ``deploy/<service>/request`` may know no more than a version. They are trusted less than who runs the
+rollout: nothing but a version and a few harmless options is taken from there. Each change of ours is a compare-and-set,
+so that a request is claimed once, and that the answer to an old one never overwrites a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, KVPair
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_version, json_object
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import BY_NAME, UNSET
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    CANCELLED,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    SUCCESSFUL,
+    timestamp,
+)
+
+REQUESTED, CLAIMED, REFUSED = "requested", "claimed", "refused"
+ENDS = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
+STATES = (REQUESTED, CLAIMED, RUNNING, REFUSED, *ENDS)
+"""A request without a state is requested; all other states are ours."""
+
+ALLOWED = ("batch_size", "message")
+"""Options that a request may set unless it is said otherwise."""
+ALLOWABLE = (
+    "batch_size",
+    "drain_time",
+    "failure_budget",
+    "healthy_deadline",
+    "message",
+    "min_healthy",
+    "min_healthy_time",
+    "skip_current",
+    "strict",
+    "tags",
+    "unreachable",
+)
+"""Options that may be allowed at all: none that names a command, a file, a URL, a host, or who becomes what."""
+LIMIT = 4096
+"""Bytes of a request."""
+QUOTED = 200
+"""Characters of a refused request that stay in its answer."""
+REASON_LIMIT = 1000
+"""Characters of a reason."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request that can be followed.
+
+    :param options: by name without the prefix, as they were written.
+    """
+
+    version: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The request of a service as it stands; ``state`` is empty where there is none."""
+
+    pair: KVPair | None
+    state: str
+    data: Mapping[str, Any]
+
+
+def read_wish(text: str, allowed: Sequence[str] = ALLOWED) -> Wish:
+    """The text of a request: a version, or a JSON object with one and perhaps options.
+
+    :raises HitlessError: one sentence, for whoever wrote it.
+    """
+    if len(text.encode()) > LIMIT:
+        raise HitlessError(f"The request is longer than {LIMIT} bytes.")
+    plain = text.strip()
+    if not plain.startswith("{"):
+        return Wish(checked_version(plain, "The version"))
+    try:
+        data = json.loads(plain)
+    except (ValueError, RecursionError) as error:
+        raise HitlessError(f"The request begins like JSON and is none: {error}.") from None
+    data.pop("state", None)
+    if "version" not in data:
+        raise HitlessError('The request names no version: {"version": "1.4.2"}.')
+    version = checked_version(data.pop("version"), "version")
+    for name, value in data.items():
+        if name not in allowed:
+            may = ", ".join(sorted(allowed)) or "none"
+            raise HitlessError(f"A request may not set {name[:60]!r}; beside the version it may set: {may}.")
+        if value not in UNSET:
+            BY_NAME[name].kind.read(value, name)
+    return Wish(version, {name: value for name, value in data.items() if value not in UNSET})
+
+
+def check_allowed(names: Sequence[str]) -> None:
+    """Whether these options may be allowed to a request; raises :class:`HitlessError`."""
+    for name in names:
+        if name not in ALLOWABLE:
+            raise HitlessError(
+                f"{name} cannot be allowed to a request, whose writer is trusted less than who runs it.",
+                hint=f"Allow some of {', '.join(ALLOWABLE)}.",
+            )
+
+
+def find(client: Client, keys: Keys) -> Found:
+    """The request of a service, by a consistent read."""
+    pair = client.key(keys.request, consistent=True)
+    if pair is None or not pair.value.strip():
+        return Found(pair, "", {})
+    data = json_object(pair.value) or {}
+    state = data.get("state", REQUESTED)
+    return Found(pair, state if state in STATES else REQUESTED, data)
+
+
+def claim(client: Client, keys: Keys, found: Found, wish: Wish, by: str, origin: str) -> str | None:
+    """Take a request, for one run alone; the word that proves it, None where somebody else was faster."""
+    word = secrets.token_hex(8)
+    answer = {
+        "state": CLAIMED,
+        "version": wish.version,
+        **({"options": dict(wish.options)} if wish.options else {}),
+        "claim": word,
+        "by": by,
+        "origin": origin,
+        "claimed": timestamp(),
+    }
+    return word if _replace(client, keys, found, answer) else None
+
+
+def refuse(client: Client, keys: Keys, found: Found, reason: str, by: str, origin: str) -> bool:
+    """Answer a request that cannot be followed; false where it is another one by now."""
+    text = found.pair.value.strip() if found.pair else ""
+    answer = {
+        "state": REFUSED,
+        "request": text[:QUOTED],
+        "reason": reason[:REASON_LIMIT],
+        "by": by,
+        "origin": origin,
+        "finished": timestamp(),
+    }
+    return _replace(client, keys, found, answer)
+
+
+def report(client: Client, keys: Keys, word: str, **more: Any) -> bool:
+    """Add to a request what has become of it, ``state`` above all; false where it is no longer the one claimed."""
+    while True:
+        found = find(client, keys)
+        if found.data.get("claim") != word:
+            return False
+        if "reason" in more:
+            more["reason"] = str(more["reason"])[:REASON_LIMIT]
+        if more.get("state") in (REFUSED, *ENDS):
+            more["finished"] = timestamp()
+        if _replace(client, keys, found, {**found.data, **more}):
+            return True
+
+
+def settle(client: Client, keys: Keys, found: Found) -> str | None:
+    """Write what became of a request whose run has died; its state then, None where it has not.
+
+    A run writes its record before it answers, and releases its lock after that: what says "running" while no living run
+    holds the lock has lost its run.
+    """
+    deployment = str(found.data.get("deployment", ""))
+    if found.state != RUNNING or not deployment:
+        return None
+    there = deployments.read(client, keys, deployment)
+    if there is not None and there.is_alive:
+        return None
+    state = INTERRUPTED if there is None else there.state
+    reason = "the run died" if there is None or state == INTERRUPTED else there.record.description
+    written = report(client, keys, str(found.data.get("claim", "")), state=state, reason=reason)
+    return state if written else None
+
+
+def recovered(client: Client, keys: Keys, left: Sequence[str]) -> str | None:
+    """Note that a recovery was tried after the request's deployment; the request's state, None where it needs none.
+
+    :param left: hosts that are still in maintenance.
+    """
+    found = find(client, keys)
+    state = settle(client, keys, found) or found.state
+    if state not in (FAILED, CANCELLED, INTERRUPTED) or "recovered" in found.data:
+        return None
+    note = {"at": timestamp(), "left": list(left)}
+    return state if report(client, keys, str(found.data.get("claim", "")), recovered=note) else None
+
+
+def _replace(client: Client, keys: Keys, found: Found, answer: Mapping[str, Any]) -> bool:
+    text = json.dumps(answer)
+    try:
+        return client.set_key(keys.request, text, cas=found.pair.index if found.pair else 0)
+    except ConsulUnavailable:
+        # It may have been written. What stands there tells, and the words in it are of this call alone.
+        pair = client.key(keys.request, consistent=True)
+        if pair is not None and pair.value == text:
+            return True
+        if pair is not None and found.pair is not None and pair.index == found.pair.index:
+            return client.set_key(keys.request, text, cas=pair.index)
+        return False

@@ -1,0 +1,179 @@
+"""When a drain is over, by what load balancers show. Their answers are written down; tests/rollout has real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain
+from tests.unit.http_server import HttpServer, Reply, nobody
+
+pytestmark = pytest.mark.oldest
+
+LB, OTHER = "http://lb1:8404/", "http://lb2:8404/"
+HEAD = "# pxname,svname,qcur,scur,stot,status,type,addr,\n"
+UP = "web,web1,0,1,10,UP,2,10.0.0.1:8080,"
+
+
+def page(*rows: str) -> str:
+    return HEAD + "stats,FRONTEND,,1,7,OPEN,0,,\n" + "".join(f"{row}\n" for row in rows) + "web,BACKEND,0,1,20,UP,1,,\n"
+
+
+def out(sessions: int = 0, queued: int = 0, status: str = "MAINT (resolution)", ever: int = 11) -> str:
+    return page(f"web,web1,{queued},{sessions},{ever},{status},2,,")
+
+
+def test_servers_are_read() -> None:
+    shown = drain.parse(LB, page(UP, "web,web2,3,0,0,MAINT (resolution),2,,"))
+    assert shown.servers == {
+        ("web", "web1"): drain.Server("10.0.0.1:8080", "UP", 1, 0),
+        ("web", "web2"): drain.Server("", "MAINT (resolution)", 0, 3),
+    }
+    assert shown.sessions_ever == 37
+
+
+@pytest.mark.parametrize(
+    ("status", "takes"),
+    [
+        ("UP", True),
+        ("UP 1/3", True),
+        ("no check", True),
+        ("DOWN", False),
+        ("DOWN 1/2", False),
+        ("MAINT", False),
+        ("MAINT (via web/web1)", False),
+        ("DRAIN", False),
+        ("NOLB", False),
+    ],
+)
+def test_who_gets_new_requests(status: str, takes: bool) -> None:
+    assert drain.Server("10.0.0.1:8080", status, 0, 0).takes_requests is takes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "Active connections: 1 \nserver accepts handled requests\n",
+            "is the status of nginx, which counts no sessions",
+        ),
+        ("<html>", "does not answer with HAProxy's statistics"),
+        ("", "does not answer with HAProxy's statistics"),
+        (page("web,web1,0,1,10,UP,2,,"), "shows no addresses of its servers"),
+    ],
+)
+def test_what_could_not_be_used_is_refused(text: str, says: str) -> None:
+    with pytest.raises(HitlessError, match=says):
+        drain.parse(LB, text)
+
+
+def test_the_same_address_written_in_two_ways() -> None:
+    assert drain.normal("[2001:DB8::0:1]:80") == drain.normal("2001:db8::1:80") == "2001:db8::1:80"
+    assert drain.normal("localhost:80") in ("127.0.0.1:80", "::1:80")
+    assert drain.normal("no such name:80") == "no such name:80"
+
+
+def test_asked_over_http() -> None:
+    with HttpServer(Reply(body=page(UP))) as server:
+        assert drain.ask(f"{server.url}/stats").servers
+        assert server.asked[0].path == "/stats;csv"
+    with pytest.raises(drain.NoAnswer, match="does not answer"):
+        drain.ask(nobody())
+    with HttpServer(Reply(status=401, body="no")) as server, pytest.raises(drain.NoAnswer, match="401|Unauthorized"):
+        drain.ask(f"{server.url}/")
+
+
+def test_what_does_not_answer_before_anything_begins_is_told() -> None:
+    answers: dict[str, str | None] = {LB: page(UP), OTHER: None}
+    told = drain.unanswered([LB, OTHER], lambda url: answer(url, answers[url]))
+    assert told == [f"{OTHER} does not answer (refused)."]
+
+
+def answer(url: str, text: str | None) -> drain.Statistics:
+    if text is None:
+        raise drain.NoAnswer(f"{url} does not answer (refused).")
+    return drain.parse(url, text)
+
+
+class Story:
+    """Load balancers that answer one text after another (the last one for ever), and a clock that sleeping moves."""
+
+    def __init__(self, **answers: Sequence[str | None]) -> None:
+        self._answers = {{"lb": LB, "other": OTHER}[name]: list(texts) for name, texts in answers.items()}
+        self.now = 0.0
+
+    def asked(self, url: str) -> drain.Statistics:
+        texts = self._answers[url]
+        return answer(url, texts.pop(0) if len(texts) > 1 else texts[0])
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def drain(self, least: float = 0, most: float = 20, fixed: float = 10) -> drain.Drained:
+        watched = drain.find(list(self._answers), ["10.0.0.1:8080"], self.asked)
+        clock: Callable[[], float] = lambda: self.now  # noqa: E731
+        return drain.wait(watched, 0.0, least, most, fixed, asked=self.asked, clock=clock, sleep=self.sleep)
+
+
+def test_it_is_over_when_the_instance_is_out_and_idle() -> None:
+    """By name: a slot that DNS took its instance from has no address, and keeps its session."""
+    story = Story(lb=[page(UP), page(UP), out(sessions=1), out(queued=1), out()])
+    done = story.drain()
+    assert done.notes == []
+    assert story.now == pytest.approx(3 * drain.EVERY)
+
+
+def test_idle_is_not_drained_while_new_requests_come() -> None:
+    idle = UP.replace(",0,1,10,", ",0,0,10,")
+    story = Story(lb=[page(idle)] * 4 + [out()])
+    story.drain()
+    assert story.now == pytest.approx(3 * drain.EVERY)
+
+
+def test_at_least_and_at_most() -> None:
+    story = Story(lb=[page(UP), out()])
+    story.drain(least=3)
+    assert story.now == pytest.approx(3, abs=drain.EVERY)
+    story = Story(lb=[page(UP), out(sessions=2)])
+    assert story.drain(most=5).notes == [f"{LB} still shows 2 sessions after 5 s; they are given up."]
+    assert story.now == pytest.approx(5, abs=drain.EVERY)
+
+
+def test_one_that_goes_on_sending_requests_stops_the_deployment() -> None:
+    with pytest.raises(HitlessError, match=f"{LB} still sends requests to this instance 5 s after .* .it is UP."):
+        Story(lb=[page(UP)]).drain(most=5)
+
+
+def test_all_are_asked() -> None:
+    story = Story(lb=[page(UP), out()], other=[page(UP)] * 3 + [out()])
+    story.drain()
+    assert story.now == pytest.approx(2 * drain.EVERY)
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ([None], "does not answer (refused)."),
+        ([page(UP), None], "does not answer (refused)."),
+        ([page("web,web9,0,0,0,UP,2,10.0.0.9:8080,")], "shows no server at 10.0.0.1:8080."),
+        # A new process: the sessions of the old one are in nobody's statistics.
+        ([page(UP), out(ever=0)], "was reloaded meanwhile, and no longer shows the sessions of its old process."),
+        ([page(UP), page("web,web9,0,0,90,UP,2,10.0.0.9:8080,")], "was reloaded meanwhile"),
+    ],
+)
+def test_one_that_cannot_be_observed_is_named_and_waited_for(answers: list[str | None], why: str) -> None:
+    story = Story(lb=[page(UP), out()], other=answers)
+    done = story.drain()
+    assert story.now == pytest.approx(10, abs=drain.EVERY)
+    (note,) = done.notes
+    assert note.startswith(f"{OTHER} {why}")
+    assert note.endswith("It was waited for by the fixed time (10 s).")
+
+
+def test_one_that_answers_again_is_believed_again() -> None:
+    story = Story(lb=[page(UP), None, out()])
+    done = story.drain()
+    assert story.now == pytest.approx(drain.EVERY)
+    assert len(done.notes) == 1

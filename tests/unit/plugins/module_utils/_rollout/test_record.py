@@ -1,0 +1,312 @@
+"""What a record holds, how it changes, and how hosts are judged at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
+    FORGET,
+    NodeVersion,
+    previous_after,
+    version_ops,
+)
+
+STATES = (record.RUNNING, *record.ENDED)
+TEXT = st.text(max_size=40)
+VERSION = st.none() | st.from_regex(r"[A-Za-z0-9._+~:@-]{1,20}", fullmatch=True)
+NAME = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
+COUNT = st.integers(min_value=0, max_value=1000)
+WHY = st.none() | st.text(min_size=1, max_size=record.WHY_LIMIT)
+
+outcomes = st.builds(
+    Outcome,
+    host=NAME,
+    node=NAME,
+    outcome=st.sampled_from(record.OUTCOMES),
+    from_version=VERSION,
+    to_version=VERSION,
+    batch=st.none() | COUNT,
+    started=st.none() | TEXT,
+    finished=st.none() | TEXT,
+    seconds=st.none() | st.integers(0, 100000).map(lambda hundredths: hundredths / 100),
+    error=TEXT,
+    output=TEXT,
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    names = draw(st.lists(NAME, unique=True, max_size=5))
+    hosts = {
+        name: PlannedHost(
+            host=name,
+            node=draw(NAME),
+            state=draw(st.sampled_from([record.TO_CHANGE, record.CURRENT, record.FOREIGN, record.UNREACHABLE])),
+            batch=draw(st.none() | COUNT),
+            from_version=draw(VERSION),
+            to_version=draw(VERSION),
+            rollback_to=draw(VERSION),
+            why=draw(WHY),
+            outcome=draw(st.none() | st.sampled_from(record.OUTCOMES)),
+        )
+        for name in names
+    }
+    return Record(
+        id=draw(NAME),
+        service=draw(NAME),
+        version=draw(VERSION),
+        direction=draw(st.sampled_from(["deploy", "rollback"])),
+        state=draw(st.sampled_from(STATES)),
+        description=draw(TEXT),
+        message=draw(TEXT),
+        holder=draw(TEXT),
+        origin=draw(TEXT),
+        started=draw(st.none() | TEXT),
+        finished=draw(st.none() | TEXT),
+        batches=tuple((name,) for name in names),
+        hosts=hosts,
+        failure_budget=draw(COUNT),
+        options=draw(st.dictionaries(st.sampled_from(record.SETTINGS), COUNT | st.booleans() | TEXT)),
+        summary=draw(st.dictionaries(st.sampled_from(record.OUTCOMES), COUNT)),
+    )
+
+
+@given(records())
+def test_a_record_comes_back_as_it_was_written(one: Record) -> None:
+    assert Record.from_json(one.to_json(), one.id, one.service) == one
+
+
+@given(outcomes)
+def test_an_outcome_comes_back_as_it_was_written(one: Outcome) -> None:
+    assert Outcome.from_json(one.to_json(), one.node) == one
+
+
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.integers() | TEXT,
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["state", "plan", "hosts", "batches", "outcome", "failure_budget"]), inner
+            )
+        ),
+    ).map(json.dumps)
+)
+def test_what_cannot_be_read_hides_nothing(text: str) -> None:
+    assert Record.from_json(text, "id", "web").state == record.FAILED
+    assert Outcome.from_json(text, "n1").outcome == record.HOST_FAILED
+
+
+def test_a_record_with_a_plan_of_another_shape_is_shown_as_failed() -> None:
+    text = json.dumps({"state": "running", "plan": {"hosts": {"a": 1}}})
+    assert Record.from_json(text, "id", "web").description == "Its record in Consul cannot be read."
+
+
+@pytest.mark.parametrize("before", STATES)
+@pytest.mark.parametrize("after", STATES)
+def test_only_a_running_deployment_ends_and_none_begins_again(before: str, after: str) -> None:
+    one = Record("id", "web", "2", state=before)
+    if before == "running" and after != "running":
+        assert one.become(after, description="x") == replace(one, state=after, description="x")
+    else:
+        with pytest.raises(HitlessError, match=f"is {before} and cannot become {after}"):
+            one.become(after)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected", "within"),
+    [
+        ([], "successful", False),
+        (["ok", "current", "left_out"], "successful", False),
+        (["ok", "rolled_back"], "failed", True),
+        (["failed", "ok"], "failed", True),
+        (["lost"], "failed", True),
+        (["ok", "pending"], "failed", False),
+        (["ok", "rolled_back", "pending"], "failed", False),
+        (["rolled_back", "lost"], "failed", False),
+    ],
+)
+def test_verdict(results: list[str], expected: str, within: bool) -> None:
+    assert record.verdict(results) == expected
+    assert record.within_budget(results, 1) is within
+
+
+@given(st.lists(st.sampled_from(record.OUTCOMES)))
+def test_each_host_is_counted_once_and_spends_at_most_once(results: list[str]) -> None:
+    assert sum(record.summary_of(results).values()) == len(results)
+    spent = record.budget_spent([Outcome(str(number), str(number), one) for number, one in enumerate(results)])
+    assert spent == sum(one in ("rolled_back", "failed", "lost") for one in results)
+
+
+def planned(**hosts: int | None) -> Record:
+    """Hosts and their batches; the node of each is `n-<host>`."""
+    return Record(
+        "id", "web", "2", hosts={name: PlannedHost(name, f"n-{name}", batch=batch) for name, batch in hosts.items()}
+    )
+
+
+def noted(settled: Record) -> dict[str, str | None]:
+    return {name: host.outcome for name, host in settled.hosts.items()}
+
+
+def settle(one: Record, outcomes: dict[str, str], **known: Any) -> dict[str, str | None]:
+    told = {
+        name: Outcome(name, f"n-{name}", outcome, batch=one.hosts[name].batch) for name, outcome in outcomes.items()
+    }
+    return noted(record.settle(one, told, **{"begun": 0, "touched": (), "lost": (), "why": "why", **known}))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "known", "expected"),
+    [
+        # nothing was begun
+        ({}, {}, {"a": "pending", "b": "pending", "c": "pending"}),
+        # the gate let the first batch go, and no host of it left a trace
+        ({}, {"begun": 1}, {"a": "lost", "b": "lost", "c": "pending"}),
+        # a host of the batch ended, so that the other had its turn
+        ({"a": "ok"}, {}, {"a": None, "b": "lost", "c": "pending"}),
+        ({"a": "ok", "b": "rolled_back"}, {}, {"a": None, "b": None, "c": "pending"}),
+        # only its status tells that a turn had begun
+        ({}, {"touched": ["n-c"]}, {"a": "pending", "b": "pending", "c": "lost"}),
+        ({}, {"lost": ["b"]}, {"a": "pending", "b": "lost", "c": "pending"}),
+        # the gate of the second batch named the lost one of the first
+        ({"a": "ok", "b": "lost"}, {"begun": 2}, {"a": None, "b": None, "c": "lost"}),
+        ({"c": "pending"}, {}, {"a": "pending", "b": "pending", "c": None}),
+    ],
+)
+def test_a_host_without_an_outcome_is_lost_or_was_never_reached(
+    outcomes: dict[str, str], known: dict[str, Any], expected: dict[str, str | None]
+) -> None:
+    assert settle(planned(a=1, b=1, c=2), outcomes, **known) == expected
+
+
+def test_a_host_outside_all_batches_is_never_lost_by_the_batches() -> None:
+    assert settle(planned(a=1, b=None), {"a": "ok"}, begun=1) == {"a": None, "b": "pending"}
+
+
+def test_hosts_that_get_no_turn_have_the_outcome_that_the_plan_says() -> None:
+    hosts = {
+        "a": PlannedHost("a", "n-a", state="current"),
+        "b": PlannedHost("b", "n-b", state="foreign", why="oncall: disk"),
+        "c": PlannedHost("c", "n-c", state="unreachable", why="no route"),
+        "d": PlannedHost("d", "n-d", batch=1),
+        "e": PlannedHost("e", "n-e", batch=1),
+    }
+    told = record.outcomes_of(Record("id", "web", "2", hosts=hosts), {"n-e": Outcome("x", "n-e", "ok")})
+    assert {name: one.outcome for name, one in told.items()} == {
+        "a": "current",
+        "b": "left_out",
+        "c": "left_out",
+        "e": "ok",
+    }
+    assert told["b"].error == "oncall: disk"
+    assert told["e"].host == "e"
+
+
+def test_the_plan_gives_each_host_its_batch_and_the_order_of_turns() -> None:
+    batches, hosts = record.plan_of(
+        {
+            "batches": [["b"], ["a"]],
+            "hosts": {
+                "a": {"node": "n-a", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
+                "b": {},
+                "c": {"state": "current", "to": "2"},
+            },
+        }
+    )
+    assert batches == (("b",), ("a",))
+    assert list(hosts) == ["b", "a", "c"]
+    assert hosts["a"] == PlannedHost("a", "n-a", "to_change", 2, "1", "2", "1")
+    assert hosts["b"] == PlannedHost("b", "b", "to_change", 1)
+    assert hosts["c"].batch is None
+
+
+def test_a_plan_whose_batches_name_an_unknown_host_is_refused() -> None:
+    with pytest.raises(HitlessError, match="not among its hosts: x"):
+        record.plan_of({"batches": [["x"]], "hosts": {}})
+
+
+def fleet(size: int) -> Record:
+    hosts = {
+        f"web-{number:05}.frontend.eu-central-1.example.org": PlannedHost(
+            host=f"web-{number:05}.frontend.eu-central-1.example.org",
+            node=f"web-{number:05}",
+            batch=number,
+            from_version="2026.11.23-rc1",
+            to_version="2026.11.24-rc1",
+            rollback_to="2026.11.23-rc1",
+        )
+        for number in range(size)
+    }
+    return Record("id", "web", "2026.11.24-rc1", batches=tuple((name,) for name in hosts), hosts=hosts)
+
+
+def test_a_thousand_hosts_fit_and_what_does_not_is_refused_with_a_sentence() -> None:
+    # Consul takes 512 KiB for a transaction, where base64 makes a value a third longer.
+    assert len(fleet(1000).to_json()) * 4 / 3 < 512 * 1024 * 0.7
+    with pytest.raises(HitlessError, match=r"The plan of 2000 hosts takes \d+ bytes.*in parts"):
+        fleet(2000).to_json()
+
+
+def test_error_and_output_are_bounded_and_the_end_of_the_output_is_kept() -> None:
+    told = Outcome("a", "a", "failed", error="e" * 10000, output="x" * 20000 + "the end").as_dict()
+    assert len(told["error"]) == record.ERROR_LIMIT
+    assert len(told["output"]) == record.OUTPUT_LIMIT
+    assert told["output"].endswith("the end")
+
+
+def test_an_unknown_outcome_is_refused() -> None:
+    with pytest.raises(HitlessError, match="'fine' is no outcome"):
+        Outcome("a", "a", "fine").to_json()
+
+
+def test_only_plain_settings_are_kept() -> None:
+    options = {
+        "rollout_batch_size": [1, "10%"],
+        "min_healthy": "50%",
+        "rollout_deploy_command": "deploy --token s3cret",
+        "rollout_health_url": "http://user:s3cret@localhost/",
+        "rollout_strict": None,
+        "token": "s3cret",
+    }
+    assert record.settings_of(options) == {"batch_size": [1, "10%"], "min_healthy": "50%"}
+
+
+@pytest.mark.parametrize(
+    ("before", "version", "expected"),
+    [
+        (NodeVersion("n"), "2", None),
+        (NodeVersion("n", "1"), "2", "1"),
+        (NodeVersion("n", "1", "0"), "2", "1"),
+        (NodeVersion("n", "2", "1"), "2", "1"),
+    ],
+)
+def test_the_previous_version_is_kept_where_the_version_does_not_change(
+    before: NodeVersion, version: str, expected: str | None
+) -> None:
+    assert previous_after(before, version) == expected
+
+
+@pytest.mark.parametrize(
+    ("previous", "expected"),
+    [
+        (None, [("set", "version")]),
+        ("2", [("set", "version")]),
+        ("1", [("set", "version"), ("set", "previous")]),
+        (FORGET, [("set", "version"), ("delete", "previous")]),
+    ],
+)
+def test_what_becomes_of_the_previous_version(previous: str | None, expected: list[tuple[str, str]]) -> None:
+    operations = version_ops(Keys("web"), "n1", "2", previous)
+    assert [(one["Verb"], one["Key"].rpartition("/")[2]) for one in operations] == expected
