@@ -69,7 +69,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
-from ansible.template import Templar
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
@@ -81,9 +80,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_prefix
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import ENTRY_LIMIT, LogWriter
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import localhost_variables
 
-OURS = "hitless.consul."
-_ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")
+STEP = "hitless.consul.rollout_step"
+_DRAINED = ("drain", "wait_until_drained")
+_ENDS_DEPLOYMENT = (*_DRAINED, "leave", "verify", "verify_and_return", "on_failure")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -116,19 +117,19 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         self._began[host.get_name(), task._uuid] = time.monotonic()
-        if task.action.startswith(OURS) and task.action.removeprefix(OURS) in _ENDS_DEPLOYMENT:
+        if task.action == STEP and task.args.get("step") in _ENDS_DEPLOYMENT:
             self._deploying.discard(host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
         data = _data(result)
         self._told(result, "changed" if data.get("changed") else "ok")
-        action, host = _task(result).action, _host(result).get_name()
-        if action == f"{OURS}rollout_options":
+        step = data.get("step") if _task(result).action == STEP else None
+        if step == "prepare":
             self._begin(data)
-        elif action == f"{OURS}deployment" and data.get("id") == self._id and not data.get("verdict"):
+        elif step == "plan" and data.get("recorded"):
             self._open()
-        elif action == f"{OURS}take_out":
-            self._deploying.add(host)
+        elif step in _DRAINED:
+            self._deploying.add(_host(result).get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._told(result, "ignored" if ignore_errors else "failed")
@@ -176,13 +177,9 @@ class CallbackModule(CallbackBase):
 
     def _variables(self) -> dict[str, Any]:
         """The variables ``hitless_consul_<option>`` as localhost has them in this play."""
-        manager = self._play.get_variable_manager()
-        inventory = getattr(manager, "_inventory", None)
-        variables = manager.get_vars(play=self._play, host=inventory.get_host("localhost") if inventory else None)
-        templar = Templar(loader=self._play._loader, variables=variables)
         names = (VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option)
         try:
-            return {name: templar.template(variables[name]) for name in names if name in variables}
+            return localhost_variables(self._play, names)
         except Exception as error:  # whatever a template raises: the log is no reason to fail
             raise HitlessError(f"a variable {VARIABLE_PREFIX}* cannot be resolved: {error}") from None
 
@@ -203,7 +200,7 @@ class CallbackModule(CallbackBase):
         }
         if not hidden and outcome in ("failed", "ignored", "unreachable"):
             entry["message"] = self._clean(str(data.get("msg") or ""))[:2000]
-        if not hidden and (host in self._deploying or task.action == f"{OURS}deploy"):
+        if not hidden and (host in self._deploying or (task.action == STEP and task.args.get("step") == "deploy")):
             entry["output"] = self._clean(_output(data))[-ENTRY_LIMIT + 2000 :]
         self._write_file(entry)
         if self._writer:

@@ -129,7 +129,7 @@ options:
     type: str
     default: meta_
 extends_documentation_fragment:
-  - hitless.consul.cluster
+  - hitless.consul._cluster
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 notes:

@@ -17,7 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger as requests
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import VERSION, Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record
-from ansible_collections.hitless.consul.plugins.modules import rollout_request as module
+from ansible_collections.hitless.consul.plugins.action import rollout_request as module
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Services, started

@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.modules import version, version_info
+from ansible_collections.hitless.consul.plugins.action import version, version_info
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 

@@ -35,7 +35,7 @@ CLUSTER_SPEC: dict[str, dict[str, Any]] = {
     "datacenter": {"type": "str"},
     "timeout": {"type": "float"},
 }
-"""Options of every task; documented in the fragment ``hitless.consul.cluster``."""
+"""Options of every task; documented in the fragment ``hitless.consul._cluster``."""
 
 AGENT_SPEC: dict[str, dict[str, Any]] = {
     "agent_url": {"type": "str"},
@@ -46,13 +46,13 @@ AGENT_SPEC: dict[str, dict[str, Any]] = {
     "via": {"type": "str", "choices": ["auto", "controller", "host"]},
     "node": {"type": "str"},
 }
-"""Options of tasks that ask a host's own agent; documented in the fragment ``hitless.consul.agent``."""
+"""Options of tasks that ask a host's own agent; documented in the fragment ``hitless.consul._agent``."""
 
 KEYS_SPEC: dict[str, dict[str, Any]] = {
     "deploy_prefix": {"type": "str"},
     "nodes_prefix": {"type": "str"},
 }
-"""Options of tasks that read or write this collection's keys; documented in the fragment ``hitless.consul.keys``."""
+"""Options of tasks that read or write this collection's keys; documented in the fragment ``hitless.consul._keys``."""
 
 OPTIONS = (*CLUSTER_SPEC, *AGENT_SPEC, *KEYS_SPEC)
 """All options that a variable ``hitless_consul_<option>`` can set."""

@@ -158,7 +158,7 @@ def _host_state(
         unreachable=wanted.unreachable or (f"its Consul agent does not answer: {down.told()}" if down else None),
         blocked="; ".join(check.told() for check in node_checks) or None,
         datacenter=instances[0].datacenter if instances and not wanted.datacenter else wanted.datacenter,
-        sure=recorded.is_sure,
+        sure=recorded.version_is_trusted,
     )
 
 

@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    CURRENT,
     FOREIGN,
     TO_CHANGE,
     UNREACHABLE,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
 
 Size: TypeAlias = "int | str"
 """A number of hosts, or a percentage such as ``25%``."""
@@ -220,7 +220,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     _refuse_what_cannot_be(hosts, settings)
     hosts = _rolled_back_already(hosts)
     states = {one.host: _state(one, settings) for one in hosts}
-    _refuse_left_out(hosts, states, settings)
+    _refuse_skipped(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     _refuse_without_target(chosen, settings)
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
@@ -247,7 +247,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         settings.registered_total,
         settings.healthy_total,
         _description(settings, plans, names, minimum),
-        [*_rollback_warnings(plans, settings), *_blocked_warnings(chosen), *_left_out_warnings(plans)],
+        [*_rollback_warnings(plans, settings), *_blocked_warnings(chosen), *_skipped_warnings(plans)],
     )
 
 
@@ -264,7 +264,7 @@ def _is_broken(one: HostState) -> bool:
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
     if one.maintenance and not one.maintenance.ours:
-        return FOREIGN, f"in somebody else's maintenance: {one.maintenance.reason or 'no reason given'}"
+        return FOREIGN, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
     if (
         settings.skip_current
         and one.is_healthy
@@ -317,7 +317,7 @@ def _rolled_back_already(hosts: Sequence[HostState]) -> list[HostState]:
     return [replace(one, target=one.version) if one.target is None and one.version in targets else one for one in hosts]
 
 
-def _refuse_left_out(
+def _refuse_skipped(
     hosts: Sequence[HostState], states: dict[str, tuple[str, str | None]], settings: PlanSettings
 ) -> None:
     lost = [f"{one.host} ({states[one.host][1]})" for one in hosts if states[one.host][0] == UNREACHABLE]
@@ -329,7 +329,7 @@ def _refuse_left_out(
     left = [f"{one.host} ({states[one.host][1]})" for one in hosts]
     if all(state == FOREIGN for state, _why in states.values()):
         raise HitlessError(
-            f"Every host is in a maintenance that somebody else has set ({named(left)}); nothing was changed.",
+            f"Every host is in maintenance set by someone else ({named(left)}); nothing was changed.",
             hint="End it first: it is never cleared here.",
         )
     if all(state in (FOREIGN, UNREACHABLE) for state, _why in states.values()):
@@ -447,5 +447,5 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
     ]
 
 
-def _left_out_warnings(plans: dict[str, HostPlan]) -> list[str]:
-    return [f"{one.host} is left out: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
+def _skipped_warnings(plans: dict[str, HostPlan]) -> list[str]:
+    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]

@@ -26,11 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_version, json_object
-
-DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
-"""Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
-untouched. At the end of a turn its outcome stands there."""
-_UNSURE = (DEPLOYING, RETURNING, "failed", "lost")
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import version_is_trusted
 
 FORGET = ""
 """As ``previous``: delete what is recorded, so that a rollback asks where to go."""
@@ -53,9 +49,9 @@ class NodeVersion:
     index: int = 0
 
     @property
-    def is_sure(self) -> bool:
+    def version_is_trusted(self) -> bool:
         """Whether what is recorded runs there: since then no deployment was cut off or failed on the node."""
-        return (self.status or {}).get("state") not in _UNSURE
+        return version_is_trusted((self.status or {}).get("state"))
 
 
 def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str, NodeVersion]:

@@ -16,36 +16,41 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
-    CURRENT,
-    GOOD,
-    HOST_FAILED,
     INTERRUPTED,
-    LEFT_OUT,
-    LOST,
-    OK,
-    PENDING,
-    ROLLED_BACK,
     SUCCESSFUL,
     Outcome,
+    PlannedHost,
     Record,
     parse_timestamp,
     summary_of,
     within_budget,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    FAILED,
+    GOOD,
+    LOST,
+    OK,
+    PENDING,
+    ROLLED_BACK,
+    SKIPPED,
+    UNTOUCHED,
+)
 
 WIDTH = 110
 """Columns of a table; a longer last column is cut."""
 ROWS = 60
-"""Rows of a table of hosts; more that are ok, current or left out are only counted."""
+"""Rows of a table of hosts; more that are ok, current or skipped are only counted."""
 
 _SAID = {
     OK: "changed",
     CURRENT: "already there",
     ROLLED_BACK: "rolled back",
-    HOST_FAILED: "failed",
+    FAILED: "failed",
     LOST: "lost",
-    LEFT_OUT: "left out",
-    PENDING: "never reached",
+    SKIPPED: "skipped",
+    UNTOUCHED: "not deployed",
+    PENDING: "not begun",
 }
 _NAMED = 3
 """Hosts that a sentence names of each kind."""
@@ -113,10 +118,7 @@ def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int =
     """The hosts of a deployment: from, to, outcome, seconds, why. The full texts are in the record."""
     if not record.hosts:
         return "No hosts."
-    shown = [
-        _host_row(planned.from_version, planned.to_version, name, outcomes.get(name))
-        for name, planned in record.hosts.items()
-    ]
+    shown = [_host_row(planned, outcomes.get(name)) for name, planned in record.hosts.items()]
     hidden = 0
     if len(shown) > rows:
         bad = sum(row[3] not in GOOD for row in shown)
@@ -130,12 +132,29 @@ def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int =
             kept.append(row)
         shown = kept
     text = table(("host", "from", "to", "outcome", "seconds", "why"), shown, width=width)
-    return text + (f"\n... and {hidden} more that are ok, current or left out" if hidden else "")
+    return text + (f"\n... and {hidden} more that are ok, current or skipped" if hidden else "")
 
 
-def _host_row(from_version: str | None, to_version: str | None, host: str, outcome: Outcome | None) -> tuple[str, ...]:
-    if outcome is None:
-        return (host, from_version or "-", to_version or "-", PENDING, "-", "-")
+def not_begun(planned: PlannedHost) -> str:
+    """What is said of a host whose turn never came: ``not begun (still on 1.4.2)``."""
+    return f"not begun (still on {planned.from_version})" if planned.from_version else "not begun"
+
+
+def reasons(record: Record, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Host -> why it did not end well, for those that say so."""
+    found = {}
+    for name, planned in record.hosts.items():
+        one = outcomes.get(name)
+        why = one.error if one and one.outcome != PENDING else not_begun(planned)
+        if why:
+            found[name] = why
+    return found
+
+
+def _host_row(planned: PlannedHost, outcome: Outcome | None) -> tuple[str, ...]:
+    host, from_version, to_version = planned.host, planned.from_version, planned.to_version
+    if outcome is None or outcome.outcome == PENDING:
+        return (host, from_version or "-", to_version or "-", PENDING, "-", not_begun(planned))
     seconds = "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
     return (
         host,
@@ -192,9 +211,9 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     """How a deployment ended, in one sentence."""
     results = {host: outcomes[host].outcome if host in outcomes else PENDING for host in record.hosts}
     how, more = record.state, ""
-    if record.state == INTERRUPTED:
-        more = " (its run died)"
-    elif record.state not in (SUCCESSFUL, CANCELLED) and within_budget(list(results.values()), record.failure_budget):
+    if record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED) and within_budget(
+        list(results.values()), record.failure_budget
+    ):
         more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
     because = f" It stopped because {plain(reason).rstrip('.')}." if plain(reason) else ""
@@ -243,7 +262,7 @@ def story(
     rows = []
     for name, planned in record.hosts.items():
         one = outcomes.get(name)
-        first = _host_row(planned.from_version, planned.to_version, name, one)
+        first = _host_row(planned, one)
         rows.append((*first[:5], moment(one.started)[11:] if one else "-", moment(one.finished)[11:] if one else "-"))
     lines += ["", table(("host", "from", "to", "outcome", "seconds", "started", "finished"), rows)]
     taken = [(name, steps_taken(steps[name])) for name in record.hosts if steps.get(name)]
@@ -279,20 +298,20 @@ def held(service: str, holder: str, description: str, steps: Mapping[str, str]) 
     """
     doing = ", ".join(f"{host} {step}" for host, step in steps.items())
     return plain(
-        f"A run of {service} is alive, nothing of it is touched: its lock is held by {holder}. {description} "
+        f"A rollout of {service} is in progress; nothing was changed. Its lock is held by {holder}. {description} "
         + (f"Now: {doing}. " if doing else "")
         + "rollout_lock_wait waits for it."
     )
 
 
-def remains(service: str, dead: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
-    """What dead runs left behind.
+def remains(service: str, interrupted: Iterable[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> str:
+    """What interrupted runs left behind.
 
-    :param dead: ``Deployment.as_dict()`` of each; ``hosts``: ``Left.as_dict()`` of each maintenance.
+    :param interrupted: ``Deployment.as_dict()`` of each; ``hosts``: ``Left.as_dict()`` of each maintenance.
     """
     lines = [
-        f"  {one['id']} of {plain(one['holder']) or '-'}, started {moment(one['started'])} UTC: its run died"
-        for one in dead
+        f"  {one['id']} of {plain(one['holder']) or '-'}, started {moment(one['started'])} UTC: the run was interrupted"
+        for one in interrupted
     ]
     if hosts:
         rows = [
@@ -300,7 +319,11 @@ def remains(service: str, dead: Iterable[Mapping[str, Any]], hosts: Sequence[Map
             for one in hosts
         ]
         lines.append(table(("host", "in maintenance", "deployment", "advice", "why"), rows, indent=2))
-    return "\n".join([f"{service}: left behind by a dead run", *lines]) if lines else f"{service}: nothing to recover."
+    return (
+        "\n".join([f"{service}: left behind by an interrupted run", *lines])
+        if lines
+        else f"{service}: nothing to recover."
+    )
 
 
 def status(service: Mapping[str, Any], now: datetime | None = None, *, width: int = WIDTH) -> str:

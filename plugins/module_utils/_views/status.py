@@ -85,14 +85,14 @@ def node_dict(instances: Sequence[Instance], recorded: NodeVersion | None) -> di
 def brief(deployment: Deployment) -> dict[str, Any]:
     """A deployment as a line of a list."""
     record = deployment.record
-    dead = deployment.state == INTERRUPTED and not record.description
+    interrupted = deployment.state == INTERRUPTED and not record.description
     return {
         "id": record.id,
         "version": record.version,
         "direction": record.direction,
         "state": deployment.state,
-        "description": "its run died; hitless.consul.recover, or the next one, clears up"
-        if dead
+        "description": "the run was interrupted; hitless.consul.recover, or the next one, clears up"
+        if interrupted
         else record.description,
         "message": record.message,
         "holder": record.holder,

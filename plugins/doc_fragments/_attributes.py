@@ -13,8 +13,8 @@ attributes:
     description: Runs in the controller process; managed hosts need no Python package.
     support: full
   async:
-    description: Can be used with C(async); the module then runs on the host and needs the client library there.
-    support: full
+    description: Refused with C(async), which would take the token of Consul to the host.
+    support: none
   check_mode:
     description: Reads in check mode, and changes nothing.
     support: full

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs hitless.consul.rollout_options in the controller process: hands it Ansible's own variables and inventory."""
+"""What the options of a rollout are read from: Ansible's own variables and inventory (a private helper)."""
 
 from __future__ import annotations
 
@@ -13,51 +13,46 @@ from typing import Any
 from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.utils.collection_loader import AnsibleCollectionRef
-from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import CommandLine, Sources
-from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
-from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
+    collection_has_role,
+    extra_vars,
+    inventory_of,
+    inventory_sources,
+    play_variables,
+)
 
 _AN_OPTION = re.compile(r"^\s*[\"']?rollout_\w+[\"']?\s*:", re.MULTILINE)
 
 
-class ActionModule(HitlessAction):
-    module = module
-    _supports_async = False
+def option_sources(
+    variables: Mapping[str, Any], templar: Any, loader: Any, task: Any, requested: Mapping[str, Any]
+) -> Sources:
+    """All that options can be set in.
 
-    def _make_task(self, variables: Mapping[str, Any]) -> Task:
-        task = super()._make_task(variables)
-        task.variables = {"sources": self._sources(variables)}
-        return task
-
-    def _sources(self, variables: Mapping[str, Any]) -> Sources:
-        inventory = AnsibleInventory(variables["hostvars"], self._templar, self._play_variables())
-        beside = list(_folders_of_playbooks())
-        return Sources(
-            inventory,
-            extra=inventory.extra,
-            # What the playbook request has claimed was checked there, and beats what stands beside import_playbook.
-            play={**inventory.play, **variables.get("_rollout_request", {}).get("options", {})},
-            localhost=inventory.variables(str(variables["inventory_hostname"])),
-            command_line=_command_line(variables),
-            places=Places(
-                folders=list(dict.fromkeys([*beside, os.getcwd()])),
-                role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
-                collection_role=_is_role_of_collection,
-                ignored=list(_ignored(beside, self._loader.get_basedir(), inventory.sources)),
-            ),
-        )
-
-    def _play_variables(self) -> Mapping[str, Any]:
-        """The play's own ``vars``; those of import_playbook are among them."""
-        block = self._task._parent
-        while not hasattr(block, "_play"):
-            block = block._parent
-        return dict(block._play.vars or {})
+    :param variables: those of the task.
+    :param requested: options that a request has set, which was checked when it was claimed: they beat what stands
+        beside import_playbook.
+    """
+    hostvars = variables["hostvars"]
+    inventory = AnsibleInventory(hostvars, templar, play_variables(task))
+    beside = list(_folders_of_playbooks())
+    return Sources(
+        inventory,
+        extra=inventory.extra,
+        play={**inventory.play, **requested},
+        localhost=inventory.variables(str(variables["inventory_hostname"])),
+        command_line=_command_line(variables),
+        places=Places(
+            folders=list(dict.fromkeys([*beside, os.getcwd()])),
+            role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
+            collection_role=_is_role_of_collection,
+            ignored=list(_ignored(beside, loader.get_basedir(), inventory_sources(hostvars))),
+        ),
+    )
 
 
 class AnsibleInventory:
@@ -65,18 +60,14 @@ class AnsibleInventory:
 
     def __init__(self, hostvars: Any, templar: Any, play: Mapping[str, Any]) -> None:
         self._hostvars = hostvars
-        self._inventory = hostvars._inventory
+        self._inventory = inventory_of(hostvars)
         self._templar = templar
         self.play = play
-        self.extra: Mapping[str, Any] = dict(hostvars._variable_manager.extra_vars)
+        self.extra: Mapping[str, Any] = extra_vars(hostvars)
 
     @property
     def groups(self) -> Iterable[str]:
         return list(self._inventory.groups)
-
-    @property
-    def sources(self) -> Iterable[str]:
-        return [str(source) for source in self._inventory._sources or ()]
 
     def select(self, pattern: str) -> list[str]:
         # This play's hosts and --limit restrict the inventory otherwise.
@@ -119,7 +110,7 @@ def _folders_of_playbooks() -> Iterator[str]:
 
 
 def _is_role_of_collection(name: str) -> bool:
-    return bool(AnsibleCollectionRef.is_valid_fqcr(name) and _get_collection_role_path(name))
+    return bool(AnsibleCollectionRef.is_valid_fqcr(name)) and collection_has_role(name)
 
 
 def _ignored(beside: Iterable[str], base: str, inventories: Iterable[str]) -> Iterator[str]:

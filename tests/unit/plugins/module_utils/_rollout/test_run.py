@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.identity import whence, who
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import operator_of, origin_of
 
 HERE = f"{socket.gethostname()}:{os.getcwd()}"
 
@@ -23,8 +23,8 @@ HERE = f"{socket.gethostname()}:{os.getcwd()}"
         ({"awx_user_name": "anna"}, f"{getpass.getuser()}@{socket.gethostname()}"),
     ],
 )
-def test_who(variables: dict[str, object], expected: str) -> None:
-    assert who(variables) == expected
+def test_operator(variables: dict[str, object], expected: str) -> None:
+    assert operator_of(variables) == expected
 
 
 def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(getpass, "getuser", nameless)
 
-    assert who() == f"uid {os.getuid()}@{socket.gethostname()}"
+    assert operator_of() == f"uid {os.getuid()}@{socket.gethostname()}"
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> 
         ({"ansible_eda": "something else"}, {}, HERE),
     ],
 )
-def test_whence(variables: dict[str, object], environment: dict[str, str], expected: str) -> None:
-    assert whence(variables, environment) == expected
+def test_origin_of(variables: dict[str, object], environment: dict[str, str], expected: str) -> None:
+    assert origin_of(variables, environment) == expected

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -7,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: registration
+module: service_registration
 short_description: Check the service definitions of a machine, and have its agent read them
 version_added: 0.1.0
 description:
@@ -45,10 +44,10 @@ options:
     type: float
     default: 30
 extends_documentation_fragment:
-  - hitless.consul.cluster
-  - hitless.consul.agent
-  - hitless.consul.attributes
-  - hitless.consul.attributes.diff
+  - hitless.consul._cluster
+  - hitless.consul._agent
+  - hitless.consul._attributes
+  - hitless.consul._attributes.diff
 seealso:
   - module: hitless.consul.maintenance
   - module: hitless.consul.health_wait
@@ -56,7 +55,7 @@ seealso:
 
 EXAMPLES = r"""
 - name: Wait until the catalog shows what the agent's files say
-  hitless.consul.registration:
+  hitless.consul.service_registration:
     phase: register
     services:
       - name: web
@@ -83,45 +82,3 @@ seconds:
   type: float
   sample: 0.042
 """
-
-from ansible_collections.hitless.consul.plugins.module_utils._consul import registration
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
-from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-
-ARGUMENT_SPEC = {
-    **CLUSTER_SPEC,
-    **AGENT_SPEC,
-    "services": {"type": "list", "elements": "dict", "required": True},
-    "phase": {"type": "str", "choices": ["check", "register"], "required": True},
-    "deploy_timeout": {"type": "float", "default": 1800},
-    "reload": {"type": "bool", "default": False},
-    "deadline": {"type": "float", "default": 30},
-}
-
-
-def perform(task: Task) -> dict:
-    params = task.params
-    definitions = registration.read_definitions(params["services"], params["deploy_timeout"])
-    if params["phase"] == "check":
-        told = [
-            {"id": one.id, "file": one.file, "present": one.present, "definition": dict(one.wanted)}
-            for one in definitions
-        ]
-        return {"changed": False, "definitions": told}
-    done = registration.register(
-        task.agent, task.node, definitions, params["deadline"], reload=params["reload"], check_mode=task.check_mode
-    )
-    return {
-        "changed": done.changed,
-        "differences": done.before,
-        "seconds": round(done.seconds, 3),
-        "diff": {"before": {"catalog": done.before}, "after": {"catalog": []}},
-    }
-
-
-def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
-
-
-if __name__ == "__main__":
-    main()
