@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import health_wait
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
-from ansible_collections.hitless.consul.plugins.action import health_wait
 from lab.fleet import wait_until
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, started

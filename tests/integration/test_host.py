@@ -306,7 +306,7 @@ def test_draining_is_told_only_while_nothing_can_have_been_deployed(
 
 
 def test_a_turn_that_nobody_handed_on_is_read_from_the_status(web: Services, run: Run) -> None:
-    """Ansible's own timeout of a task leaves no result of ours: what may be half deployed is not taken for untouched."""
+    """Ansible's own timeout of a task leaves no result of ours; what is half deployed is not taken for untouched."""
     host = web.host(run)
     assert read_turn(host.task, run, host.planned) == Turn(ID)
     host.leave()

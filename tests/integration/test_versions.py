@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import version, version_info
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection, kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.action import version, version_info
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 

@@ -90,7 +90,7 @@ def test_operators_maintenance_is_left_alone(drive: Drive) -> None:
 
 
 def test_recover(drive: Drive) -> None:
-    """What a dead run left is told with --check, and cleared without; an operator's own is not."""
+    """What an interrupted run left is told with --check, and cleared without; an operator's own is not."""
     drive.lab.vm("web4").operator_maintenance("disk is being replaced")
     with drive.start(SLOW, hosts="web1:web2") as run:
         wait_for_deployment(drive, "web1")

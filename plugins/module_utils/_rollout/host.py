@@ -34,6 +34,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain as observed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
+    REQUESTED,
+    WAITING,
+    WITHDRAWN,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     Outcome,
@@ -531,9 +536,12 @@ class HostDeployment:
 def read_turn(task: Task, run: Run, planned: PlannedHost) -> Turn:
     """A host's turn as far as its status in Consul tells it: for one that nobody has handed on."""
     status = read_version(task.consul, run.keys(task), planned.node).status or {}
-    state = str(status.get("state"))
-    if status.get("deployment") != run.id or state not in states.STATES:
+    if status.get("deployment") != run.id:
         return Turn(run.id)
+    state = str(status.get("state"))
     rolling_back = state == states.ROLLING_BACK
-    phase = states.DEPLOYING if rolling_back else state
+    untouched = (states.DRAINING,) if not run.by_agents else (REQUESTED, WAITING, WITHDRAWN)
+    phase = state if state in (states.VERIFYING, states.RETURNING) else states.DEPLOYING
+    if state in untouched:
+        phase = states.PENDING if run.by_agents else states.DRAINING
     return Turn(run.id, phase, rolling_back, started=status.get("at"), error=str(status.get("message") or ""))

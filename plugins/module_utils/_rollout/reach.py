@@ -67,6 +67,5 @@ def wanted_hosts(reached: Mapping[str, Mapping[str, Any]], target: str | None) -
     if problems:
         raise HitlessError(f"Nothing was changed. {' '.join(problems)}")
     return [
-        WantedHost(host, found["node"], target, unreachable=found["why"] or None)
-        for host, found in reached.items()
+        WantedHost(host, found["node"], target, unreachable=found["why"] or None) for host, found in reached.items()
     ]

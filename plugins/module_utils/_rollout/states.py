@@ -86,9 +86,14 @@ def require_transition(before: str, after: str) -> None:
         raise HitlessError(f"A host that is {before} cannot become {after}.")
 
 
+_UNTRUSTED_OF_AGENTS = ("proving", "given_up")
+"""States of a machine's own agent, beside those above, in which the recorded version may not be what runs."""
+
+
 def version_is_trusted(state: str | None) -> bool:
-    """Whether the version recorded for a host whose status says so runs there; what others wrote is trusted."""
-    return state is None or state not in STATES or STATES[state].version_is_trusted
+    """Whether the version recorded for a host whose status says so runs there; None for no status."""
+    known = STATES.get(state or "")
+    return known.version_is_trusted if known else state not in _UNTRUSTED_OF_AGENTS
 
 
 def states_table() -> str:

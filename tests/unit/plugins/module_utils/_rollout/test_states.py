@@ -73,11 +73,18 @@ def test_what_states_mean() -> None:
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
-    assert version_is_trusted("done"), "of a machine's own agent"
+    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "given_up")
+    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "given_up"]
 
 
 def test_a_turn_goes_on_within_its_own_deployment_only() -> None:
-    left = {"deployment": "d1", "phase": DEPLOYING, "started": "2026-11-23T14:22:40Z", "msg": "It broke.", "failed": True}
+    left = {
+        "deployment": "d1",
+        "phase": DEPLOYING,
+        "started": "2026-11-23T14:22:40Z",
+        "msg": "It broke.",
+        "failed": True,
+    }
     assert Turn.of(left, "d1") == Turn("d1", DEPLOYING, started="2026-11-23T14:22:40Z")
     assert Turn.of(left, "d2") == Turn("d2"), "the second rollout of a run begins anew"
     assert Turn.of({"failed": True}, "d1") == Turn.of(None, "d1") == Turn("d1")
@@ -98,7 +105,10 @@ RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "d
     ("failure", "at", "decision", "says"),
     [
         # The deployment never began: end the maintenance, nothing else.
-        *((IT_FAILED, {**WAY, "state": state}, END_MAINTENANCE, "Nothing was deployed.") for state in (PENDING, DRAINING)),
+        *(
+            (IT_FAILED, {**WAY, "state": state}, END_MAINTENANCE, "Nothing was deployed.")
+            for state in (PENDING, DRAINING)
+        ),
         (IT_FAILED, {**WAY, "state": DRAINING, "wants_rollback": False}, END_MAINTENANCE, "Nothing was deployed."),
         (IT_FAILED, {**WAY, "state": DRAINING, "rollback_to": ""}, END_MAINTENANCE, "Nothing was deployed."),
         # It began: the same steps with the previous version.
@@ -145,7 +155,9 @@ def test_the_decision_once_the_drain_is_undone(failure: Failure | None, decision
 
 
 def test_the_outcome_of_each_decision() -> None:
-    assert {decision: outcome_of(decision) for decision in (ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, GIVE_UP, STOP)} == {
+    assert {
+        decision: outcome_of(decision) for decision in (ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, GIVE_UP, STOP)
+    } == {
         ROLL_BACK: None,
         UNDO_DRAIN: None,
         END_MAINTENANCE: UNTOUCHED,
