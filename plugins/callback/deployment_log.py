@@ -88,7 +88,7 @@ _ENDS_DEPLOYMENT = (*_DRAINED, "leave", "verify", "verify_and_return", "on_failu
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Told of everything by the main process; what it does with it must cost next to nothing."""
 
     CALLBACK_VERSION = 2.0
@@ -228,7 +228,7 @@ class CallbackModule(CallbackBase):
 
 
 def _data(result: Any) -> Mapping[str, Any]:
-    return result.result if hasattr(result, "result") else result._result
+    return result.result if hasattr(result, "result") else result._result  # type: ignore[no-any-return]
 
 
 def _task(result: Any) -> Any:

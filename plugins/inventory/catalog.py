@@ -232,7 +232,7 @@ _VARIABLES = (
 )
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     NAME = "hitless.consul.catalog"
 
     def verify_file(self, path: str) -> bool:
