@@ -221,7 +221,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog 
     read_fleet,
     refuse_empty,
 )
-from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, inert
+from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, without_templates
 
 _RETRY_FOR = 20.0
 """Seconds: any server answers stale reads, so that there is no leader to wait for."""
@@ -337,7 +337,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         groups = build_groups(((host, node) for host, _address, node in hosts), self._grouping(), selection.services)
         for host, address, node in hosts:
             self.inventory.add_host(host)
-            self.inventory.hosts[host].vars.update(inert(host_variables(node, address)))
+            self.inventory.hosts[host].vars.update(without_templates(host_variables(node, address)))
         self._add_groups(groups)
         constructed = Constructed(self, _VARIABLES)
         for host, _address, _node in hosts:

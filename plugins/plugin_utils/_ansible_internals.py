@@ -24,7 +24,7 @@ if not TRUST_IS_EXPLICIT:
     from ansible.utils.unsafe_proxy import wrap_var
 
 
-def without_templates(text: str) -> str:
+def untemplated(text: str) -> str:
     """A string that came from elsewhere, such that no version of Ansible takes it for a template."""
     return text if TRUST_IS_EXPLICIT else wrap_var(text)
 

@@ -23,7 +23,7 @@ from jinja2.tests import TESTS as DEFAULT_TESTS
 
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
     TRUST_IS_EXPLICIT,
-    without_templates,
+    untemplated,
 )
 
 _FILTERS = (set(DEFAULT_FILTERS) - {"random"}) | {
@@ -39,14 +39,14 @@ _MISSING = "\0missing"
 Path = tuple[Any, ...]
 
 
-def inert(value: Any) -> Any:
+def without_templates(value: Any) -> Any:
     """What came from Consul, such that no version of Ansible takes it for a template."""
     return value if TRUST_IS_EXPLICIT else _marked(value)
 
 
 def _marked(value: Any) -> Any:
     if isinstance(value, str):
-        return without_templates(value) if "{" in value else value
+        return untemplated(value) if "{" in value else value
     if isinstance(value, Mapping):
         return {_marked(key): _marked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -152,7 +152,7 @@ class _Recorder:
             self._inventory.add_child(group, child)
 
     def set_variable(self, host: str, name: str, value: Any) -> None:  # noqa: ARG002 - Ansible's signature
-        self.variables[name] = inert(value)
+        self.variables[name] = without_templates(value)
 
 
 @dataclass

@@ -684,7 +684,7 @@ def test_a_killed_run_keeps_the_lock_while_its_worker_deploys(
         (entry,) = consul.get(f"kv/{keys.record(ANNA.deployment)}")
         told = json.loads(base64.b64decode(entry["Value"]))
         assert told["state"] == "running"
-        assert "Its controller has died" in told["description"]
+        assert "The run was interrupted" in told["description"]
 
         (ansible.home / "finish").touch()
         wait_until("the keeper ends", lambda: not alive(keeper))

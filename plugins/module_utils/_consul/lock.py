@@ -322,7 +322,7 @@ def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
     return HitlessError(
         f"The deployment lock of {keys.service} ({keys.lock}) is held by {holder}{waited}.",
         hint="Wait for that deployment, or set rollout_lock_wait (the lock's option wait) to a number of seconds; the "
-        "lock of a run that has died is free within 30 s.",
+        "lock of an interrupted run is free within 30 s.",
         details={"holder": asdict(holder)},
     )
 

@@ -75,7 +75,7 @@ def test_a_role_of_a_collection() -> None:
 
 
 def test_what_came_from_elsewhere_is_no_template(project: Project) -> None:
-    text = internals.without_templates("{{ name }}")
+    text = internals.untemplated("{{ name }}")
     assert text == "{{ name }}"
     assert Templar(loader=project.loader, variables={"name": "x"}).template(text) == "{{ name }}"
 
