@@ -88,6 +88,11 @@ class Edge:
     def recovered(self) -> HostDeployment:
         return recovery.host_of(self.task, self.run, self.left_behind, self.left("turn"))
 
+    def errors(self, hosts: Iterable[str]) -> dict[str, str]:
+        """Host -> what went wrong there beside the deployment itself, in this run."""
+        found = {host: self.left("error", host) for host in hosts}
+        return {host: str(one["why"]) for host, one in found.items() if one.get("deployment") == self.run.id}
+
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
         variables = self.task.variables
@@ -149,15 +154,8 @@ def finish(edge: Edge) -> Result:
 
 def release(edge: Edge) -> Result:
     """Release the lock, and say why the run fails, if it does."""
-    hosts = [*edge.run.coordinators, "localhost"]
-    return run.release(edge.task, edge.run, edge.left("result"), _errors(edge, hosts))
-
-
-def _errors(edge: Edge, hosts: Iterable[str]) -> list[str]:
-    """What went wrong on these hosts, beside the deployment itself."""
-    hostvars, name = edge.task.variables["hostvars"], edge.params["error"]
-    found = [hostvars.raw_get(host).get(name) for host in hosts]
-    return [str(error) for error in found if error]
+    errors = edge.errors([*edge.run.coordinators, "localhost"])
+    return run.release(edge.task, edge.run, edge.left("result"), list(errors.values()))
 
 
 # -- at the head of a batch ---------------------------------------------------------------------------------------
@@ -226,9 +224,7 @@ def recover(edge: Edge) -> Result:
 
 def recovered(edge: Edge) -> Result:
     """Release the lock, and name what is left to do by hand."""
-    hostvars, name = edge.task.variables["hostvars"], edge.params["error"]
-    found = {host: hostvars.raw_get(host).get(name) for host in edge.run.order}
-    recovery.finish(edge.task, edge.run, {host: str(error) for host, error in found.items() if error})
+    recovery.finish(edge.task, edge.run, edge.errors(edge.run.order))
     return {}
 
 

@@ -122,8 +122,8 @@ class HostDeployment:
         :param told: the state that the status tells where it is another one.
         :raises LockLost: the lock is no longer ours.
         """
+        states.require_transition(self.turn.phase, phase)  # a rollback takes the same phases
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
-        states.require_transition(self.turn.state, state)
         status = status_op(self.keys, self.node, self.turn.deployment, told or state, self.turn.error)
         self.task.consul.txn([self.fence(), status, *also])
         steps = self.turn.steps
