@@ -66,12 +66,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
-from ansible.template import Templar
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
@@ -84,20 +82,29 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.terminal import plain_text
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_prefix
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import ENTRY_LIMIT, LogWriter
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
+    host_variables,
+    localhost_variables,
+)
 
+STEP = "hitless.consul.rollout_step"
 OURS = "hitless.consul."
 _OWN = tuple(
     os.path.join(os.path.realpath(__file__).rpartition(os.sep + "plugins" + os.sep)[0], folder, "")
     for folder in ("roles", "playbooks")
 )
 """Where the tasks of the collection stand."""
-_HOUSEKEEPING = ("gate", "lock", "plan", "reach", "rollout_options", "rollout_request")
-"""Actions of the collection that say nothing of a host where they go well."""
+_ON_HOSTS = (
+    *("leave", "drain", "wait_until_drained", "deploy", "verify", "verify_and_return", "begin_restore", "return"),
+    *("deploy_by_agent", "on_failure", "after_undrain", "recover_host", "recover_verify", "recover_return"),
+)
+"""Steps that say something of a host where they go well."""
 _SECRETS = tuple(VARIABLE_PREFIX + option for option in ("token", "agent_token"))
-_ENDS_DEPLOYMENT = ("bring_back", "rescue", "take_out")
+_DRAINED = ("drain", "wait_until_drained")
+_ENDS_DEPLOYMENT = (*_DRAINED, "leave", "verify", "verify_and_return", "on_failure")
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Told of everything by the main process; what it does with it must cost next to nothing."""
 
     CALLBACK_VERSION = 2.0
@@ -129,19 +136,19 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         self._began[host.get_name(), task._uuid] = time.monotonic()
-        if task.action.startswith(OURS) and task.action.removeprefix(OURS) in _ENDS_DEPLOYMENT:
+        if task.action == STEP and task.args.get("step") in _ENDS_DEPLOYMENT:
             self._deploying.discard(host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
         data = _data(result)
         self._told(result, "changed" if data.get("changed") else "ok")
-        action, host = _task(result).action, _host(result).get_name()
-        if action == f"{OURS}rollout_options":
+        step = data.get("step") if _task(result).action == STEP else None
+        if step == "prepare":
             self._begin(data)
-        elif action == f"{OURS}deployment" and data.get("id") == self._id and not data.get("verdict"):
+        elif step == "plan" and data.get("recorded"):
             self._open()
-        elif action == f"{OURS}take_out":
-            self._deploying.add(host)
+        elif step in _DRAINED:
+            self._deploying.add(_host(result).get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._told(result, "ignored" if ignore_errors else "failed")
@@ -195,13 +202,9 @@ class CallbackModule(CallbackBase):
 
     def _variables(self) -> dict[str, Any]:
         """The variables ``hitless_consul_<option>`` as localhost has them in this play."""
-        manager = self._play.get_variable_manager()
-        inventory = getattr(manager, "_inventory", None)
-        variables = manager.get_vars(play=self._play, host=inventory.get_host("localhost") if inventory else None)
-        templar = Templar(loader=self._play._loader, variables=variables)
         names = (VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option)
         try:
-            return {name: templar.template(variables[name]) for name in names if name in variables}
+            return localhost_variables(self._play, names)
         except Exception as error:  # whatever a template raises: the log is no reason to fail
             raise HitlessError(f"a variable {VARIABLE_PREFIX}* cannot be resolved: {error}") from None
 
@@ -214,12 +217,8 @@ class CallbackModule(CallbackBase):
         if host.get_name() in self._asked or not self._id:
             return
         self._asked.add(host.get_name())
-        variables = self._play.get_variable_manager().get_vars(play=self._play, host=host, include_hostvars=False)
-        given = [variables[name] for name in _SECRETS if name in variables]
-        templar = Templar(loader=self._play._loader, variables=variables)
-        for value in given:
-            with suppress(Exception):  # what cannot be resolved is used nowhere
-                self._hide(templar.template(value))
+        for token in host_variables(self._play, host, _SECRETS).values():
+            self._hide(token)
 
     def _is_own(self, task: Any) -> bool:
         """Whether the task is one of the collection's, and none of a hook or of the user's role."""
@@ -228,14 +227,14 @@ class CallbackModule(CallbackBase):
             self._own[path] = os.path.realpath(path).startswith(_OWN)
         return self._own[path]
 
-    def _is_housekeeping(self, task: Any) -> bool:
-        name = task.action.removeprefix(OURS)
-        return self._is_own(task) and (name == task.action or name in _HOUSEKEEPING)
+    def _is_housekeeping(self, task: Any, data: Mapping[str, Any]) -> bool:
+        is_step = task.action == STEP and data.get("step") in _ON_HOSTS
+        return self._is_own(task) and not is_step and (task.action == STEP or not task.action.startswith(OURS))
 
     def _told(self, result: Any, outcome: str) -> None:
         task, host, data = _task(result), _host(result).get_name(), _data(result)
         began = self._began.pop((host, task._uuid), None)
-        if outcome in ("ok", "changed") and self._is_housekeeping(task):
+        if outcome in ("ok", "changed") and self._is_housekeeping(task, data):
             return
         self._hide_tokens_of(_host(result))
         hidden = bool(task.no_log) or bool(data.get("_ansible_no_log"))
@@ -252,7 +251,7 @@ class CallbackModule(CallbackBase):
         }
         if not hidden and outcome in ("failed", "ignored", "unreachable"):
             entry["message"] = self._clean(str(data.get("msg") or ""))[:2000]
-        if not hidden and (host in self._deploying or task.action == f"{OURS}deploy"):
+        if not hidden and (host in self._deploying or (task.action == STEP and task.args.get("step") == "deploy")):
             entry["output"] = self._clean(_output(data))[-ENTRY_LIMIT + 2000 :]
         self._write_file(entry)
         if self._writer:
@@ -275,14 +274,14 @@ class CallbackModule(CallbackBase):
     def _clean(self, text: str) -> str:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return str(plain_text(text))
+        return str(plain_text(text))  # type: ignore[no-untyped-call]
 
 
 # A result's attributes have an underscore up to ansible-core 2.18, and lose it in 2.23.
 
 
 def _data(result: Any) -> Mapping[str, Any]:
-    return result.result if hasattr(result, "result") else result._result
+    return result.result if hasattr(result, "result") else result._result  # type: ignore[no-any-return]
 
 
 def _task(result: Any) -> Any:

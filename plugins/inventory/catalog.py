@@ -129,7 +129,7 @@ options:
     type: str
     default: meta_
 extends_documentation_fragment:
-  - hitless.consul.cluster
+  - hitless.consul._cluster
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 notes:
@@ -222,7 +222,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog 
     refuse_empty,
     require_one_datacenter,
 )
-from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, inert
+from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, without_templates
 
 _RETRY_FOR = 20.0
 """Seconds: any server answers stale reads, so that there is no leader to wait for."""
@@ -233,7 +233,7 @@ _VARIABLES = (
 )
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     NAME = "hitless.consul.catalog"
 
     def verify_file(self, path: str) -> bool:
@@ -339,7 +339,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         groups = build_groups(((host, node) for host, _address, node in hosts), self._grouping(), selection.services)
         for host, address, node in hosts:
             self.inventory.add_host(host)
-            self.inventory.hosts[host].vars.update(inert(host_variables(node, address)))
+            self.inventory.hosts[host].vars.update(without_templates(host_variables(node, address)))
         self._add_groups(groups)
         constructed = Constructed(self, _VARIABLES)
         for host, _address, _node in hosts:

@@ -48,7 +48,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.command_line import CommandLine, refusal
 
 
-class LookupModule(LookupBase):
+class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:  # noqa: ARG002 - Ansible's signature
         given = context.CLIARGS
         return [

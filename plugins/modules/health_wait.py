@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -66,10 +65,10 @@ options:
     type: float
     default: 300
 extends_documentation_fragment:
-  - hitless.consul.cluster
-  - hitless.consul.agent
-  - hitless.consul.attributes
-  - hitless.consul.attributes.info
+  - hitless.consul._cluster
+  - hitless.consul._agent
+  - hitless.consul._attributes
+  - hitless.consul._attributes.info
 seealso:
   - module: hitless.consul.maintenance
 """
@@ -111,59 +110,3 @@ failing_checks:
   elements: dict
   sample: [{node: web1, check: "service:web", name: HTTP, status: critical, output: connection refused}]
 """
-
-from ansible_collections.hitless.consul.plugins.module_utils._consul import health
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
-from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-
-ARGUMENT_SPEC = {
-    **CLUSTER_SPEC,
-    **AGENT_SPEC,
-    "service": {"type": "str", "required": True},
-    "service_id": {"type": "str"},
-    "tags": {"type": "list", "elements": "str", "default": []},
-    "state": {"type": "str", "choices": ["passing", "checks_passing", "out_of_rotation"], "default": "passing"},
-    "count": {"type": "int"},
-    "stable_for": {"type": "float", "default": 0},
-    "fresh": {"type": "bool", "default": False},
-    "check_interval": {"type": "float", "default": 30},
-    "accept_warning": {"type": "bool", "default": False},
-    "deadline": {"type": "float", "default": 300},
-}
-
-
-def perform(task: Task) -> dict:
-    params = task.params
-    node = task.node if params["count"] is None else None
-    stable_for = params["stable_for"]
-    instances, first = health.read_instances(task.consul, params["service"], node, params["tags"])
-    instances = [one for one in instances if params["service_id"] in (None, one.service_id)]
-    if params["fresh"]:
-        stable_for = max(stable_for, health.freshness(instances, params["check_interval"]))
-    wanted = health.Wanted(
-        service=params["service"],
-        state=params["state"],
-        node=node,
-        service_id=params["service_id"],
-        tags=tuple(params["tags"]),
-        count=1 if params["count"] is None else params["count"],
-        stable_for=stable_for,
-        accept_warning=params["accept_warning"],
-    )
-    if task.check_mode:  # What it would wait for has not been begun: tell how things stand.
-        reached = health.Reached(instances, 0.0)
-    else:
-        reached = health.wait_for_health(task.consul, wanted, params["deadline"], first=first)
-    return {
-        "changed": False,
-        "instances": [{"node": one.node, "id": one.service_id, "status": one.status} for one in reached.instances],
-        "seconds": round(reached.seconds, 3),
-    }
-
-
-def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
-
-
-if __name__ == "__main__":
-    main()

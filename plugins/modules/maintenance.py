@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -43,10 +42,10 @@ options:
     type: float
     default: 60
 extends_documentation_fragment:
-  - hitless.consul.cluster
-  - hitless.consul.agent
-  - hitless.consul.attributes
-  - hitless.consul.attributes.diff
+  - hitless.consul._cluster
+  - hitless.consul._agent
+  - hitless.consul._attributes
+  - hitless.consul._attributes.diff
 seealso:
   - module: hitless.consul.health_wait
 """
@@ -88,53 +87,3 @@ instances:
   elements: str
   sample: [web]
 """
-
-from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-
-ARGUMENT_SPEC = {
-    **CLUSTER_SPEC,
-    **AGENT_SPEC,
-    "service": {"type": "str"},
-    "service_id": {"type": "str"},
-    "state": {"type": "str", "choices": ["enabled", "disabled"], "default": "enabled"},
-    "reason": {"type": "str", "default": "maintenance"},
-    "owner": {"type": "str", "default": "ansible"},
-    "deadline": {"type": "float", "default": 60},
-}
-
-
-def perform(task: Task) -> dict:
-    params = task.params
-    owner = params["owner"]
-    if owner.split() != [owner]:
-        raise HitlessError(f"owner must be one word, not {owner!r}.")
-    target = maintenance.Target(task.node, params["service"], params["service_id"])
-    reason = f"{owner} {params['reason']}".strip()
-    options = {"within": params["deadline"], "check_mode": task.check_mode}
-
-    def ours(found: str) -> bool:
-        return found.partition(" ")[0] == owner
-
-    if params["state"] == "enabled":
-        change = maintenance.enable(task.consul, task.agent, target, reason, ours, **options)
-    else:
-        change = maintenance.disable(task.consul, task.agent, target, ours, **options)
-    return {
-        "changed": change.changed,
-        "node": target.node,
-        # As it stands, or stood: Consul keeps the first one.
-        "reason": next((found for found in (*change.after.values(), *change.before.values()) if found), ""),
-        "instances": [name for name in change.after if name],
-        "diff": {"before": {"maintenance": change.before}, "after": {"maintenance": change.after}},
-    }
-
-
-def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -31,10 +30,10 @@ options:
     type: str
     default: version
 extends_documentation_fragment:
-  - hitless.consul.cluster
-  - hitless.consul.keys
-  - hitless.consul.attributes
-  - hitless.consul.attributes.info
+  - hitless.consul._cluster
+  - hitless.consul._keys
+  - hitless.consul._attributes
+  - hitless.consul._attributes.info
 seealso:
   - module: hitless.consul.version
   - module: hitless.consul.deployment_info
@@ -79,47 +78,3 @@ nodes:
       meta_version: null
       status: {deployment: 20261123T142233Z-1.4.2-7f3a, state: ok, at: "2026-11-23T14:22:58Z", message: ""}
 """
-
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
-from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import meta_version, read_versions
-
-ARGUMENT_SPEC = {
-    **CLUSTER_SPEC,
-    **KEYS_SPEC,
-    "service": {"type": "str", "required": True},
-    "nodes": {"type": "list", "elements": "str"},
-    "meta_key": {"type": "str", "default": "version", "no_log": False},
-}
-
-
-def perform(task: Task) -> dict:
-    params = task.params
-    keys = task.keys(params["service"])
-    instances: dict = {}
-    if params["nodes"] is None or params["meta_key"]:
-        for instance in read_instances(task.consul, params["service"])[0]:
-            instances.setdefault(instance.node, []).append(instance)
-    nodes = sorted(instances) if params["nodes"] is None else params["nodes"]
-    found = read_versions(task.consul, keys, nodes)
-    return {
-        "changed": False,
-        "nodes": {
-            node: {
-                "version": there.version,
-                "previous": there.previous,
-                "meta_version": meta_version(instances.get(node, ()), params["meta_key"]),
-                "status": there.status,
-            }
-            for node, there in found.items()
-        },
-    }
-
-
-def main() -> None:
-    run_module(ARGUMENT_SPEC, perform)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The base of this collection's actions (a private helper).
 
-Every task runs in the controller process: an action takes 0.01 to 0.03 s where a module takes 0.3 to 0.5 s.
-An action is thin: it validates the options as its module would, makes the clients, and calls the module's ``perform``.
+Every task runs in the controller process: an action takes 0.01 to 0.03 s where a module takes 0.3 to 0.5 s, and nothing
+of it, the token above all, reaches a managed host. The files in plugins/modules are documentation only.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -32,29 +31,45 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.step import step_options
 
 display = Display()
 
 
-class HitlessAction(ActionBase):
-    """Subclasses name their module; everything else is the same for all."""
+class HitlessAction(ActionBase):  # type: ignore[misc]
+    """Subclasses say which options there are, and what to do.
 
-    module: ModuleType
+    :cvar argument_spec: of the options; ``constraints`` are further arguments of Ansible's ArgumentSpecValidator.
+    """
+
+    argument_spec: ClassVar[dict[str, dict[str, Any]]]
+    constraints: ClassVar[dict[str, Any]] = {}
     _supports_check_mode = True
-    _supports_async = True
+    _supports_async = False
     _supports_diff = True
 
+    def perform(self, task: Task) -> dict[str, Any]:
+        """The work -> the task's result.
+
+        :raises HitlessError: the task fails with this sentence.
+        """
+        raise NotImplementedError
+
+    def of_any_result(self) -> dict[str, Any]:
+        """What the result holds whether the work succeeded or not."""
+        return {}
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
         if self._task.async_val:
-            result.update(self._hand_over(variables))
-            return result
+            sentence = (
+                f"{self._task.action} takes no async: it would have to run on the host, with Consul's token there. "
+                "Nothing was done; remove async and poll."
+            )
+            return {"failed": True, "changed": False, "msg": sentence}
+        result: dict[str, Any] = super().run(tmp, task_vars)
         try:
             if MISSING_LIBRARY:
                 raise HitlessError(library_missing())
-            result.update(self.module.perform(self._make_task(variables)))
+            result.update(self.perform(self._make_task(task_vars or {})))
         except LockLost as error:
             result.update(failed=True, lock_lost=True, msg=str(error), **error.details)
         except HostLost as error:
@@ -68,6 +83,7 @@ class HitlessAction(ActionBase):
             fault = f"{type(error).__name__}: {error}"
             msg = f"A fault of {self._task.action} itself stopped it ({fault}). Please report it, with what -vvv shows."
             result.update(failed=True, msg=msg, exception=traceback.format_exc())
+        result.update(self.of_any_result())
         # Ansible takes an exit code but 0 for a failure, unless it is told otherwise; puppet's 2 is none.
         result.setdefault("failed", False)
         if not self._task.diff:
@@ -75,11 +91,8 @@ class HitlessAction(ActionBase):
         return result
 
     def _make_task(self, variables: Mapping[str, Any]) -> Task:
-        if self._task.args.get("in_rollout") is True:
-            self._task.args = {**self._of_rollout(variables), **self._task.args}
-        settings = self._settings(variables)
         params = self._validated()
-        options = connection_options(params, settings, os.environ)
+        options = connection_options(params, self._settings(variables, self.settings(params)), os.environ)
         return Task(
             params=params,
             options=options,
@@ -91,24 +104,22 @@ class HitlessAction(ActionBase):
             show=display.display,
         )
 
+    def settings(self, params: Mapping[str, Any]) -> Iterable[str]:  # noqa: ARG002 - for subclasses
+        """The options that variables ``hitless_consul_<option>`` may set for this task."""
+        return [option for option in OPTIONS if option in self.argument_spec]
+
     def _validated(self) -> dict[str, Any]:
-        constraints = getattr(self.module, "CONSTRAINTS", {})
-        checked = ArgumentSpecValidator(self.module.ARGUMENT_SPEC, **constraints).validate(decrypted(self._task.args))
+        checked = ArgumentSpecValidator(self.argument_spec, **self.constraints).validate(decrypted(self._task.args))
         if checked.error_messages:
             raise HitlessError("; ".join(checked.error_messages))
         return dict(checked.validated_parameters)
 
-    def _of_rollout(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that the run gives to its steps, as far as this one has them. What is there is no template."""
-        found = step_options(variables["hostvars"].raw_get, str(variables["inventory_hostname"]), variables)
-        return {name: value for name, value in found.items() if name in self.module.ARGUMENT_SPEC}
-
-    def _settings(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables ``hitless_consul_<option>`` of this host that the task can use, templated.
+    def _settings(self, variables: Mapping[str, Any], options: Iterable[str]) -> dict[str, Any]:
+        """Those variables of this host, templated.
 
         Those of a host's agent may name variables that only hosts have, and localhost asks no agent.
         """
-        names = (VARIABLE_PREFIX + option for option in OPTIONS if option in self.module.ARGUMENT_SPEC)
+        names = [VARIABLE_PREFIX + option for option in options]
         return {name: self._templar.template(variables[name]) for name in names if name in variables}
 
     def _node_hint(self, variables: Mapping[str, Any]) -> str | None:
@@ -164,17 +175,6 @@ class HitlessAction(ActionBase):
                 raise HitlessError(str(error)) from None
             return done["rc"], done["stdout"].encode(), done["stderr"].encode()
         return self.execute_on_host(command, data)
-
-    def _hand_over(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """An ``async`` task runs the module on the host, with the settings of our variables as its options."""
-        settings = self._settings(variables)
-        params = self.module.ARGUMENT_SPEC
-        known = {name: settings[VARIABLE_PREFIX + name] for name in params if VARIABLE_PREFIX + name in settings}
-        return dict(
-            self._execute_module(
-                module_args={**known, **self._task.args}, task_vars=variables, wrap_async=self._task.async_val
-            )
-        )
 
 
 def _bytes(data: bytes | str) -> bytes:

@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import ansible.template
 from ansible.errors import AnsibleParserError
-from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import Environment, TemplateError, nodes
-from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
+from jinja2.filters import FILTERS as DEFAULT_FILTERS
+from jinja2.tests import TESTS as DEFAULT_TESTS
 
-TRUST_IS_EXPLICIT = hasattr(ansible.template, "trust_as_template")
-"""From core 2.19 on a string is a template only where it is marked as one; before, unless it is marked unsafe."""
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
+    TRUST_IS_EXPLICIT,
+    untemplated,
+)
 
 _FILTERS = (set(DEFAULT_FILTERS) - {"random"}) | {
     *("bool", "combine", "dict2items", "difference", "extract", "flatten", "from_json", "intersect", "items2dict"),
@@ -38,14 +39,14 @@ _MISSING = "\0missing"
 Path = tuple[Any, ...]
 
 
-def inert(value: Any) -> Any:
+def without_templates(value: Any) -> Any:
     """What came from Consul, such that no version of Ansible takes it for a template."""
     return value if TRUST_IS_EXPLICIT else _marked(value)
 
 
 def _marked(value: Any) -> Any:
     if isinstance(value, str):
-        return wrap_var(value) if "{" in value else value
+        return untemplated(value) if "{" in value else value
     if isinstance(value, Mapping):
         return {_marked(key): _marked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -151,7 +152,7 @@ class _Recorder:
             self._inventory.add_child(group, child)
 
     def set_variable(self, host: str, name: str, value: Any) -> None:  # noqa: ARG002 - Ansible's signature
-        self.variables[name] = inert(value)
+        self.variables[name] = without_templates(value)
 
 
 @dataclass
@@ -194,7 +195,9 @@ class Constructed:
     def apply(self, host: str) -> None:
         """Set the variables of one host and put it into groups; it is in the inventory with its variables already."""
         inventory = self._plugin.inventory
-        target = inventory.hosts[host] if self._entries else None
+        if not self._entries:
+            return
+        target = inventory.hosts[host]
         for entry in self._entries:
             if entry.paths is None:
                 groups, variables = self._record(entry, target.get_vars(), host)

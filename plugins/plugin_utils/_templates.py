@@ -36,7 +36,7 @@ def _needed(text: str) -> frozenset[str]:
         tree = Environment(autoescape=False, extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"]).parse(text)
     except (TemplateError, RecursionError):
         return frozenset()
-    if tree.find((nodes.Import, nodes.FromImport, nodes.Include)):
+    if any(tree.find(kind) for kind in (nodes.Import, nodes.FromImport, nodes.Include)):
         return frozenset()
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
     own |= {macro.name for macro in tree.find_all(nodes.Macro)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,11 +15,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
 from lab import wait_until
 from tests.integration.consul_agent import Server
 
 ENDS = ("1.8.7", None)
 """The oldest Consul, and the newest that is there."""
+ID = "20261123T142233Z-1.4.2-7f3a"
+"""Of a deployment."""
 _numbers = itertools.count(1)
 _addresses = itertools.count(135)
 
@@ -41,6 +49,8 @@ class Services:
         self.server = server
         self.name = f"web-{next(_numbers)}"
         self.node = server.node
+        self.warned: list[str] = []
+        self.shown_text: list[str] = []
 
     def register(self, service_id: str = "", status: str = "passing", **more: Any) -> str:
         """An instance with a check that a test sets; its ID."""
@@ -101,6 +111,22 @@ class Services:
         session: str = client.put("/v1/session/create", body=json.dumps({"LockDelay": "0s"})).data["ID"]
         assert client.set_key(key, "{}", acquire=session)
         return session
+
+    def host(
+        self, run: Run, left: Mapping[str, Any] | None = None, *, on: Host | None = None, **planned: Any
+    ) -> HostDeployment:
+        """The node's part in a run, as a step of it finds it: what the step before has left is ``left``."""
+        options = {"url": self.server.url, "agent_url": self.server.url}
+        task = Task({}, options, on or Host(None), warn=self.warned.append, show=self.shown_text.append)
+        about = {"batch": 1, "from_version": "1", "to_version": "2", "rollback_to": "1", **planned}
+        return HostDeployment(task, run, PlannedHost("web1", self.node, **about), Turn.of(left, run.id))
+
+    def rollout(self, deployment: str = ID, *, session: str = "", **options: Any) -> Run:
+        """A run that holds the lock, with the defaults of a rollout's options and a quick proof."""
+        defaults = {option.name: option.default for option in OPTIONS}
+        quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
+        values = {**defaults, **quick, "service": self.name, "version": "2", **options}
+        return Run(deployment, values, session=session or self.session(Keys(self.name).lock), operator="anna@ci")
 
     def task(self, module: ModuleType, *, check_mode: bool = False, on: Host | None = None, **params: Any) -> Task:
         """The task as an action makes it: options checked and completed by the module's own specification."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +12,24 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import deployment_info
+from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Controller, read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.recovery import find_remains
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of, release
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version, record_version
-from ansible_collections.hitless.consul.plugins.modules import deployment, deployment_info
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from lab import wait_until
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -30,7 +37,7 @@ from tests.integration.consul_agent import Server
 pytestmark = pytest.mark.oldest
 
 numbers = itertools.count(1)
-PLAN = {
+PLAN: dict[str, Any] = {
     "batches": [["web1"], ["web2"]],
     "hosts": {
         "web1": {"node": "n1", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
@@ -39,6 +46,14 @@ PLAN = {
         "web4": {"node": "n4", "state": "foreign", "from": "1", "to": "2", "why": "oncall: disk"},
     },
 }
+
+NO_CONTROLLER = Controller("test", -1, 0)
+"""Nobody keeps the locks of these tests, see the fixture."""
+
+
+@pytest.fixture(autouse=True)
+def without_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "start_keeper", lambda *_args, **_options: None)
 
 
 @pytest.fixture(scope="module")
@@ -71,29 +86,40 @@ class Service:
         assert self.client.set_key(self.keys.lock, json.dumps(value), acquire=session)
         return session
 
-    def unlock(self, session: str) -> None:
-        self.client.put(f"/v1/session/destroy/{session}")
+    def unlock(self, run: Run) -> None:
+        self.client.put(f"/v1/session/destroy/{run.session}")
 
-    def run(self, state: str, *, check_mode: bool = False, **params: Any) -> dict:
-        defaults = {name: spec.get("default") for name, spec in deployment.ARGUMENT_SPEC.items()}
-        return deployment.perform(
-            self._task({**defaults, "state": state, "service": self.keys.service, **params}, check_mode)
-        )
+    def rollout(self, deployment_id: str, session: str = "", plan: Mapping[str, Any] = PLAN, **options: Any) -> Run:
+        values = {option.name: option.default for option in OPTIONS}
+        about = {**values, "service": self.keys.service, "version": "2", **options}
+        return Run(deployment_id, about, session=session, plan=plan, operator="anna@ci", origin="here")
 
-    def info(self, **params: Any) -> dict:
+    def start(self, run: Run) -> list[str]:
+        """Write the record of a run that begins; return the ids of those that were interrupted."""
+        interrupted = deployments.mark_interrupted(self.client, self.keys, run.session)
+        deployments.start(self.client, self.keys, record_of(run), run.session)
+        return [one.record.id for one in interrupted]
+
+    def finish(self, run: Run) -> dict[str, Any]:
+        return finish(self._task({}), run)
+
+    def remains(self) -> dict[str, Any]:
+        return find_remains(self.client, self.keys).as_dict()
+
+    def info(self, **params: Any) -> dict[str, Any]:
         defaults = {name: spec.get("default") for name, spec in deployment_info.ARGUMENT_SPEC.items()}
-        return deployment_info.perform(self._task({**defaults, "service": self.keys.service, **params}, False))
+        return deployment_info.perform(self._task({**defaults, "service": self.keys.service, **params}))
 
-    def begin(self, deployment_id: str) -> str:
-        session = self.lock(deployment_id)
-        self.run("started", id=deployment_id, session=session, version="2", plan=PLAN, holder="anna@ci")
-        return session
+    def begin(self, deployment_id: str, plan: Mapping[str, Any] = PLAN, **options: Any) -> Run:
+        run = self.rollout(deployment_id, self.lock(deployment_id), plan, **options)
+        self.start(run)
+        return run
 
-    def end_host(self, deployment_id: str, session: str, host: str, outcome: str, **more: Any) -> None:
+    def end_host(self, run: Run, host: str, outcome: str, **more: Any) -> None:
         node = PLAN["hosts"][host]["node"]
         told = Outcome(host, node, outcome, "1", "2", finished="2026-11-23T14:25:00Z", **more)
-        operations = deployments.outcome_ops(self.keys, deployment_id, told)
-        record_version(self.client, self.keys, node, "2", previous="1", session=session, extra_ops=operations)
+        operations = deployments.outcome_ops(self.keys, run.id, told)
+        record_version(self.client, self.keys, node, "2", previous="1", session=run.session, extra_ops=operations)
 
     def state(self, deployment_id: str) -> str | None:
         """As the key says, whatever readers make of it."""
@@ -113,9 +139,9 @@ class Service:
         critical = f"health/service/{self.keys.service}?passing"
         wait_until("in maintenance", lambda: not self.consul.get(critical))
 
-    def _task(self, params: dict, check_mode: bool) -> Task:
+    def _task(self, params: dict[str, Any]) -> Task:
         options = {"url": self.consul.url}
-        return Task(params, options, Host(None), check_mode, warn=self.warned.append, show=self.shown.append)
+        return Task(params, options, Host(None), warn=self.warned.append, show=self.shown.append)
 
 
 @pytest.fixture
@@ -124,127 +150,174 @@ def web(consul: Server) -> Service:
 
 
 def test_a_deployment_that_goes_well(web: Service) -> None:
-    session = web.begin("d1")
+    run = web.begin("d1")
     assert web.state("d1") == "running"
-    web.end_host("d1", session, "web1", "ok", seconds=1.5)
-    web.end_host("d1", session, "web2", "ok", seconds=2.5)
-    ended = web.run("finished", id="d1", session=session)
-    assert (ended["result"], ended["red"], web.state("d1")) == ("successful", [], "successful")
-    assert ended["hosts"] == {"web1": "ok", "web2": "ok", "web3": "current", "web4": "left_out"}
-    assert ended["verdict"].endswith("2 changed, 1 already there, 1 left out (web4).")
+    web.end_host(run, "web1", "ok", seconds=1.5)
+    web.end_host(run, "web2", "ok", seconds=2.5)
+    ended = web.finish(run)
+    assert (ended["result"], ended["failed_hosts"], web.state("d1")) == ("successful", [], "successful")
+    assert ended["hosts"] == {"web1": "ok", "web2": "ok", "web3": "current", "web4": "skipped"}
+    assert ended["verdict"].endswith("2 changed, 1 already there, 1 skipped (web4).")
     assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
     there = read_version(web.client, web.keys, "n1")
+    assert there.status is not None
     assert (there.version, there.previous, there.status["state"]) == ("2", "1", "ok")
 
 
 def test_ending_it_again_changes_nothing(web: Service) -> None:
-    session = web.begin("d1")
-    first = web.run("finished", id="d1", session=session, cancelled=True)
-    again = web.run("finished", id="d1", session=session)
-    assert (first["changed"], again["changed"]) == (True, False)
-    assert first["result"] == again["result"] == "cancelled"
-    assert first["hosts"] == again["hosts"]
+    run = web.begin("d1")
+    first = deployments.conclude(web.client, web.keys, "d1", state="cancelled")
+    deployments.end(web.client, web.keys, first, run.session)
+    again = web.finish(run)
+    assert first.record.state == again["result"] == "cancelled"
+    assert first.results == again["hosts"]
 
 
 def test_a_deployment_that_stops(web: Service) -> None:
-    session = web.begin("d1")
-    web.end_host("d1", session, "web1", "rolled_back", error="it was not healthy")
-    ended = web.run("finished", id="d1", session=session, reason="the failure budget of 0 is spent")
-    assert (ended["result"], ended["red"]) == ("failed", ["web1", "web2"])
+    run = web.begin("d1")
+    web.end_host(run, "web1", "rolled_back", error="it was not healthy")
+    web.client.txn([deployments.progress_op(web.keys, "d1", 1, "the failure budget of 0 is spent")])
+    ended = web.finish(run)
+    assert (ended["result"], ended["failed_hosts"]) == ("failed", ["web1", "web2"])
     assert ended["hosts"]["web2"] == "pending"
     assert "It stopped because the failure budget of 0 is spent." in ended["verdict"]
     assert "it was not healthy" in ended["table"]
+    assert ended["errors"] == {
+        "web1": "it was not healthy",
+        "web2": "not begun (still on 1)",
+        "web4": "oncall: disk",
+    }
 
 
-@pytest.mark.parametrize("trace", ["status", "batch", "caller"])
+@pytest.mark.parametrize("trace", ["status", "progress"])
 def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service, trace: str) -> None:
-    session = web.begin("d1")
-    web.end_host("d1", session, "web1", "ok")
+    run = web.begin("d1")
+    web.end_host(run, "web1", "ok")
     if trace == "status":
         web.client.txn([deployments.status_op(web.keys, "n2", "d1", "draining")])
-    elif trace == "batch":
-        web.client.txn([deployments.batch_op(web.keys, "d1", 2)])
-    lost = ["web2"] if trace == "caller" else []
-    ended = web.run("finished", id="d1", session=session, lost=lost)
-    assert ended["hosts"]["web2"] == "lost"
+    else:
+        web.client.txn([deployments.progress_op(web.keys, "d1", 2)])
+    assert web.finish(run)["hosts"]["web2"] == "lost"
     assert deployments.require(web.client, web.keys, "d1").outcomes["web2"].error.startswith("lost after its turn")
 
 
-def test_a_batch_that_its_hook_stopped_was_never_reached(web: Service) -> None:
-    session = web.begin("d1")
-    web.end_host("d1", session, "web1", "ok")
-    web.client.txn([deployments.batch_op(web.keys, "d1", 2)])
-    assert web.run("finished", id="d1", session=session, batches_begun=1)["hosts"]["web2"] == "pending"
+def left_by_a_stopped_hook(web: Service, run: Run) -> None:
+    web.end_host(run, "web1", "ok", batch=1)
+    web.client.txn([deployments.progress_op(web.keys, run.id, 1, "the before_batch hook failed: no")])
+
+
+def left_by_a_lost_batch(web: Service, run: Run) -> None:
+    web.end_host(run, "web1", "failed", batch=1)
+    web.client.txn([deployments.progress_op(web.keys, run.id, 2)])
+
+
+def left_by_a_host_cut_off(web: Service, run: Run) -> None:
+    web.client.txn([deployments.status_op(web.keys, "n1", run.id, "deploying")])
+
+
+def left_by_nothing(web: Service, run: Run) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "leave", [left_by_a_stopped_hook, left_by_a_lost_batch, left_by_a_host_cut_off, left_by_nothing]
+)
+def test_its_own_end_and_an_interrupted_one_come_to_the_same(web: Service, leave: Callable[..., None]) -> None:
+    """Only what Consul holds counts."""
+    lists = []
+    for way in ("finish", "interrupt"):
+        run = web.begin(f"d-{way}")
+        leave(web, run)
+        if way == "finish":
+            lists.append((web.finish(run)["hosts"], ""))
+        else:
+            web.unlock(run)
+            session = web.lock("other")
+            (ended,) = deployments.mark_interrupted(web.client, web.keys, session)
+            assert ended.record.state == "interrupted"
+            lists.append((ended.results, ""))
+        web.client.delete_key(web.keys.lock)
+        web.client.delete_key(f"{web.keys.nodes}/", recurse=True)
+    assert lists[0] == lists[1]
+    stopped = leave is left_by_a_stopped_hook
+    assert ("the before_batch hook failed" in ended.record.description) is stopped
 
 
 def test_the_status_of_an_earlier_deployment_is_no_trace_of_this_one(web: Service) -> None:
     web.client.txn([deployments.status_op(web.keys, "n2", "d0", "draining")])
-    session = web.begin("d1")
-    assert web.run("finished", id="d1", session=session)["hosts"]["web2"] == "pending"
+    assert web.finish(web.begin("d1"))["hosts"]["web2"] == "pending"
 
 
 def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
-    session = web.begin("d1")
-    web.end_host("d1", session, "web1", "ok")
-    web.unlock(session)
-    ended = web.run("finished", id="d1", session=session)
-    assert (ended["failed"], ended["lock_lost"], ended["red"]) == (True, True, ["web2"])
+    run = web.begin("d1")
+    web.end_host(run, "web1", "ok")
+    web.unlock(run)
+    ended = web.finish(run)
+    assert ended["lock_lost"].startswith("The end could not be recorded.")
+    assert ended["failed_hosts"] == ["web2"]
     assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
     assert web.state("d1") == "running"
+    assert ended["lock_lost"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
     with pytest.raises(LockLost):
-        web.run("started", id="d2", session=session, version="3", plan=PLAN)
+        web.start(web.rollout("d2", run.session))
     assert web.state("d2") is None
 
 
-def test_check_mode_writes_nothing(web: Service) -> None:
-    told = web.run("started", check_mode=True, version="2", plan=PLAN)
-    assert told["record"]["state"] == "running"
-    assert deployments.list_ids(web.client, web.keys) == []
+def test_why_a_run_fails_although_its_hosts_are_well(web: Service) -> None:
+    run = web.begin("d1", strict=True)
+    for host in ("web1", "web2"):
+        web.end_host(run, host, "ok")
+    result = web.finish(run)
+    told = release(web._task({}), run, result, ["the finish hook failed: no"])
+    assert told["why"] == "the finish hook failed: no Skipped: web4 (rollout_strict)."
+    assert told["failed_hosts"] == ["localhost"]
+    assert read_lock(web.client, web.keys) is None
+    lenient = Run.of({**run.as_dict(), "options": {**run.options, "strict": False}})
+    assert release(web._task({}), lenient, result, [])["failed_hosts"] == []
 
 
-def test_a_session_is_asked_for(web: Service) -> None:
-    with pytest.raises(HitlessError, match="session is missing"):
-        web.run("started", version="2", plan=PLAN)
-
-
-def test_a_run_that_died_is_seen_as_interrupted_and_the_next_one_writes_it(web: Service) -> None:
-    session = web.begin("d1")
-    web.end_host("d1", session, "web1", "ok")
+def test_an_interrupted_run_is_seen_so_and_the_next_one_writes_it(web: Service) -> None:
+    run = web.begin("d1")
+    web.end_host(run, "web1", "ok")
     step(web, "n2", "draining", "2026-11-23T14:26:00Z")
     assert web.info(id="d1")["deployment"]["state"] == "running"
-    web.unlock(session)
+    web.unlock(run)
     assert web.info(id="last")["deployment"]["state"] == "interrupted"
     assert web.info()["services"][web.keys.service]["deployments"][0]["state"] == "interrupted"
     assert web.state("d1") == "running"
 
-    again = web.lock("d2", "ben@ci")
-    told = web.run("started", id="d2", session=again, version="2", plan=PLAN)
-    assert told["interrupted"] == ["d1"]
+    assert web.start(web.rollout("d2", web.lock("d2", "ben@ci"))) == ["d1"]
     assert (web.state("d1"), web.state("d2")) == ("interrupted", "running")
-    assert len(web.warned) == 1
-    dead = deployments.require(web.client, web.keys, "d1")
-    assert dead.results["web1"] == "ok"
-    assert dead.results["web2"] == "lost"
-    assert dead.record.finished == "2026-11-23T14:26:00Z"
+    found = deployments.require(web.client, web.keys, "d1")
+    assert found.results["web1"] == "ok"
+    assert found.results["web2"] == "lost"
+    assert found.record.finished == "2026-11-23T14:26:00Z"
 
 
-def test_a_run_whose_lock_is_held_for_another_is_dead(web: Service) -> None:
-    session = web.begin("d1")
-    web.unlock(session)
+def test_a_run_whose_lock_is_held_for_another_was_interrupted(web: Service) -> None:
+    web.unlock(web.begin("d1"))
     web.lock("d2")
     assert deployments.require(web.client, web.keys, "d1").state == "interrupted"
 
 
-def test_recover_names_what_a_dead_run_left_and_clears_its_record(web: Service) -> None:
+def recovers(web: Service, *, check_mode: bool = False) -> Run:
+    task = web._task({})
+    task.check_mode = check_mode
+    return recovery.begin(task, web.rollout("r", plan={}), NO_CONTROLLER, ["a"])
+
+
+def test_recover_names_what_an_interrupted_run_left_and_clears_its_record(web: Service) -> None:
     node = web.register()
-    session = web.begin("d1")
+    run = web.begin("d1")
     web.maintain("d1")
     web.client.txn([deployments.status_op(web.keys, node, "d1", "draining")])
-    web.unlock(session)
+    web.unlock(run)
 
-    told = web.run("recovered", check_mode=True)
-    assert (told["changed"], told["interrupted"], web.state("d1")) == (True, [], "running")
-    assert [one["id"] for one in told["dead"]] == ["d1"]
+    recovers(web, check_mode=True)
+    assert web.state("d1") == "running"
+    assert "left behind by an interrupted run" in web.shown[0]
+    told = web.remains()
+    assert [one["id"] for one in told["interrupted"]] == ["d1"]
     assert told["maintenance"] == [
         {
             "host": node,
@@ -257,40 +330,35 @@ def test_recover_names_what_a_dead_run_left_and_clears_its_record(web: Service) 
             "step": "draining",
             "from_version": None,
             "to_version": None,
-            "advice": "clear",
+            "advice": "end_maintenance",
             "why": "its turn was cut off before anything was deployed",
         }
     ]
     web.client.txn([deployments.status_op(web.keys, node, "d1", "deploying")])
-    told = web.run("recovered", check_mode=True)
-    assert [(one["step"], one["advice"]) for one in told["maintenance"]] == [("deploying", "bring_back")]
-    assert "interrupted deployments" in told["text"]
-    assert "recover: verify, then return" in told["text"]
+    remains = web.remains()
+    assert [(one["step"], one["advice"]) for one in remains["maintenance"]] == [("deploying", "verify")]
+    text = report.remains(web.keys.service, remains["interrupted"], remains["maintenance"])
+    assert "interrupted deployments" in text
+    assert "recover: verify, then return" in text
 
-    held = web.lock("recover")
-    told = web.run("recovered", session=held)
-    assert (told["interrupted"], web.state("d1")) == (["d1"], "interrupted")
-    told = web.run("recovered", session=held)
-    assert (told["changed"], told["dead"], len(told["maintenance"])) == (False, [], 1)
+    begun = recovers(web)
+    assert web.state("d1") == "interrupted"
+    assert ([one["host"] for one in begun.leftovers], begun.order, begun.unknown) == ([node], [], [node])
+    with pytest.raises(HitlessError, match=f"Still in maintenance: {node}. .*Not in the inventory: {node}."):
+        recovery.finish(web._task({}), begun, {})
+    assert read_lock(web.client, web.keys) is None
 
 
 TURN = {"node": "", "state": "to_change", "from": "1.7.0", "to": "1.8.0", "rollback_to": "1.7.0"}
 
 
-def begin_here(web: Service, deployment_id: str = "d1") -> tuple[str, str]:
-    """A deployment of the server's own node, recorded as 1.7.0, and of another one -> the session and the node."""
+def begin_here(web: Service, deployment_id: str = "d1") -> tuple[Run, str]:
+    """A deployment of the server's own node, recorded as 1.7.0, and of another one -> the run and the node."""
     node = web.register()
-    session = web.lock(deployment_id)
     hosts = {"web1": {**TURN, "node": node}, "web2": {**TURN, "node": "n2"}}
-    web.run(
-        "started",
-        id=deployment_id,
-        session=session,
-        version="1.8.0",
-        plan={"batches": [["web1"], ["web2"]], "hosts": hosts},
-    )
-    record_version(web.client, web.keys, node, "1.7.0", previous="1.6.0", session=session)
-    return session, node
+    run = web.begin(deployment_id, {"batches": [["web1"], ["web2"]], "hosts": hosts}, version="1.8.0")
+    record_version(web.client, web.keys, node, "1.7.0", previous="1.6.0", session=run.session)
+    return run, node
 
 
 def step(web: Service, node: str, state: str, at: str, deployment_id: str = "d1") -> None:
@@ -299,14 +367,14 @@ def step(web: Service, node: str, state: str, at: str, deployment_id: str = "d1"
     web.client.set_key(web.keys.status(node), json.dumps(status))
 
 
-def stop(web: Service, deployment_id: str, session: str, *, by_keeper: str = "") -> None:
+def stop(web: Service, run: Run, *, by_keeper: str = "") -> None:
     """The end of a run; with its keeper it is written down, without it the lock just ends."""
     if by_keeper:
-        pair = web.client.key(web.keys.record(deployment_id))
+        pair = web.client.key(web.keys.record(run.id))
         assert pair is not None
         record = {**json.loads(pair.value), "state": "interrupted", "finished": by_keeper, "description": "It ended."}
         web.client.set_key(pair.key, json.dumps(record))
-    web.unlock(session)
+    web.unlock(run)
 
 
 def screen(web: Service) -> tuple[dict[str, Any], str]:
@@ -322,7 +390,7 @@ def screen(web: Service) -> tuple[dict[str, Any], str]:
         ("deploying", True, "1.7.0 recorded, going to 1.8.0 now", False),
         ("draining", False, "1.7.0", True),
         ("deploying", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
-        ("proving", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
+        ("verifying", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
         ("returning", False, "1.7.0 recorded, cut off while going to 1.8.0", False),
         ("failed", False, "1.7.0 recorded, failed while going to 1.8.0", False),
         ("lost", False, "1.7.0 recorded, lost while going to 1.8.0", False),
@@ -332,10 +400,10 @@ def screen(web: Service) -> tuple[dict[str, Any], str]:
 def test_a_version_that_is_not_known_to_run_is_told_so(
     web: Service, state: str, alive: bool, version: str, trusted: bool
 ) -> None:
-    session, node = begin_here(web)
+    run, node = begin_here(web)
     step(web, node, state, "2026-11-23T14:25:00Z")
     if not alive:
-        stop(web, "d1", session)
+        stop(web, run)
     found, text = screen(web)
     one = found["nodes"][node]
     assert (one["version"], one["version_told"], one["version_is_trusted"]) == ("1.7.0", version, trusted)
@@ -343,39 +411,39 @@ def test_a_version_that_is_not_known_to_run_is_told_so(
 
 
 def test_a_deployment_that_is_not_kept_any_more_is_still_no_proof(web: Service) -> None:
-    session, node = begin_here(web)
+    run, node = begin_here(web)
     step(web, node, "deploying", "2026-11-23T14:25:00Z", "d0")
     assert "1.7.0 recorded, cut off while going to another version" in screen(web)[1]
-    web.unlock(session)
+    web.unlock(run)
 
 
 def test_the_screen_says_what_an_interrupted_deployment_left_and_what_to_do(web: Service) -> None:
-    session, node = begin_here(web)
+    run, node = begin_here(web)
     step(web, node, "deploying", "2026-11-23T14:25:00Z")
     web.maintain("d1")
     found, text = screen(web)
     assert found["nodes"][node]["why"] == "being deployed by d1 (deploying)"
     assert found["running"]["under_way"] == {"web1": "deploying"}
     assert "none of 2 batches begun: 1 under way (web1 deploying), 1 to come" in text
-    stop(web, "d1", session)
+    stop(web, run)
     found, text = screen(web)
     why = "left by the interrupted deployment d1: run the rollout again, or hitless.consul.recover"
     assert found["nodes"][node]["why"] == why
     assert found["nodes"][node]["reason"] == f"deploy:d1 {web.keys.service}"
-    again = web.lock("d2", "ben@ci")
     hosts = {"web1": {**TURN, "node": node}}
-    web.run("started", id="d2", session=again, version="1.8.0", plan={"batches": [["web1"]], "hosts": hosts})
+    plan = {"batches": [["web1"]], "hosts": hosts}
+    web.start(web.rollout("d2", web.lock("d2", "ben@ci"), plan, version="1.8.0"))
     assert screen(web)[0]["nodes"][node]["why"] == why
     step(web, node, "deploying", "2026-11-23T14:26:00Z", "d2")
     assert screen(web)[0]["nodes"][node]["why"] == "being deployed by d2 (deploying)"
 
 
 def test_the_screen_says_why_a_host_failed_and_whose_another_maintenance_is(web: Service) -> None:
-    session, node = begin_here(web)
+    run, node = begin_here(web)
     web.maintain("d1")
     failed = Outcome("web1", node, "failed", "1.7.0", "1.8.0", error="Deploy: It exited with 3.")
     web.client.txn(deployments.outcome_ops(web.keys, "d1", failed))
-    web.run("finished", id="d1", session=session, quiet=True)
+    web.finish(run)
     assert screen(web)[0]["nodes"][node]["why"] == "Deploy: It exited with 3. Deploy a version that works."
     service = web.keys.service
     web.consul.put(f"agent/service/maintenance/{service}?enable=false")
@@ -388,12 +456,12 @@ def test_the_screen_says_why_a_host_failed_and_whose_another_maintenance_is(web:
 def test_what_is_told_of_an_interrupted_deployment_does_not_change_when_it_is_settled(
     web: Service, by_keeper: str
 ) -> None:
-    session, node = begin_here(web)
+    run, node = begin_here(web)
     pair = web.client.key(web.keys.record("d1"))
     assert pair is not None
     web.client.set_key(pair.key, json.dumps({**json.loads(pair.value), "started": "2026-11-23T14:22:33Z"}))
     step(web, node, "deploying", "2026-11-23T14:22:41Z")
-    stop(web, "d1", session, by_keeper=by_keeper)
+    stop(web, run, by_keeper=by_keeper)
     seconds = 27.0 if by_keeper else 8.0
 
     def told() -> tuple[Any, Any, str]:
@@ -404,10 +472,9 @@ def test_what_is_told_of_an_interrupted_deployment_does_not_change_when_it_is_se
     before = told()
     assert before[0]["seconds"] == seconds
     assert before[0]["summary"] == {"lost": 1, "pending": 1}
-    assert f"interrupted after {seconds:.0f} s: 1 cut off (web1), 1 never reached (web2)." in before[0]["description"]
-    assert "1 cut off, 1 never reached" in screen(web)[1]
-    again = web.lock("d2", "ben@ci")
-    web.run("started", id="d2", session=again, version="1.8.0", plan={"batches": [], "hosts": {}})
+    assert f"interrupted after {seconds:.0f} s: 1 cut off (web1), 1 not begun (web2)." in before[0]["description"]
+    assert "1 cut off, 1 not begun" in screen(web)[1]
+    web.start(web.rollout("d2", web.lock("d2", "ben@ci"), {"batches": [], "hosts": {}}, version="1.8.0"))
     step(web, node, "deploying", "2026-11-23T14:30:00Z", "d2")
     assert web.state("d1") == "interrupted"
     assert told() == before
@@ -418,30 +485,29 @@ def test_every_deployment_that_is_kept_is_settled(web: Service) -> None:
         state = "running" if number == 0 else "failed"
         one = Record(f"d{number:02}", web.keys.service, "1", state=state)
         web.client.txn([kv_set(web.keys.record(one.id), one.to_json())])
-    assert [one.record.id for one in deployments.find_dead(web.client, web.keys)] == ["d00"]
+    assert [one.record.id for one in deployments.find_interrupted(web.client, web.keys)] == ["d00"]
 
 
 def test_recover_leaves_what_is_known_to_be_broken(web: Service) -> None:
     node = web.register()
-    session = web.lock("d1")
-    plan = {"batches": [["a"]], "hosts": {"a": {"node": node}}}
-    web.run("started", id="d1", session=session, version="2", plan=plan)
+    run = web.begin("d1", {"batches": [["a"]], "hosts": {"a": {"node": node}}})
     web.maintain("d1")
     web.client.txn(deployments.outcome_ops(web.keys, "d1", Outcome("a", node, "failed", error="broken")))
-    web.run("finished", id="d1", session=session)
-    told = web.run("recovered", session=session)
-    assert [(one["host"], one["outcome"], one["advice"]) for one in told["maintenance"]] == [("a", "failed", "leave")]
+    web.finish(run)
+    left = web.remains()["maintenance"]
+    assert [(one["host"], one["outcome"], one["advice"]) for one in left] == [("a", "failed", "leave")]
 
 
-def test_recover_touches_neither_a_living_run_nor_the_maintenance_of_others(web: Service) -> None:
+def test_recover_touches_neither_a_run_in_progress_nor_the_maintenance_of_others(web: Service) -> None:
     web.register()
     web.begin("d1")
     web.consul.put(f"agent/service/maintenance/{web.keys.service}?enable=true&reason=deploy:d1%20another")
-    with pytest.raises(HitlessError, match="A rollout of web-.* is in progress; nothing was changed.*anna@ci") as error:
-        web.run("recovered", session="00000000-0000-0000-0000-000000000000")
-    assert error.value.details["lock"]["deployment"] == "d1"
-    told = web.run("recovered", check_mode=True)
-    assert (told["changed"], told["maintenance"], web.state("d1")) == (False, [], "running")
+    with pytest.raises(HitlessError, match="deployment lock of web-.* is held by anna@ci"):
+        recovers(web)
+    recovers(web, check_mode=True)
+    assert "A rollout of web-" in web.shown[0]
+    assert "is in progress; nothing was changed." in web.shown[0]
+    assert (web.remains()["maintenance"], web.state("d1")) == ([], "running")
 
 
 def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
@@ -458,7 +524,7 @@ def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
     assert sorted(gone) == [f"d{number:02}" for number in range(10) if number != 5]
     left = {key.key.split("/")[3] for key in web.client.keys(web.keys.deployments)}
     assert left == {"d05", *(f"d{number}" for number in range(10, 30))}
-    web.unlock(session)
+    web.client.put(f"/v1/session/destroy/{session}")
     with pytest.raises(LockLost):
         deployments.prune(web.client, web.keys, session, keep=5)
 
@@ -480,10 +546,10 @@ def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Servic
 
 
 def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> None:
-    session = web.lock("d1")
-    options = {"rollout_mode": "agent"}
-    web.run("started", id="d1", session=session, version="2", plan=PLAN, holder="anna@ci", options=options)
-    web.client.txn([deployments.batch_op(web.keys, "d1", 1), deployments.status_op(web.keys, "n1", "d1", "draining")])
+    run = web.begin("d1", mode="agent")
+    web.client.txn(
+        [deployments.progress_op(web.keys, "d1", 1), deployments.status_op(web.keys, "n1", "d1", "draining")]
+    )
     with ThreadPoolExecutor() as pool:
         told = pool.submit(web.info, id="d1", follow=True)
         wait_until("the step is told", lambda: "web1: draining" in "\n".join(web.shown))
@@ -492,8 +558,8 @@ def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> No
         wait_until("the line is told", lambda: "web1 | first" in "\n".join(web.shown))
         web.client.set_key(f"{log}000002", "ond\n\x1b[2J\n")
         steps = ({"state": "draining", "at": "2026-11-23T14:22:40Z"}, {"state": "failed", "at": "2026-11-23T14:24:40Z"})
-        web.end_host("d1", session, "web1", "failed", error="It exited with 3.", steps=steps)
-        web.run("finished", id="d1", session=session, quiet=True)
+        web.end_host(run, "web1", "failed", error="It exited with 3.", steps=steps)
+        web.finish(run)
         found = told.result()["deployment"]
     text = "\n".join(web.shown)
     assert text.index("Deployment of web-") < text.index("web1: draining") < text.index("web1 | first")
@@ -503,16 +569,16 @@ def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> No
     assert text.count("web1: draining") == 1
     assert text.index("web1: draining") < text.index("web1: failed") < text.index("web1: It exited with 3.")
     assert text.count("web1: It exited with 3.") == 1
-    assert text.rstrip().endswith("1 never reached (web2).")
+    assert text.rstrip().endswith("1 not begun (web2).")
     assert found["log"] == {"web1": "first\nsecond\n\x1b[2J\n"}
     assert found["steps"]["web1"] == list(steps)
 
 
 def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) -> None:
     node = web.register()
-    session = web.begin("d1")
-    record_version(web.client, web.keys, node, "2", previous="1", session=session)
-    web.client.txn([deployments.batch_op(web.keys, "d1", 1)])
+    run = web.begin("d1")
+    record_version(web.client, web.keys, node, "2", previous="1", session=run.session)
+    web.client.txn([deployments.progress_op(web.keys, "d1", 1)])
     web.maintain("d1")
     told = web.info()
     found = told["services"][web.keys.service]
@@ -531,7 +597,7 @@ def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) ->
     assert found["lock"]["holder"] == "anna@ci"
     assert (found["running"]["id"], found["running"]["batch"], found["running"]["batches"]) == ("d1", 1, 2)
     assert web.shown == [told["report"]]
-    assert "batch 1 of 2: 1 already there, 1 left out (web4), 2 to come" in told["report"]
+    assert "batch 1 of 2: 1 already there, 1 skipped (web4), 2 to come" in told["report"]
 
 
 def test_the_screen_as_json_and_not_at_all(web: Service) -> None:
@@ -557,19 +623,16 @@ def test_the_screen_goes_to_a_file_alone(web: Service, tmp_path: Path) -> None:
 
 
 def test_without_a_service_all_that_were_deployed_are_shown(web: Service) -> None:
-    session = web.begin("d1")
-    web.run("finished", id="d1", session=session, quiet=True)
+    web.finish(web.begin("d1"))
     assert web.keys.service in web.info(service=None)["services"]
 
 
 def test_the_number_of_requests_of_a_screen_does_not_depend_on_the_hosts(web: Service) -> None:
     web.register()
-    session = web.lock("d1")
     hosts = {f"web{number}": {"node": f"n{number}"} for number in range(1000)}
-    plan = {"batches": [[host] for host in hosts], "hosts": hosts}
-    web.run("started", id="d1", session=session, version="2", plan=plan)
+    web.begin("d1", {"batches": [[host] for host in hosts], "hosts": hosts})
     task = web._task(
-        {"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True, "path": None}, False
+        {"service": web.keys.service, "id": None, "limit": 5, "format": "text", "quiet": True, "path": None}
     )
     deployment_info.perform(task)
     assert task.consul.requests <= 6

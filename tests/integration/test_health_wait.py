@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import health_wait
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
-from ansible_collections.hitless.consul.plugins.modules import health_wait
 from lab import wait_until
 from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server

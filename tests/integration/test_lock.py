@@ -707,7 +707,7 @@ def test_a_killed_run_keeps_the_lock_while_its_worker_deploys(
         (entry,) = consul.get(f"kv/{keys.record(ANNA.deployment)}")
         told = json.loads(base64.b64decode(entry["Value"]))
         assert told["state"] == "running"
-        assert "Its controller has died" in told["description"]
+        assert "The run was interrupted" in told["description"]
 
         (ansible.home / "finish").touch()
         wait_until("the keeper ends", lambda: not alive(keeper))
@@ -807,31 +807,25 @@ def test_check_mode_takes_nothing(play: Play, consul: Server, client: Client, ke
     assert "ben@deploy2" in result.stdout
 
 
-def test_as_a_module_there_is_no_run_to_watch(play: Play, client: Client, keys: Keys) -> None:
+def test_async_is_refused_and_nothing_is_sent_to_the_host(play: Play, client: Client, keys: Keys) -> None:
+    """It would take the token there: a connection that is opened at all fails otherwise than with this sentence."""
     tasks = """\
-    - name: Keep it from a module
+    - name: Take it in the background
       hitless.consul.lock: {service: "{{ service }}-async"}
       async: 30
-      poll: 1
-      register: kept
+      poll: "{{ item }}"
+      register: refused
       ignore_errors: true
-    - name: Take it by a module
-      hitless.consul.lock: {service: "{{ service }}-async", keep: false}
-      async: 30
-      poll: 1
-      register: by_module
-    - name: Release it by a module
-      hitless.consul.lock: {service: "{{ service }}-async", state: absent, session: "{{ by_module.session }}"}
-      async: 30
-      poll: 1
-      register: released
-    - name: Judge
+      vars: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9, ansible_async_dir: /nonexistent}
+      loop: [0, 1]
+    - name: See
       ansible.builtin.assert:
         that:
-          - kept is failed
-          - "'keep: false' in kept.msg"
-          - by_module is changed
-          - released is changed
+          - refused.results | length == 2
+          - refused.results | selectattr('failed') | length == 2
+          - refused.results | selectattr('msg', 'search', 'takes no async') | length == 2
+          - refused.results | selectattr('ansible_job_id', 'defined') | length == 0
+          - refused.results | selectattr('unreachable', 'defined') | length == 0
 """
     with play(tasks) as run:
         result = run.wait()

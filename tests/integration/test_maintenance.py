@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
-from ansible_collections.hitless.consul.plugins.modules import maintenance
 from lab import wait_until
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, Swallowing, started

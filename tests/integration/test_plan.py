@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +15,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, read_fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.modules import plan
-from lab.testkit import link_tree
-from lab.testkit.ansible_run import Ansible, flat
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, read_plan
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 
@@ -70,23 +69,29 @@ class Fleet:
     def check(self, name: str, status: str, **more: Any) -> dict[str, Any]:
         return {"CheckID": name, "Status": status, "ServiceID": self.service, "Definition": TOLD, **more}
 
-    def plan(self, **params: Any) -> dict[str, Any]:
-        """What the task returns; its warnings and its number of requests are kept."""
-        self.warnings: list[str] = []
-        values = {name: option.get("default") for name, option in plan.ARGUMENT_SPEC.items()}
-        if "hosts" in params:
-            suboptions = plan.ARGUMENT_SPEC["hosts"]["options"]
-            defaults = {name: option.get("default") for name, option in suboptions.items()}
-            params["hosts"] = [{**defaults, **host} for host in params["hosts"]]
-        task = Task(
-            {**values, "service": self.service, "version": "2.0.0", **params},
-            {"url": self.url},
-            Host(None),
-            warn=self.warnings.append,
-        )
-        result = plan.perform(task)
-        self.requests = task.consul.requests
-        return result
+    def plan(
+        self,
+        *,
+        hosts: list[WantedHost] | None = None,
+        forks: int = 0,
+        health_urls: list[str] | None = None,
+        smoke_test: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The plan as a run keeps it; its notes and its number of requests are kept."""
+        values = {option.name: option.default for option in OPTIONS}
+        asked = health_urls or []
+        about = {**values, "service": self.service, "version": "2.0.0", **options}
+        run = Run("id", about, health_urls=asked)
+        task = Task({}, {"url": self.url}, Host(None))
+        if hosts is None:
+            nodes = read_fleet(task.consul, self.keys, run.options["tags"]).nodes
+            version = run.options["version"]
+            hosts = [WantedHost(node, node, version, health_url=node in asked, smoke_test=smoke_test) for node in nodes]
+        before = task.consul.requests
+        plan, self.notes = read_plan(task, run, hosts, forks)
+        self.requests = task.consul.requests - before
+        return plan.as_dict()
 
     def refused(self, **params: Any) -> str:
         with pytest.raises(HitlessError) as caught:
@@ -116,12 +121,9 @@ def test_every_node_of_the_service(fleet: Fleet) -> None:
         "n5": ("to_change", None, None),
     }
     assert found["health"] == {"registered": 5, "healthy": 4, "minimum": 3}
-    assert (
-        fleet.warnings
-        == found["notes"]
-        == [f"No rollback possible on 1 host: {fleet.node(5)} (no version recorded): set rollout_previous_version."]
-    )
-    assert found["changed"] is False
+    assert fleet.notes == [
+        f"No rollback possible on 1 host: {fleet.node(5)} (no version recorded): set rollout_previous_version."
+    ]
 
 
 def test_requests_do_not_grow_with_the_hosts(fleet: Fleet) -> None:
@@ -135,16 +137,16 @@ def test_requests_do_not_grow_with_the_hosts(fleet: Fleet) -> None:
 def test_hosts_of_the_inventory(fleet: Fleet) -> None:
     for number in (1, 2, 3):
         fleet.add(number, version="1.0.0")
-    hosts: list[dict[str, Any]] = [
-        {"host": "b.example.com", "node": fleet.node(2)},
-        {"host": "a.example.com", "node": fleet.node(1), "target": "1.5"},
-        {"host": "c.example.com", "node": fleet.node(3), "reachable": False, "why": "timed out"},
+    hosts = [
+        WantedHost("b.example.com", fleet.node(2), "2.0.0"),
+        WantedHost("a.example.com", fleet.node(1), "1.5"),
+        WantedHost("c.example.com", fleet.node(3), "2.0.0", unreachable="timed out"),
     ]
     found = fleet.plan(hosts=hosts, unreachable="skip")
     assert found["batches"] == [["b.example.com"], ["a.example.com"]]
     assert found["hosts"]["a.example.com"]["to"] == "1.5"
     assert "c.example.com (timed out)" in fleet.refused(hosts=hosts)
-    hosts[2] = {"host": "d.example.com", "node": "elsewhere"}
+    hosts[2] = WantedHost("d.example.com", "elsewhere", "2.0.0")
     assert "is not registered on 1 host: d.example.com" in fleet.refused(hosts=hosts)
 
 
@@ -175,7 +177,7 @@ def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fl
     fleet.add(1, fleet.check("listens", "passing", ServiceID="legacy"), ID="legacy", Service=other.service)
     found = fleet.plan()
     assert (found["health"]["registered"], len(found["hosts"])) == (2, 2)
-    (note,) = fleet.warnings
+    (note,) = fleet.notes
     assert note.startswith(f"Consul also has the service {other.service}, which this rollout leaves alone")
 
 
@@ -184,7 +186,7 @@ def test_what_the_hosts_do_not_cover(fleet: Fleet) -> None:
         fleet.add(number, version="1.0.0")
     hosts = [{"host": "a", "node": fleet.node(1)}, {"host": "b", "node": fleet.node(3)}]
     assert fleet.plan(hosts=hosts)["uncovered"] == [fleet.node(2)]
-    assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.warnings[0]
+    assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.notes[0]
 
 
 def test_a_version_that_cannot_be_deployed(fleet: Fleet) -> None:
@@ -192,7 +194,7 @@ def test_a_version_that_cannot_be_deployed(fleet: Fleet) -> None:
     fleet.add(2, Meta={"version": "1.0.0"})
     found = fleet.plan()
     assert [host["rollback_to"] for host in found["hosts"].values()] == [None, "1.0.0"]
-    assert any("'release/1.0.0'" in note for note in fleet.warnings)
+    assert any("'release/1.0.0'" in note for note in fleet.notes)
 
 
 def test_whose_maintenance_it_is(fleet: Fleet) -> None:
@@ -204,7 +206,7 @@ def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     found = fleet.plan(min_healthy=0)
     assert [host["state"] for host in found["hosts"].values()] == ["to_change", "foreign", "to_change"]
     assert found["batches"][0] == [fleet.node(1)]
-    assert f"{fleet.node(2)} is left out: in somebody else's maintenance: oncall disk." in fleet.warnings
+    assert f"{fleet.node(2)} is skipped: in maintenance set by someone else: oncall disk." in fleet.notes
 
 
 def test_maintenance_of_a_service_that_goes_with_it(consul: Server, fleet: Fleet) -> None:
@@ -238,7 +240,7 @@ def test_a_check_of_the_node_that_fails_is_named(fleet: Fleet) -> None:
     fleet.add(1)
     fleet.add(2, fleet.check("disk", "critical", ServiceID="", Output="97% full"))
     fleet.plan(min_healthy=0, previous_version="1.0.0")
-    assert fleet.warnings == [
+    assert fleet.notes == [
         f"{fleet.node(2)} cannot become healthy as long as its node's own check fails: disk is critical (97% full)."
     ]
 
@@ -254,23 +256,24 @@ def test_nothing_that_could_verify_a_host(fleet: Fleet) -> None:
     fleet.add(2, fleet.check("app", "passing", ServiceID=""), version="1.0.0")
     assert f"works on 1 host: {fleet.node(1)}: there is no rollout_health_url" in fleet.refused()
     fleet.plan(unverified=True)
-    unverified, assumed = fleet.warnings
+    unverified, assumed = fleet.notes
     assert unverified == (
         f"Nothing verifies that a new version works on 1 host: {fleet.node(1)}: a broken one would stay unnoticed."
     )
     assert assumed.startswith("Consul does not tell how often these checks have a new result: hb (ttl). 30 s are ")
     fleet.plan(health_urls=[fleet.node(1)])
-    assert fleet.warnings == []
+    assert fleet.notes == []
     fleet.plan(smoke_test=True, check_interval=7)
-    assert [note.partition(". ")[2][:16] for note in fleet.warnings] == ["7 s are assumed "]
+    assert [note.partition(". ")[2][:16] for note in fleet.notes] == ["7 s are assumed "]
 
 
 def test_what_the_definitions_of_checks_tell(fleet: Fleet) -> None:
     fleet.add(1, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
     fleet.add(2, fleet.check("http", "passing", Definition=DEREGISTERS), version="1.0.0")
-    found = fleet.plan()
-    assert [note.partition(":")[0] for note in found["notes"]] == ["DANGER"]
-    assert fleet.plan(deploy_timeout=10, drain_time=0, healthy_deadline=40)["notes"] == []
+    fleet.plan()
+    assert [note.partition(":")[0] for note in fleet.notes] == ["DANGER"]
+    fleet.plan(deploy_timeout=10, drain_time=0, healthy_deadline=40)
+    assert fleet.notes == []
 
 
 def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
@@ -284,29 +287,22 @@ def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
 
 
 def test_refusals(fleet: Fleet) -> None:
-    assert fleet.refused().startswith(
+    assert fleet.refused(hosts=[]).startswith(
         f"No instance of {fleet.service} is registered, or the token may not read it (Consul answers both alike); "
         "nothing was changed."
     )
     fleet.add(1)
     assert "Set rollout_min_healthy: 0 to accept the downtime." in fleet.refused()
     assert fleet.plan(min_healthy=0)["batches"] == [[fleet.node(1)]]
-    assert "version must be a string" in fleet.refused(version=1.1)
-    assert "version is needed" in fleet.refused(version=None)
 
 
-def test_the_action_with_more_hosts_than_forks(fleet: Fleet, tmp_path: Path) -> None:
+def test_more_hosts_than_forks(fleet: Fleet) -> None:
     for number in (1, 2, 3, 4):
         fleet.add(number, version="1.0.0")
-    playbook = tmp_path / "plan.yml"
-    tasks: list[dict[str, Any]] = [
-        {"hitless.consul.plan": {"service": fleet.service, "version": "2.0.0", "batch_size": 2}, "register": "plan"},
-        {"ansible.builtin.debug": {"msg": "{{ plan.description }}"}},
-    ]
-    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")
-    ansible = Ansible(link_tree.COLLECTIONS, tmp_path, tmp_path / "logs")
-    result = ansible.playbook("--check", "--forks", "1", playbook, env={"CONSUL_HTTP_ADDR": fleet.url})
-    assert result.rc == 0, result.output
-    sentence = f"{fleet.service} 1.0.0 -> 2.0.0 on 4 hosts in 2 batches of 2; at least 2 of 4 stay healthy"
-    assert sentence in result.stdout
-    assert "The largest batch has 2 hosts, and Ansible works on 1 at once" in flat(result.stderr)
+    found = fleet.plan(batch_size=2, forks=1)
+    assert found["description"] == (
+        f"{fleet.service} 1.0.0 -> 2.0.0 on 4 hosts in 2 batches of 2; at least 2 of 4 stay healthy"
+    )
+    assert "The largest batch has 2 hosts, and Ansible works on 1 at once" in fleet.notes[0]
+    fleet.plan(batch_size=2, forks=2)
+    assert fleet.notes == []

@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.hitless.consul.plugins.action import rollout_request as module
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, ConsulUnavailable
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger as requests
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import VERSION, Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record
-from ansible_collections.hitless.consul.plugins.modules import rollout_request as module
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services, started
-
-ID = "20261123T142233Z-1.4.2-7f3a"
+from tests.integration.services import ID, Services, started
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,20 @@ def answer(web: Services) -> dict[str, Any]:
     return data
 
 
-def claim(web: Services, **more: Any) -> dict[str, Any]:
-    return web.run(module, service=web.name, state="claimed", **more)
+def task(web: Services, *, check_mode: bool = False) -> Task:
+    return Task({}, {"url": web.server.url}, Host(None), check_mode, warn=web.warned.append, show=web.shown_text.append)
+
+
+def claim(web: Services, allow: Sequence[str] = requests.ALLOWED, *, check_mode: bool = False) -> dict[str, Any]:
+    return requests.take(task(web, check_mode=check_mode), Keys(web.name), allow, "anna", "here")
+
+
+def tell(web: Services, claim_id: str, state: str, **more: Any) -> None:
+    requests.tell(task(web), Keys(web.name), claim_id, state, **more)
+
+
+def recover(web: Services, *left: str) -> str | None:
+    return requests.recovered(web.client(), Keys(web.name), left)
 
 
 def run_record(web: Services) -> str:
@@ -75,14 +87,13 @@ def test_the_life_of_a_request(web: Services) -> None:
     }
     assert answer(web).items() >= {"state": "claimed", "version": "1.10", "claim": told["claim"]}.items()
     assert claim(web)["claimed"] is False
-    of_run = {"service": web.name, "claim": told["claim"]}
-    web.run(module, **of_run, state="running", deployment=ID)
+    tell(web, told["claim"], "running", deployment=ID)
     assert answer(web).items() >= {"state": "running", "deployment": ID}.items()
-    web.run(module, **of_run, state="ended", result="failed", reason="web2 was rolled back")
+    tell(web, told["claim"], "failed", reason="web2 was rolled back")
     assert answer(web).items() >= {"state": "failed", "deployment": ID, "reason": "web2 was rolled back"}.items()
-    assert web.run(module, service=web.name, state="recovered", left=["web2"])["state"] == "failed"
+    assert recover(web, "web2") == "failed"
     assert answer(web)["recovered"]["left"] == ["web2"]
-    assert web.run(module, service=web.name, state="recovered")["changed"] is False, "once is enough"
+    assert recover(web) is None, "once is enough"
     ask(web, "1.10")
     assert claim(web)["claimed"] is True, "the same version may be asked for again"
 
@@ -130,9 +141,9 @@ def test_what_cannot_be_followed_is_answered(web: Services, case: str) -> None:
 def test_any_text_is_read_or_refused_in_a_sentence(value: Any) -> None:
     for text in (value if isinstance(value, str) else json.dumps(value), json.dumps({"version": value})):
         with contextlib.suppress(HitlessError):
-            wish = requests.read_wish(text)
-            assert VERSION.fullmatch(wish.version)
-            assert not wish.options
+            wanted = requests.parse_request(text)
+            assert VERSION.fullmatch(wanted.version)
+            assert not wanted.options
 
 
 def test_only_harmless_options_can_be_allowed(web: Services) -> None:
@@ -141,7 +152,6 @@ def test_only_harmless_options_can_be_allowed(web: Services) -> None:
         with pytest.raises(HitlessError, match="cannot be allowed to a request"):
             claim(web, allow=[name])
     assert requests.BY_NAME.keys() > set(requests.ALLOWABLE) > set(requests.ALLOWED)
-    assert module.ARGUMENT_SPEC["allow"]["default"] == list(requests.ALLOWED)
 
 
 @pytest.mark.oldest
@@ -151,10 +161,8 @@ def test_of_many_one_gets_it(web: Services) -> None:
         start, results = threading.Barrier(6), []
 
         def race() -> None:
-            task = web.task(module, service=web.name, state="claimed")
-            assert task.consul.requests == 0
             start.wait()  # noqa: B023 - the race of this round
-            results.append(module.perform(task)["claimed"])  # noqa: B023
+            results.append(claim(web)["claimed"])  # noqa: B023
 
         threads = [threading.Thread(target=race) for _ in range(6)]
         for thread in threads:
@@ -168,41 +176,43 @@ def test_an_old_answer_does_not_overwrite_a_new_request(web: Services) -> None:
     ask(web, "1.4.2")
     word = claim(web)["claim"]
     ask(web, "1.4.3")
-    told = web.run(module, service=web.name, state="ended", claim=word, result="successful")
-    assert (told["changed"], "was replaced meanwhile" in told["text"]) == (False, True)
+    tell(web, word, "successful")
+    assert "was replaced meanwhile" in web.shown_text[-1]
     assert claim(web)["options"]["rollout_version"] == "1.4.3"
 
 
-def test_a_run_that_died_is_answered_by_the_next(web: Services) -> None:
+def test_an_interrupted_run_is_answered_by_the_next(web: Services) -> None:
     ask(web, "1.4.2")
     word = claim(web)["claim"]
     session = run_record(web)
-    web.run(module, service=web.name, state="running", claim=word, deployment=ID)
+    tell(web, word, "running", deployment=ID)
     alive = claim(web)
     assert (alive["state"], alive["changed"]) == ("running", False)
     web.server.put(f"session/destroy/{session}")
     assert claim(web)["state"] == "interrupted"
-    assert answer(web).items() >= {"state": "interrupted", "reason": "the run died", "version": "1.4.2"}.items()
+    assert (
+        answer(web).items() >= {"state": "interrupted", "reason": "the run was interrupted", "version": "1.4.2"}.items()
+    )
 
 
-def test_a_recovery_answers_for_a_run_that_died(web: Services) -> None:
+def test_a_recovery_answers_for_an_interrupted_run(web: Services) -> None:
     ask(web, "1.4.2")
     word = claim(web)["claim"]
     session = run_record(web)
-    web.run(module, service=web.name, state="running", claim=word, deployment=ID)
+    tell(web, word, "running", deployment=ID)
     web.server.put(f"session/destroy/{session}")
-    assert web.run(module, service=web.name, state="recovered")["state"] == "interrupted"
+    assert recover(web) == "interrupted"
     assert answer(web)["recovered"]["left"] == []
 
 
 def test_check_mode_writes_nothing(web: Services) -> None:
     ask(web, "1.4.2")
-    told = module.perform(web.task(module, service=web.name, state="claimed", check_mode=True))
+    told = claim(web, check_mode=True)
     assert (told["claimed"], told["claim"]) == (True, "")
     assert claim(web)["claimed"] is True
     ask(web, "no version")
     with pytest.raises(HitlessError):
-        module.perform(web.task(module, service=web.name, state="claimed", check_mode=True))
+        claim(web, check_mode=True)
     assert web.client().key(f"deploy/{web.name}/request").value == "no version"  # type: ignore[union-attr]
 
 
@@ -227,16 +237,65 @@ def test_an_answer_that_got_lost_is_read_back(web: Services, written: bool) -> N
     ask(web, "1.4.2")
     client, keys = Ambiguous(web.client(), written), Keys(web.name)
     found = requests.find(client, keys)
-    word = requests.claim(client, keys, found, requests.Wish("1.4.2"), "anna", "here")
+    word = requests.claim(client, keys, found, requests.RolloutRequest("1.4.2"), "anna", "here")
     assert word == answer(web)["claim"]
     assert claim(web)["claimed"] is False
 
 
 def test_an_answer_that_cannot_be_written_fails_nothing(web: Services) -> None:
-    task = web.task(module, service=web.name, state="ended", claim="x", result="successful")
-    task.options["url"] = "http://127.0.0.1:9"
-    task.consul.retry_for = 0
-    warned: list[str] = []
-    task.warn = warned.append
-    assert "No answer from Consul" in module.perform(task)["unrecorded"]
-    assert "still says less than successful" in warned[0]
+    unable = Task({}, {"url": "http://127.0.0.1:9"}, Host(None), warn=web.warned.append)
+    unable.consul.retry_for = 0
+    requests.tell(unable, Keys(web.name), "x", "successful")
+    assert "still says less than successful: No answer from Consul" in web.warned[0]
+
+
+# -- the module of who asks ---------------------------------------------------------------------------------------
+
+
+def post(web: Services, version: Any = "1.4.2", *, check_mode: bool = False, **options: Any) -> dict[str, Any]:
+    about = {"service": web.name, "state": "posted", "version": version, "options": options}
+    return module.perform(web.task(module, check_mode=check_mode, **about))
+
+
+def read(web: Services) -> dict[str, Any]:
+    return web.run(module, service=web.name, state="read")
+
+
+def test_posted_read_and_followed(web: Services) -> None:
+    assert read(web) == {"changed": False, "state": "", "request": {}}
+    assert post(web, check_mode=True, message="ticket 17")["changed"] is True
+    assert read(web)["state"] == ""
+    assert post(web, message="ticket 17")["changed"] is True
+    assert post(web, message="ticket 17")["changed"] is False
+    assert read(web) == {
+        "changed": False,
+        "state": "requested",
+        "request": {"version": "1.4.2", "message": "ticket 17"},
+    }
+    followed = claim(web)
+    assert followed["options"] == {"rollout_version": "1.4.2", "rollout_message": "ticket 17"}
+    with pytest.raises(HitlessError, match="is claimed: a run follows it") as error:
+        post(web, "1.4.3")
+    assert error.value.details == {"state": "claimed"}
+    tell(web, followed["claim"], "successful", deployment=ID)
+    assert read(web)["request"]["deployment"] == ID
+    assert post(web, "1.4.3")["changed"] is True, "it has ended"
+    ask(web, "1.4.4")
+    assert read(web) == {"changed": False, "state": "requested", "request": {"version": "1.4.4"}}
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "sentence"),
+    [
+        (1.1, {}, "version must be a string"),
+        ("1 2", {}, "is not a version"),
+        ("1", {"deploy_command": "id"}, "may not set 'deploy_command'"),
+        ("1", {"batch_size": "x"}, "batch_size"),
+    ],
+)
+def test_what_nobody_would_follow_is_not_posted(
+    web: Services, version: Any, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(HitlessError, match=sentence):
+        post(web, version, **options)
+    assert read(web)["state"] == ""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import version, version_info
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
@@ -16,7 +17,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.modules import version, version_info
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 
@@ -97,14 +97,14 @@ def test_absent_deletes_both_and_is_idempotent(consul: Server, client: Client, k
 
 
 @pytest.mark.parametrize("more", [{"version": "1"}, {"state": "absent"}])
-def test_told_by_hand_it_is_sure_whatever_a_deployment_left(
+def test_told_by_hand_it_is_trusted_whatever_a_deployment_left(
     consul: Server, client: Client, keys: Keys, more: dict[str, str]
 ) -> None:
     version.perform(task(consul, keys, version="1"))
     client.txn([kv_set(keys.status("n1"), json.dumps({"deployment": "d1", "state": "deploying"}))])
-    assert not versions.read_version(client, keys, "n1").is_sure
+    assert not versions.read_version(client, keys, "n1").version_is_trusted
     assert version.perform(task(consul, keys, **more))["changed"]
-    assert versions.read_version(client, keys, "n1").is_sure
+    assert versions.read_version(client, keys, "n1").version_is_trusted
     assert not version.perform(task(consul, keys, **more))["changed"]
 
 

@@ -274,7 +274,7 @@ def test_neither_hook_works(drive: Drive, static: Static) -> None:
 
 
 @pytest.mark.slow
-def test_recover_restores_what_a_dead_run_had_drained(drive: Drive, static: Static) -> None:
+def test_recover_restores_what_an_interrupted_run_had_drained(drive: Drive, static: Static) -> None:
     slow = {**static.hooks(), "drain_tasks": static.hook("slow.yml", "drain")}
     with open(str(slow["drain_tasks"]), "a", encoding="utf-8") as file:
         file.write("- name: It takes its time\n  ansible.builtin.wait_for: {timeout: 30}\n")

@@ -44,7 +44,7 @@ def test_first_host_fails(drive: Drive, version: str, options: dict[str, object]
         result = drive.run(version, kind="ssh", **options)
     assert result.rc != 0
     assert reason in flat(result.output), result.output
-    assert result.red == ALL, "hosts that were never reached are not done either"
+    assert result.red == ALL, "hosts that were not begun are not done either"
     check_first_put_back(drive, load, version)
     assert load.report.by_version.keys() == {OLD}, "the version that failed got traffic"
 
@@ -60,7 +60,7 @@ def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
         result = drive.run("3.0.0", smoke_tasks=str(smoke))
     assert result.rc != 0
     assert "the front page is blank" in flat(result.output)
-    assert result.red == ALL, "hosts that were never reached are not done either"
+    assert result.red == ALL, "hosts that were not begun are not done either"
     check_first_put_back(drive, load, "3.0.0")
     assert load.report.by_version.keys() == {OLD}
 
@@ -234,7 +234,7 @@ def test_rollback_fails_too(drive: Drive) -> None:
     with Load(drive.lab) as load:
         result = drive.run("3.0.0-broken", deploy_command="{{ lab_vm_dir }}/deploy 3.0.0-broken")
     assert result.rc != 0
-    assert result.red == ALL, "hosts that were never reached are not done either"
+    assert result.red == ALL, "hosts that were not begun are not done either"
     assert "The rollback failed too" in flat(result.output)
     assert "stays in maintenance" in flat(result.output)
     load.check_nothing_lost()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
 from lab import Lab
 from lab.testkit.ansible_run import CHECKOUT, Ansible, Result
 from tests.rollout.drive import Load
@@ -67,12 +68,29 @@ def test_out_and_back_on_all_hosts_at_once(run: Play, kind: str, via: str) -> No
     assert len(result.recap) == 5
 
 
+def a_run(**options: object) -> str:
+    """Tasks that make a run, as those before them do in a rollout."""
+    values = {option.name: option.default for option in OPTIONS} | {"service": "web", "version": "1.4.2", **options}
+    planned = {"node": "web1", "batch": 1, "from": None, "to": "1.4.2", "rollback_to": None}
+    run = {"id": ID, "options": values, "session": "none", "plan": {"hosts": {"web1": planned}}}
+    head = "- ansible.builtin.set_fact:\n    hitless_run: {made}\n  delegate_to: localhost\n  delegate_facts: true\n"
+    return head.format(made=json.dumps(run))
+
+
 def test_the_agent_names_the_node_where_the_inventory_does_not(run: Play) -> None:
     tasks = (
-        "- hitless.consul.reach:\n  register: reached\n- ansible.builtin.assert: {that: reached.found.node == 'web1'}"
+        "- hitless.consul.rollout_step: {step: reach, run: hitless_run}\n  register: reached\n"
+        "- ansible.builtin.assert: {that: reached.node == 'web1'}"
     )
-    result = run(tasks, "-e", "consul_node=")
+    result = run(a_run() + tasks, "-e", "consul_node=")
     assert result.rc == 0, result.output
+
+
+def test_the_internal_step_works_in_a_rollout_only(run: Play) -> None:
+    result = run("- hitless.consul.rollout_step: {step: drain, run: hitless_run}")
+    assert result.rc == 2
+    assert "works in these only" in result.output
+    assert run.lab.vm("web1").maintenance_reason() is None
 
 
 def test_check_mode_and_diff(run: Play) -> None:
@@ -90,39 +108,6 @@ def test_wrong_options_are_told_as_a_module_tells_them(run: Play) -> None:
     assert "Traceback" not in result.output
 
 
-def test_an_async_task_runs_the_module_where_the_library_is(run: Play) -> None:
-    tasks = """
-- hitless.consul.maintenance: {service: web, reason: async}
-  async: 30
-  poll: 1
-  register: done
-- ansible.builtin.assert:
-    that: done is changed and done.ansible_job_id is defined and done.reason == 'ansible async'
-- hitless.consul.maintenance: {service: web, state: disabled}
-  async: 30
-  poll: 0
-  register: begun
-- ansible.builtin.async_status: {jid: "{{ begun.ansible_job_id }}"}
-  register: ended
-  until: ended is finished
-  delay: 1
-  retries: 20
-"""
-    # Ansible itself looks for its async folder in the passwd file's home in one place, and in HOME in another.
-    folder = f"ansible_async_dir={run.folder}/async"
-    result = run(tasks, "-e", f"hitless_consul_url={run.lab.url}", "-e", folder, kind="local")
-    assert result.rc == 0, result.output
-    assert run.lab.vm("web1").maintenance_reason() is None
-
-
-def test_an_async_task_where_it_is_not_says_so(run: Play) -> None:
-    folder = f"ansible_async_dir={run.folder}/async"
-    result = run("- hitless.consul.maintenance: {service: web}\n  async: 30\n  poll: 1", "-e", folder)
-    assert result.rc == 2
-    assert "has no Consul client library" in result.output
-    assert "pip install py-consul" in result.output
-
-
 def test_a_host_that_is_lost_reaches_rescue(run: Play) -> None:
     run.lab.vm("web2").stop_sshd()
     tasks = """
@@ -131,21 +116,14 @@ def test_a_host_that_is_lost_reaches_rescue(run: Play) -> None:
   rescue:
     - ansible.builtin.assert:
         that: ansible_failed_result.lost and not (ansible_failed_result.unreachable | default(false))
-    - hitless.consul.rescue:
-        service: web
-        deployment: 20261123T142233Z-1.4.2-7f3a
-        failed: "{{ ansible_failed_result }}"
-      register: rescued
-    - ansible.builtin.assert: {that: rescued.verdict == 'lost'}
 """
     result = run(tasks, hosts="web2")
     assert result.rc == 0, result.output
     assert result.recap["web2"]["rescued"] == 1
-    told = run(
-        "- hitless.consul.reach:\n  register: it\n- ansible.builtin.debug: {var: it.found.reachable}", hosts="web2"
-    )
+    reach = "- hitless.consul.rollout_step: {step: reach, run: hitless_run}\n  register: it\n"
+    told = run(a_run() + reach + "- ansible.builtin.debug: {var: it.why}", hosts="web2")
     assert told.rc == 0, told.output
-    assert '"it.found.reachable": false' in told.stdout
+    assert "cannot be reached" in told.stdout
 
 
 @pytest.fixture
@@ -191,35 +169,33 @@ def test_a_connection_that_takes_no_standard_input(run: Play) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user without a password")
 def test_a_deployment_as_another_user(run: Play) -> None:
-    tasks = f"""
-- hitless.consul.deploy:
-    service: web
-    command: id -un; echo $DEPLOY_VERSION $DEPLOY_REASON $COLOUR; exit 2
-    version: 1.4.2
-    deployment: {ID}
-    environment: {{COLOUR: green}}
-    success_codes: [0, 2]
+    deploy = """
+- hitless.consul.rollout_step:
+    step: deploy
+    run: hitless_run
+    command: id -un; echo $DEPLOY_VERSION $DEPLOY_REASON; exit 2
   become: true
   become_user: nobody
   become_method: ansible.builtin.su
   become_flags: -s /bin/sh
   register: done
 - ansible.builtin.assert:
-    that: done.stdout_lines == ['nobody', '1.4.2 deploy green'] and done.rc == 2
+    that: done.stdout_lines == ['nobody', '1.4.2 deploy'] and done.rc == 2
 # Asking the agent is no matter of the user.
-- hitless.consul.maintenance: {{service: web}}
+- hitless.consul.maintenance: {service: web}
   become: true
   become_user: nobody
   become_method: ansible.builtin.su
 """
     for kind in ("ssh", "local"):
+        tasks = a_run(deploy_success_codes=[0, 2]) + deploy
         result = run(tasks, "-e", "ansible_python_interpreter=/usr/bin/python3", kind=kind)
         assert result.rc == 0, result.output
 
 
 def test_a_deployment_that_fails_tells_its_output(run: Play) -> None:
     result = run(
-        f"- hitless.consul.deploy: {{service: web, command: echo because; exit 4, version: '1', deployment: {ID}}}"
+        a_run() + "- hitless.consul.rollout_step: {step: deploy, run: hitless_run, command: echo because; exit 4}"
     )
     assert result.rc == 2
     assert "The deployment command exited with 4." in result.output

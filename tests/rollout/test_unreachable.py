@@ -89,7 +89,7 @@ def test_before_during_and_after(drive: Drive, tasks: str) -> None:
             deploy_tasks=tasks,
         )
     load.check_nothing_lost()
-    check_told(drive, result, "web4", "3 changed, 1 lost (web4), 1 left out (web2)")
+    check_told(drive, result, "web4", "3 changed, 1 lost (web4), 1 skipped (web2)")
     assert result.red == {"web4"}
     assert drive.outcomes() == {"web1": "ok", "web3": "ok", "web4": "lost", "web5": "ok"}
     assert drive.running()[:3] == [NEW, OLD, NEW]
@@ -128,7 +128,7 @@ def test_before_and_skipped(drive: Drive, batch_size: int, strict: bool) -> None
         result = drive.run(NEW, kind="ssh", batch_size=batch_size, unreachable="skip", strict=strict)
     load.check_nothing_lost()
     assert (result.rc != 0) is strict, result.output
-    assert "web2 is left out" in flat(result.output)
+    assert "web2 is skipped" in flat(result.output)
     assert drive.running() == [NEW, OLD, NEW, NEW, NEW]
     assert drive.record()["state"] == "successful"
     assert drive.is_settled()
@@ -145,7 +145,7 @@ def test_during(drive: Drive, tasks: str, way: str, batch_size: int, unreachable
             NEW, kind="ssh", hosts="web1:web2:web3", batch_size=batch_size, unreachable=unreachable, **options
         )
     load.check_nothing_lost()
-    check_told(drive, result, "web2", "1 changed, 1 lost (web2), 1 never reached (web3)")
+    check_told(drive, result, "web2", "1 changed, 1 lost (web2), 1 not begun (web3)")
     assert result.red == {"web2", "web3"}
     assert drive.lab.vm("web3").deploys() == []
 

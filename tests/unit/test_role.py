@@ -1,15 +1,18 @@
-"""The role's documentation of its options says what the one table of options says."""
+"""What is written from the code, by scripts/write-options, says what the code says; and the role makes few facts."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import states_table
 
-ROLE = Path(__file__).resolve().parents[2] / "roles" / "rollout"
+CHECKOUT = Path(__file__).resolve().parents[2]
+ROLE = CHECKOUT / "roles" / "rollout"
 
 
 def test_argument_specs_name_every_option_of_the_table() -> None:
@@ -34,3 +37,22 @@ def test_no_task_hands_a_token_to_a_command(path: Path) -> None:
     for task in yaml.safe_load(path.read_text(encoding="utf-8")):
         given = [task.get(key) for key in ("environment", "ansible.builtin.command", "ansible.builtin.shell")]
         assert "token" not in str(given).lower(), task["name"]
+
+
+def test_the_states_of_a_host_are_documented_as_they_are() -> None:
+    text = (CHECKOUT / "docs" / "keys.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- table of states -->\n\n")[2].partition("\n<!-- end of the table -->")[0]
+    assert table == states_table(), "run scripts/write-options"
+
+
+def test_the_role_and_the_playbooks_make_few_facts() -> None:
+    """Python knows none of their names: a task names the variable."""
+    files = [*ROLE.rglob("*.yml"), *(CHECKOUT / "playbooks").glob("*.yml")]
+    found = {name for file in files for name in re.findall(r"\b(?:_rollout|hitless)_[a-z_]+", file.read_text("utf-8"))}
+    facts = {name for name in found if not name.startswith("hitless_consul")}
+    assert len(facts) <= 12, sorted(facts)
+    python = "\n".join(
+        file.read_text("utf-8") for file in (CHECKOUT / "plugins").rglob("*.py") if file.parts[-2] != "modules"
+    )
+    named = {name for name in facts if re.search(rf"\b{name}\b", python)}
+    assert named <= {"hitless_run"}, "in an example of a comment"

@@ -38,7 +38,7 @@ PROGRESS_EVERY = 60.0
 """Seconds between two looks at the outcomes, at most."""
 ORPHANS_FOR = 3600.0
 """Seconds that workers may go on after their main process died."""
-ORPHANED = "Its controller has died; what it had begun on a host goes on, and its lock is kept until that has ended."
+ORPHANED = "The run was interrupted; what it had begun on a host goes on, and its lock is kept until that has ended."
 DESCRIPTION = "The run ended without finishing: its controller was killed, or stopped by an error or a person."
 
 

@@ -110,6 +110,64 @@ class Held:
     alive: bool
 
 
+@dataclass(frozen=True)
+class Controller:
+    """The run of Ansible that takes the lock.
+
+    :param name: a word no other run has.
+    :param pipe: read end of the pipe that ends with the run: all its processes hold the other end, and nobody else.
+    :param process: id of its main process.
+    :param results: read end of the pipe into which its workers write their results.
+    """
+
+    name: str
+    pipe: int
+    process: int
+    results: int | None = None
+
+
+def take(
+    client: Client,
+    keys: Keys,
+    holder: Holder,
+    controller: Controller,
+    *,
+    wait: float = 0,
+    ttl: int = TTL,
+    keep: bool = True,
+    progress_deadline: float = 0,
+    show: Callable[[str], None] = lambda text: None,
+) -> str:
+    """:func:`acquire` for a run, and keep it for as long as that lives -> the session.
+
+    :param keep: false where something else renews the session.
+    :param show: told whom it waits for.
+    """
+
+    def tell(held: Held) -> None:
+        show(f"Waiting up to {wait:g} s for the deployment lock of {keys.service}, held by {held.holder}")
+
+    session = acquire(client, keys, holder, wait=wait, ttl=ttl, run=controller.name, on_wait=tell)
+    if not keep:
+        return session
+    try:
+        start_keeper(
+            client.connection,
+            keys,
+            holder,
+            session,
+            pipe=controller.pipe,
+            results=controller.results,
+            controller=controller.process,
+            ttl=ttl,
+            progress_deadline=progress_deadline,
+        )
+    except BaseException:
+        release(client, keys, session)
+        raise
+    return session
+
+
 def acquire(
     client: Client,
     keys: Keys,
@@ -265,7 +323,7 @@ def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
     return HitlessError(
         f"The deployment lock of {keys.service} ({keys.lock}) is held by {holder}{waited}.",
         hint="Wait for that deployment, or set rollout_lock_wait (the lock's option wait) to a number of seconds; the "
-        "lock of a run that has died is free within 30 s.",
+        "lock of an interrupted run is free within 30 s.",
         details={"holder": asdict(holder)},
     )
 

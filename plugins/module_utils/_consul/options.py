@@ -36,7 +36,7 @@ CLUSTER_SPEC: dict[str, dict[str, Any]] = {
     "datacenter": {"type": "str"},
     "timeout": {"type": "float"},
 }
-"""Options of every task; documented in the fragment ``hitless.consul.cluster``."""
+"""Options of every task; documented in the fragment ``hitless.consul._cluster``."""
 
 AGENT_SPEC: dict[str, dict[str, Any]] = {
     "agent_url": {"type": "str"},
@@ -48,13 +48,13 @@ AGENT_SPEC: dict[str, dict[str, Any]] = {
     "via": {"type": "str", "choices": ["auto", "controller", "host"]},
     "node": {"type": "str"},
 }
-"""Options of tasks that ask a host's own agent; documented in the fragment ``hitless.consul.agent``."""
+"""Options of tasks that ask a host's own agent; documented in the fragment ``hitless.consul._agent``."""
 
 KEYS_SPEC: dict[str, dict[str, Any]] = {
     "deploy_prefix": {"type": "str"},
     "nodes_prefix": {"type": "str"},
 }
-"""Options of tasks that read or write this collection's keys; documented in the fragment ``hitless.consul.keys``."""
+"""Options of tasks that read or write this collection's keys; documented in the fragment ``hitless.consul._keys``."""
 
 OPTIONS = (*CLUSTER_SPEC, *AGENT_SPEC, *KEYS_SPEC)
 """All options that a variable ``hitless_consul_<option>`` can set."""
@@ -255,11 +255,15 @@ class Task:
 
 def agent_node(agent: Client) -> str:
     """The name of the node that an agent stands for; needs ``agent:read`` on it."""
-    answer = agent.get("/v1/agent/self")
-    name = (answer.data or {}).get("Config", {}).get("NodeName")
-    if not name:
+    return agent_identity(agent)[0]
+
+
+def agent_identity(agent: Client) -> tuple[str, str]:
+    """The node that an agent stands for, and its datacenter where it tells; needs ``agent:read`` on it."""
+    config = (agent.get("/v1/agent/self").data or {}).get("Config") or {}
+    if not config.get("NodeName"):
         raise HitlessError(
             f"The Consul agent at {agent.connection.url} does not say of which node it is.",
             hint="Set consul_node (the option node) to the host's name in Consul, or check hitless_consul_agent_url.",
         )
-    return str(name)
+    return str(config["NodeName"]), str(config.get("Datacenter") or "")

@@ -144,7 +144,7 @@ class Request:
     def submit(self) -> None:
         """Write it, in one transaction that fails once the lock is lost (:class:`LockLost`)."""
         # Handed on in each status until something is deployed: what an earlier deployment left open stays so.
-        self._unsure = not read_version(self.client, self.keys, self.node).is_sure
+        self._unsure = not read_version(self.client, self.keys, self.node).version_is_trusted
         asked = {
             "request": self.id,
             "service": self.keys.service,

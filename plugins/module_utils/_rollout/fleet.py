@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
@@ -84,6 +85,38 @@ class WantedHost:
     datacenter: str | None = None
     health_url: bool = False
     smoke_test: bool = False
+
+
+def wanted_hosts(
+    reached: Mapping[str, Mapping[str, Any]], target: str | None, asked: Iterable[str] = (), *, smoke_test: bool = False
+) -> list[WantedHost]:
+    """The hosts as the plan takes them.
+
+    :param reached: host -> what :func:`reach.reach` found.
+    :param asked: the hosts with a health URL; ``smoke_test``: whether the user's tasks test each of them.
+    :param target: the version that they are to get; None for each one's previous one.
+    :raises HitlessError: something is wrong with hosts that can be reached.
+    """
+    with_url, problems = set(asked), []
+    for host, found in reached.items():
+        if "node" not in found:
+            problems.append(f"{host}: {found.get('msg') or 'it was not asked'}.")
+        elif found["problem"]:
+            problems.append(found["problem"])
+    if problems:
+        raise HitlessError(f"Nothing was changed. {' '.join(problems)}")
+    return [
+        WantedHost(
+            host,
+            found["node"],
+            target,
+            unreachable=found["why"] or None,
+            datacenter=found["datacenter"] or None,
+            health_url=host in with_url,
+            smoke_test=smoke_test,
+        )
+        for host, found in reached.items()
+    ]
 
 
 def read_fleet(
@@ -190,7 +223,7 @@ def _host_state(
         unreachable=wanted.unreachable or (f"its Consul agent does not answer: {down.told()}" if down else None),
         blocked="; ".join(check.told() for check in node_checks) or None,
         datacenter=instances[0].datacenter if instances and not wanted.datacenter else wanted.datacenter,
-        sure=recorded.is_sure,
+        sure=recorded.version_is_trusted,
         verifiable=wanted.health_url or wanted.smoke_test or all(one.is_verifiable for one in instances),
     )
 

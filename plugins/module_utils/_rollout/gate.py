@@ -1,15 +1,40 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The decision at the head of each batch (a private helper of this collection). Pure: plain data in and out."""
+"""The decision at the head of each batch (a private helper of this collection).
+
+The first half is pure: plain data in and out. The second reads what it needs from Consul, and writes what was decided.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, Record, budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    Instance,
+    parse_instances,
+    service_query,
+    with_tags,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    Outcome,
+    Record,
+    budget_spent,
+    parse_timestamp,
+    planned_outcome,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
 
 
 @dataclass(frozen=True)
@@ -95,3 +120,126 @@ def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
         f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and this batch would "
         f"leave {head.healthy_without}, fewer than the minimum of {min_healthy} (rollout_min_healthy)"
     )
+
+
+# -- at the head of a batch ---------------------------------------------------------------------------------------
+
+_FIRST_WRITES = ("drain", "drain_by_hook")
+"""Steps whose first write to a host says that its batch is begun."""
+
+
+def open_gate(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
+    """Whether a batch may begin: its head, see :func:`_head`. It never fails: a coordinator that fails would end the
+    playbook.
+
+    Hosts of earlier batches without an outcome are recorded as lost. For enough healthy instances it waits.
+    """
+    batch = run.coordinators.index(coordinator) + 1
+    try:
+        stop = _decide(task, run, batch)
+    except HitlessError as error:
+        stop = str(error)
+    return _stopped(task, run, batch, stop) if stop else _head(run, batch)
+
+
+def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
+    """Say that a batch is begun, whose hook has run."""
+    batch = run.coordinators.index(coordinator) + 1
+    keys = run.keys(task)
+    task.consul.txn([kv_check_session(keys.lock, run.session), progress_op(keys, run.id, batch)])
+    return _head(run, batch)
+
+
+def stop_before(task: Task, run: Run, coordinator: str, why: str) -> dict[str, Any]:
+    """Stop the rollout before a batch, or before the first where it is no coordinator that asks."""
+    batch = run.coordinators.index(coordinator) + 1 if coordinator in run.coordinators else 1
+    return _stopped(task, run, batch, why)
+
+
+def _head(run: Run, batch: int, stop: str = "") -> dict[str, Any]:
+    """What the tasks of a batch take from their run: small, since Ansible resolves all of it for each of them."""
+    names = run.plan["batches"][batch - 1] if run.plan["batches"] else []
+    options = run.options
+    wanted = (
+        "version",
+        "direction",
+        "become",
+        "deploy_timeout",
+        *(name for name in options if name.endswith("_tasks")),
+    )
+    return {
+        "proceed": not stop,
+        "stop": stop,
+        "id": run.id,
+        "coordinator": run.coordinators[batch - 1] if run.coordinators else "",
+        "hosts": {name: {key: run.plan["hosts"][name][key] for key in ("from", "to", "rollback_to")} for name in names},
+        "names": list(names),
+        "steps": list(run.steps),
+        "rollback_steps": list(run.rollback_steps),
+        # Twice, since a command waits for an earlier one that still runs on its host.
+        "command_timeout": int(float(options["deploy_timeout"]) * 2 + 60),
+        "deploy_role": options["deploy_role"],
+        **{name: options[name] for name in wanted},
+    }
+
+
+def _stopped(task: Task, run: Run, batch: int, why: str) -> dict[str, Any]:
+    """The head of a batch that may not begin; why is written where the end of the run, and others, read it."""
+    keys, client = run.keys(task), task.consul
+    try:
+        found = store.require(client, keys, run.id)
+        if not found.stop:
+            progress = progress_op(keys, run.id, min(found.batch, batch - 1), why)
+            client.txn([kv_check_session(keys.lock, run.session), progress])
+    except HitlessError as error:
+        task.warn(f"{run.service} stops before batch {batch}: {why}. That could not be recorded: {error}")
+    return _head(run, batch, why)
+
+
+def _decide(task: Task, run: Run, batch: int) -> str:
+    """Why the batch may not begin, empty where it may."""
+    keys, client, options = run.keys(task), task.consul, run.options
+    found = store.require(client, keys, run.id)
+    if found.lock is None or found.lock.session != run.session:
+        holder = f"; {found.lock.holder} has it now" if found.lock is not None and found.lock.alive else ""
+        return f"the lock of {run.service} is no longer held by this run{holder}"
+    if found.stop:
+        return found.stop
+    if found.batch < batch - 1:
+        return f"batch {found.batch + 1} was not begun"
+    outcomes = [one for name, one in found.outcomes.items() if found.record.hosts[name].batch is not None]
+    for name in lost_before(found.record, outcomes, batch):
+        planned = found.record.hosts[name]
+        outcomes.append(planned_outcome(planned, LOST, "it could not be reached any more during its turn"))
+        client.txn([kv_check_session(keys.lock, run.session), *store.outcome_ops(keys, run.id, outcomes[-1])])
+    finished = [parse_timestamp(one.finished) for one in outcomes] + [parse_timestamp(found.record.started)]
+    latest = max((at for at in finished if at), default=datetime.now(timezone.utc))
+    idle = (datetime.now(timezone.utc) - latest).total_seconds()
+    stop = budget_stop(outcomes, options["failure_budget"]) or progress_stop(idle, options["progress_deadline"])
+    nodes = [found.record.hosts[name].node for name in run.plan["batches"][batch - 1]]
+    stop = stop or _wait_for_minimum(client, run, nodes)
+    if not stop and run.steps[0] not in _FIRST_WRITES and not options["before_batch_tasks"]:
+        client.txn([kv_check_session(keys.lock, run.session), progress_op(keys, run.id, batch)])
+    return stop
+
+
+def _wait_for_minimum(client: Client, run: Run, nodes: Sequence[str]) -> str:
+    """Waits until enough instances are healthy without this batch; the reason to stop where that takes too long."""
+    options, minimum = run.options, run.plan["health"]["minimum"]
+    head = Head(0, 0, 0)
+
+    def enough(data: Any) -> bool | None:
+        nonlocal head
+        instances = with_tags(parse_instances(data), options["tags"])
+        head = head_of(instances, nodes, accept_warning=options["accept_warning"])
+        if may_begin(head, minimum):
+            return True
+        raise AskAgain(options["healthy_deadline"])
+
+    path, query = service_query(run.service)
+    started = time.monotonic()
+    try:
+        client.watch(path, query, enough, started + options["healthy_deadline"])
+    except DeadlineExceeded:
+        return healthy_stop(head, minimum, time.monotonic() - started)
+    return ""

@@ -6,13 +6,13 @@
 Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
-    deploy/<service>/request                         text or JSON: a rollout that is asked for, see _rollout_request.py
-    deploy/<service>/deployments/<id>/record         JSON, see _deployment.py
-    deploy/<service>/deployments/<id>/batch          JSON {batch, at}: the last batch that was begun
+    deploy/<service>/request                         text or JSON: a rollout that is asked for, see trigger.py
+    deploy/<service>/deployments/<id>/record         JSON, see store.py
+    deploy/<service>/deployments/<id>/progress       JSON {batch, at, stop}: the last batch begun, why no other follows
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
     nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
-    nodes/<node>/deployment/<service>/new            JSON, a request to the machine's own agent, see _request.py
+    nodes/<node>/deployment/<service>/new            JSON, a request to the machine's own agent, see agent_protocol.py
     nodes/<node>/deployment/<service>/status         JSON {deployment, state, at, message, request, steps}
     nodes/<node>/log/<service>/<id>/<n>              text, what a deployment printed there, by the machine's own agent
     deploy/<service>/deployments/<id>/log/<host>/<n> text, what happened to a host, by the callback deployment_log
@@ -125,8 +125,8 @@ class Keys:
     def record(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}record"
 
-    def batch(self, deployment: str) -> str:
-        return f"{self.deployment(deployment)}batch"
+    def progress(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}progress"
 
     def outcomes(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}nodes/"

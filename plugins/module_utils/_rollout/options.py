@@ -141,12 +141,7 @@ OPTIONS: tuple[Option, ...] = (
         "50%",
         "instances that must stay in rotation; a percentage is of the registered ones, rounded up",
     ),
-    Option(
-        "failure_budget",
-        Number(),
-        0,
-        "hosts untouched, rolled back, failed or lost that the deployment tolerates before it stops",
-    ),
+    Option("failure_budget", Number(), 0, "hosts that may fail, whatever becomes of them, before the deployment stops"),
     Option("maintenance", MaintenanceScope(), "service", "what is taken out of rotation on a host"),
     Option("drain_time", _SECONDS, 10, "at least, from when the catalog shows the maintenance to the deployment"),
     Option(
@@ -219,7 +214,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "unreachable", Choice(("fail", "skip")), "fail", "refuse to begin with an unreachable host, or leave it out"
     ),
-    Option("strict", Flag(), False, "hosts that were left out make the exit code non-zero"),
+    Option("strict", Flag(), False, "hosts that were skipped make the exit code non-zero"),
     Option("lock_wait", _SECONDS, 0, "to wait for another deployment of the service to end"),
     Option(
         "pickup_deadline",
@@ -375,7 +370,7 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
         options |= {hook.option: hook.target for hook in restore}
         return RolloutOptions(options, hosts, restore, [], [])
     _refuse_contradictions(options)
-    way = "request" if options["mode"] == "agent" else reader.deploy_way(options)
+    way = "deploy_by_agent" if options["mode"] == "agent" else reader.deploy_way(options)
     if options["mode"] == "agent":
         reader.refuse_connections(options)
     health_urls = reader.hosts_with_health_url()
@@ -384,7 +379,7 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
     refuse_missing_handler(list(tasks.values()))
     reader.check_templates(options, list(tasks.values()))
-    rollback_steps = ["request"] if options["mode"] == "agent" else _steps(way, options)
+    rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
     return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, _first_tasks(way, tasks))
@@ -398,17 +393,16 @@ def _tasks_of(hook: Hook, load: Load) -> HookTasks:
 
 def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str]]:
     if way == "deploy_command":
-        return [{"name": "Deploy", "action": "hitless.consul.deploy"}]
+        return [{"name": "Deploy", "action": "hitless.consul.rollout_step"}]
     return tasks[way].before_anything() if way in tasks else []
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
     """The steps of one host from its maintenance on; what has nothing in between is one step, and quicker."""
     apart = bool(options["drain_tasks"])
-    out = ["leave", "drain_hook", "drain"] if apart else ["take_out"]
-    between = [step for step, wanted in (("smoke", options["smoke_tasks"]), ("restore_hook", apart)) if wanted]
-    back = ["prove", *between, "return"] if between else ["bring_back"]
-    return [*out, way, *back]
+    between = [step for step, wanted in (("smoke", options["smoke_tasks"]), ("restore_by_hook", apart)) if wanted]
+    back = ["verify", *between, "return"] if between else ["verify_and_return"]
+    return ["drain_by_hook" if apart else "drain", way, *back]
 
 
 def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:

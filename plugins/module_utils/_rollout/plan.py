@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    CURRENT,
     FOREIGN,
     TO_CHANGE,
     UNREACHABLE,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
 
 Size: TypeAlias = "int | str"
 """A number of hosts, or a percentage such as ``25%``."""
@@ -119,6 +119,7 @@ class HostPlan:
     why: str | None = None
     batch: int | None = None
     coordinator: str | None = None
+    unsure: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -131,6 +132,7 @@ class HostPlan:
             "rollback_to": self.rollback_to,
             "healthy": self.healthy,
             "why": self.why,
+            "unsure": self.unsure,
         }
 
 
@@ -233,7 +235,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     _refuse_what_cannot_be(hosts, settings)
     hosts = _rolled_back_already(hosts)
     states = {one.host: _state(one, settings) for one in hosts}
-    _refuse_left_out(hosts, states, settings)
+    _refuse_skipped(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     _refuse_without_target(chosen, settings)
     _refuse_warning(chosen)
@@ -248,7 +250,9 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         running = _running(one, settings)
         to = one.target if state == TO_CHANGE else None
         back = running if state == TO_CHANGE and running != to else None
-        plans[one.host] = HostPlan(one.host, one.node, state, running, to, back, one.is_healthy, why)
+        plans[one.host] = HostPlan(
+            one.host, one.node, state, running, to, back, one.is_healthy, why, unsure=not one.sure
+        )
     for number, batch in enumerate(batches, 1):
         leader = coordinator_name(settings.service, number, len(batches))
         for one in batch:
@@ -266,7 +270,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
             *_rollback_warnings(plans, settings),
             *_blocked_warnings(chosen),
             *_unverified_warnings(chosen),
-            *_left_out_warnings(plans),
+            *_skipped_warnings(plans),
             *_uncovered_warnings(settings),
         ],
         settings.uncovered,
@@ -286,7 +290,7 @@ def _is_broken(one: HostState) -> bool:
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
     if one.maintenance and not one.maintenance.ours:
-        return FOREIGN, f"in somebody else's maintenance: {one.maintenance.reason or 'no reason given'}"
+        return FOREIGN, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
     if (
         settings.skip_current
         and one.is_healthy
@@ -339,7 +343,7 @@ def _rolled_back_already(hosts: Sequence[HostState]) -> list[HostState]:
     return [replace(one, target=one.version) if one.target is None and one.version in targets else one for one in hosts]
 
 
-def _refuse_left_out(
+def _refuse_skipped(
     hosts: Sequence[HostState], states: dict[str, tuple[str, str | None]], settings: PlanSettings
 ) -> None:
     lost = [f"{one.host} ({states[one.host][1]})" for one in hosts if states[one.host][0] == UNREACHABLE]
@@ -351,7 +355,7 @@ def _refuse_left_out(
     left = [f"{one.host} ({states[one.host][1]})" for one in hosts]
     if all(state == FOREIGN for state, _why in states.values()):
         raise HitlessError(
-            f"Every host is in a maintenance that somebody else has set ({named(left)}); nothing was changed.",
+            f"Every host is in maintenance set by someone else ({named(left)}); nothing was changed.",
             hint="End it first: it is never cleared here.",
         )
     if all(state in (FOREIGN, UNREACHABLE) for state, _why in states.values()):
@@ -502,8 +506,8 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
     ]
 
 
-def _left_out_warnings(plans: dict[str, HostPlan]) -> list[str]:
-    return [f"{one.host} is left out: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
+def _skipped_warnings(plans: dict[str, HostPlan]) -> list[str]:
+    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
 
 
 def _uncovered_warnings(settings: PlanSettings) -> list[str]:

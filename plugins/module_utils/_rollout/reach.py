@@ -5,54 +5,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task, agent_identity
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, HostLost
 
+RETRY_FOR = 3.0
+"""Seconds an agent that does not answer is tried: nothing has begun that would need patience."""
 
-@dataclass(frozen=True)
-class Reached:
-    """What a host's own agent says of itself.
 
-    :param node: its node, ``datacenter`` where that is; empty where it does not tell.
-    :param lost: why the host cannot be reached, empty where it can.
-    :param problem: what is wrong with a host that can be reached, as a sentence; empty where nothing is.
+def reach(task: Task, *, by_agents: bool = False) -> dict[str, str]:
+    """One call through the host's connection to its own agent.
+
+    It never fails for a host that cannot be reached: the plan decides.
+
+    :param by_agents: connects to nothing, since the machine's own deploy agent does the work; the plan finds by
+        Consul's own health of the node whether it is there.
+    :returns: its ``node`` and ``datacenter``, ``why`` the host is out of reach, and the ``problem`` of one that is not;
+        each empty where there is nothing to tell.
     """
-
-    node: str = ""
-    datacenter: str = ""
-    lost: str = ""
-    problem: str = ""
-
-
-def reach(agent: Client, host: str, expected: str, datacenter: str = "") -> Reached:
-    """Ask the agent of a host who it is.
-
-    :param host: its name, for messages.
-    :param expected: the node it is said to be; empty where nobody says.
-    :param datacenter: that of the rollout; empty where it is the default one of the cluster, see
-        ``_fleet.require_datacenter``.
-    """
+    host, expected = task.host.name, str(task.options.get("node") or task.node_hint or "")
+    wanted = str(task.options.get("datacenter") or "")
+    if by_agents:
+        return _answer(task, expected)
     try:
-        config = agent.get("/v1/agent/self").data["Config"]
+        task.agent.retry_for = RETRY_FOR
+        node, datacenter = agent_identity(task.agent)
     except HostLost as error:
-        return Reached(expected, lost=str(error))
+        return _answer(task, expected, why=str(error))
     except ConsulError as error:
         # A token that may not read the agent is fine where somebody else names the node.
-        return Reached(expected, problem="" if error.status == 403 and expected else f"{host}: {error}")
+        return _answer(task, expected, "" if error.status == 403 and expected else f"{host}: {error}")
     except HitlessError as error:
-        return Reached(expected, problem=f"{host}: {error}")
-    found = Reached(str(config["NodeName"]), str(config.get("Datacenter") or ""))
-    if datacenter and found.datacenter and found.datacenter != datacenter.lower():
-        return Reached(expected, problem=elsewhere([host], found.datacenter, datacenter))
-    if expected and found.node != expected:
-        return Reached(
+        return _answer(task, expected, f"{host}: {error}")
+    if wanted and datacenter and datacenter != wanted.lower():
+        return _answer(task, expected, elsewhere([host], datacenter, wanted))
+    if expected and node != expected:
+        return _answer(
+            task,
             expected,
-            problem=f"The agent asked on {host} is that of the node {found.node}, and the host is said to be the node "
+            f"The agent asked on {host} is that of the node {node}, and the host is said to be the node "
             f"{expected}: set hitless_consul_agent_url (or consul_node) of this host right.",
         )
-    return found
+    return {**_answer(task, node), "datacenter": datacenter}
+
+
+def _answer(task: Task, node: str, problem: str = "", why: str = "") -> dict[str, str]:
+    return {"node": node or task.host.name, "why": why, "problem": problem, "datacenter": ""}
 
 
 def elsewhere(hosts: list[str], found: str, wanted: str) -> str:

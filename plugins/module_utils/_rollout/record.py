@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is recorded of a deployment: plan, outcomes, states, verdict (a private helper of this collection).
 
-Pure: plain data in and out. _deployment.py reads and writes it.
+Pure: plain data in and out. store.py reads and writes it; the outcomes of hosts are in states.py.
 """
 
 from __future__ import annotations
@@ -17,30 +17,24 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    GOOD,
+    LOST,
+    OUTCOMES,
+    PENDING,
+    SKIPPED,
+    SPENDING,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED as HOST_FAILED
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
 TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
 """State of a record -> the states it may become. What has ended stays as it ended."""
 
-OK, CURRENT, UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING = (
-    "ok",
-    "current",
-    "untouched",
-    "rolled_back",
-    "failed",
-    "lost",
-    "left_out",
-    "pending",
-)
-OUTCOMES = (OK, CURRENT, UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST, LEFT_OUT, PENDING)
-GOOD = (OK, CURRENT, LEFT_OUT)
-"""Outcomes that a successful deployment may have."""
-SPENDING = (UNTOUCHED, ROLLED_BACK, HOST_FAILED, LOST)
-"""Outcomes that spend the failure budget; an untouched host is back in rotation as it was, and still a failure."""
-
 TO_CHANGE, FOREIGN, UNREACHABLE = "to_change", "foreign", "unreachable"
-_OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: LEFT_OUT, UNREACHABLE: LEFT_OUT}
+_OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: SKIPPED, UNREACHABLE: SKIPPED}
 """State of a host in the plan -> its outcome where it gets no turn."""
 
 OUTPUT_LIMIT, ERROR_LIMIT, WHY_LIMIT = 8000, 2000, 300
@@ -98,6 +92,7 @@ class PlannedHost:
     :param batch: 1 for the first; None where it gets no turn.
     :param why: why it is left alone.
     :param outcome: noted at the end for a host that wrote none itself (lost, pending).
+    :param unsure: another version than the recorded one may run there, since an earlier deployment left that open.
     """
 
     host: str
@@ -109,6 +104,7 @@ class PlannedHost:
     rollback_to: str | None = None
     why: str | None = None
     outcome: str | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,7 @@ class Record:
     :param holder: who runs it; ``origin``: from where.
     :param batches: the hosts of each, in order.
     :param uncovered: nodes that ran the service and were none of its hosts.
-    :param failure_budget: hosts rolled back, failed or lost that it tolerates.
+    :param failure_budget: hosts that did not come out well (:data:`states.SPENDING`) that it tolerates.
     :param options: those of :data:`SETTINGS`.
     :param summary: outcome -> number of hosts, once it has ended.
     """
@@ -267,6 +263,7 @@ class Record:
             "rollback_to": host.rollback_to,
             "why": (host.why or "")[:WHY_LIMIT] or None,
             "outcome": host.outcome,
+            "unsure": host.unsure or None,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -329,6 +326,7 @@ def planned_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, PlannedHo
             rollback_to=data.get("rollback_to"),
             why=data.get("why"),
             outcome=data.get("outcome"),
+            unsure=bool(data.get("unsure")),
         )
         for name, data in hosts.items()
     }
@@ -375,7 +373,7 @@ def planned_outcome(planned: PlannedHost, outcome: str, why: str = "") -> Outcom
 
 
 def budget_spent(outcomes: Iterable[Outcome]) -> int:
-    """Hosts that spend the failure budget; those left out do not."""
+    """Hosts that spend the failure budget; those skipped do not."""
     return sum(one.outcome in SPENDING for one in outcomes)
 
 
@@ -385,23 +383,21 @@ def settle(
     *,
     begun: int,
     touched: Iterable[str],
-    lost: Iterable[str],
     why: str,
 ) -> Record:
     """The record with an outcome for each planned host that has none.
 
     :param begun: the last batch that was begun, 0 for none.
     :param touched: nodes on which a step of this deployment was recorded.
-    :param lost: hosts known to be lost.
     :param why: what to say of a host whose turn had begun and that has no outcome.
     """
-    touched, lost = set(touched), set(lost)
+    touched = set(touched)
     last = max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
 
     def noted(planned: PlannedHost) -> PlannedHost:
         if planned.host in outcomes:
             return planned
-        if planned.host in lost or planned.node in touched or (planned.batch is not None and planned.batch <= last):
+        if planned.node in touched or (planned.batch is not None and planned.batch <= last):
             return replace(planned, outcome=LOST, why=why)
         return replace(planned, outcome=PENDING)
 
@@ -409,13 +405,13 @@ def settle(
 
 
 def summary_of(outcomes: Iterable[str]) -> dict[str, int]:
-    """Outcome -> number of hosts, in the order of :data:`OUTCOMES`, those with none left out."""
+    """Outcome -> number of hosts, in the order of :data:`OUTCOMES`; none that no host has."""
     counted = Counter(outcomes)
     return {name: counted[name] for name in OUTCOMES if counted[name]}
 
 
 def verdict(outcomes: Iterable[str]) -> str:
-    """successful where every host is ok, current or left out; else failed, also within the failure budget."""
+    """successful where every host is ok, current or skipped; else failed, also within the failure budget."""
     return SUCCESSFUL if all(outcome in GOOD for outcome in outcomes) else FAILED
 
 

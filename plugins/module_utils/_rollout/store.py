@@ -10,13 +10,14 @@ nothing any more. Only the record counts: whoever ends a deployment, be it its o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
+    json_object,
     kv_check_session,
     kv_delete,
     kv_read,
@@ -28,14 +29,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     FAILED,
-    GOOD,
     INTERRUPTED,
-    PENDING,
     RUNNING,
     Outcome,
     PlannedHost,
     Record,
-    budget_spent,
     outcomes_of,
     parse_timestamp,
     settle,
@@ -43,38 +41,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     timestamp,
     verdict,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import GOOD, PENDING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
-
-__all__ = [
-    "KEEP",
-    "Deployment",
-    "Outcome",
-    "Record",
-    "UnderWay",
-    "batch_op",
-    "budget_spent",
-    "conclude",
-    "end",
-    "find_dead",
-    "interrupt_dead",
-    "list_ids",
-    "list_recent",
-    "lock_dict",
-    "outcome_ops",
-    "prune",
-    "read",
-    "read_records",
-    "read_steps",
-    "read_under_way",
-    "require",
-    "settled",
-    "start",
-    "status_op",
-    "steps_of",
-    "timestamp",
-    "unread",
-]
 
 KEEP = 20
 """Deployments of a service that are kept."""
@@ -88,11 +57,13 @@ class Deployment:
 
     :param outcomes: host -> outcome, for the hosts that have one.
     :param batch: the last batch that was begun, 0 for none.
+    :param stop: why no further batch was begun; empty where nothing has stopped it.
     """
 
     record: Record
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     batch: int = 0
+    stop: str = ""
     lock: Held | None = None
     is_new: bool = False
     """Whether this is more than Consul holds, see :func:`conclude`."""
@@ -118,8 +89,8 @@ class Deployment:
         return planned.batch is not None and planned.batch <= self.batch
 
     @property
-    def red(self) -> list[str]:
-        """Hosts that are not ok, current or left out, in the plan's order."""
+    def failed_hosts(self) -> list[str]:
+        """Hosts that are not ok, current or skipped, in the plan's order."""
         return [host for host, outcome in self.results.items() if outcome not in GOOD]
 
     @property
@@ -182,12 +153,15 @@ def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool =
     ]
 
 
-def batch_op(keys: Keys, deployment: str, batch: int) -> dict[str, Any]:
-    """The transaction operation that says a batch (1 for the first) is begun: its hosts are let go right after.
+def progress_op(keys: Keys, deployment: str, batch: int, stop: str = "") -> dict[str, Any]:
+    """The transaction operation that says which batch was the last that was begun, and why no other follows.
 
     It tells a host that was lost in its turn from one that never got it, where the host left no trace of its own.
+
+    :param batch: 1 for the first, 0 for none: its hosts are let go right after.
     """
-    return kv_set(keys.batch(deployment), json.dumps({"batch": batch, "at": timestamp()}, separators=(",", ":")))
+    progress = {"batch": batch, "at": timestamp(), "stop": stop}
+    return kv_set(keys.progress(deployment), json.dumps(progress, separators=(",", ":")))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -197,7 +171,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
     """A deployment with outcomes and lock, as of one moment, in one request; None where there is none."""
     operations = [
         kv_read(keys.record(deployment)),
-        kv_read(keys.batch(deployment)),
+        kv_read(keys.progress(deployment)),
         kv_read(keys.outcomes(deployment)),
         kv_read(keys.lock),
     ]
@@ -212,10 +186,15 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         if key.startswith(prefix)
     }
     parsed = Record.from_json(kv_text(record), deployment, keys.service)
+    outcomes = outcomes_of(parsed, written)
+    progress = _progress_of(values.get(keys.progress(deployment)))
+    # The first write to a host of a batch may be its outcome.
+    turns = [one.batch for one in outcomes.values() if one.batch is not None and one.outcome != PENDING]
     return Deployment(
         parsed,
-        outcomes=outcomes_of(parsed, written),
-        batch=_batch_of(values.get(keys.batch(deployment))),
+        outcomes=outcomes,
+        batch=max([progress[0], *turns]),
+        stop=progress[1],
         lock=_lock_of(values.get(keys.lock)),
     )
 
@@ -307,32 +286,16 @@ def start(client: Client, keys: Keys, record: Record, session: str) -> None:
     _write(client, keys, record, session)
 
 
-def conclude(
-    client: Client,
-    keys: Keys,
-    deployment: str,
-    *,
-    reason: str = "",
-    state: str | None = None,
-    lost: Iterable[str] = (),
-    batches_begun: int | None = None,
-) -> Deployment:
+def conclude(client: Client, keys: Keys, deployment: str, *, state: str | None = None) -> Deployment:
     """How a deployment ended: each host with an outcome, the verdict, a sentence. Writes nothing: see :func:`end`.
 
-    A host without an outcome is lost where its turn had begun, else pending. What has ended already stays as it is.
+    Only what Consul holds counts, so that its own run, its keeper's successor and a recovery come to the same. A host
+    without an outcome is lost where its turn had begun, else pending. What has ended already stays as it is.
 
-    :param reason: why the run stopped before its end.
     :param state: instead of the verdict (cancelled, interrupted).
-    :param lost: hosts that the caller knows to be lost.
-    :param batches_begun: how many batches were let go, where the caller knows it better than the ``batch`` key, which
-        is written before the hook that may still stop its batch.
     """
     found = require(client, keys, deployment)
-    if found.record.state != RUNNING:
-        return found
-    if batches_begun is not None:
-        found = replace(found, batch=batches_begun)
-    return _concluded(client, keys, found, state, reason, lost)
+    return found if found.record.state != RUNNING else _concluded(client, keys, found, state)
 
 
 def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
@@ -345,17 +308,14 @@ def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
         f"above, and in {keys.outcomes(deployment)} once Consul answers. Then run hitless.consul.recover."
     )
     return {
-        "changed": False,
         "id": deployment,
-        "record": {},
         "result": FAILED,
         "verdict": sentence,
         "table": "",
         "hosts": {},
         "errors": {},
-        "red": [],
-        "pruned": [],
-        "lock_lost": False,
+        "failed_hosts": [],
+        "unrecorded": "",
     }
 
 
@@ -418,18 +378,18 @@ def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[
 
 
 def _version_part(deployment: str) -> str:
-    """What an id tells of its version, see ``_keys.new_deployment_id``."""
+    """What an id tells of its version, see ``keys.new_deployment_id``."""
     return deployment.partition("-")[2].rpartition("-")[0]
 
 
-def find_dead(client: Client, keys: Keys) -> list[Deployment]:
+def find_interrupted(client: Client, keys: Keys) -> list[Deployment]:
     """The deployments that claim to run and that no living run holds the lock for, with their hosts.
 
     However many there are: rollout_keep_deployments may keep more than are listed by default.
     """
     kept = read_records(client, keys, list_ids(client, keys))
-    dead = [one.record.id for one in kept if one.is_unsettled and not one.is_alive]
-    return [found for one in dead if (found := read(client, keys, one)) is not None]
+    ids = [one.record.id for one in kept if one.is_unsettled and not one.is_alive]
+    return [found for one in ids if (found := read(client, keys, one)) is not None]
 
 
 def settled(
@@ -443,16 +403,16 @@ def settled(
     """
     if found.is_alive or not found.is_unsettled:
         return found
-    return _concluded(client, keys, found, INTERRUPTED, "", (), versions)
+    return _concluded(client, keys, found, INTERRUPTED, versions)
 
 
-def interrupt_dead(client: Client, keys: Keys, session: str) -> list[Deployment]:
+def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deployment]:
     """Write ``interrupted`` on each record that claims to run while we hold the lock; returns those.
 
     A deployment that the lock itself names is ours and stays.
     """
     ended: list[Deployment] = []
-    for found in find_dead(client, keys):
+    for found in find_interrupted(client, keys):
         concluded = settled(client, keys, found)
         cut_off = [one for name, one in concluded.outcomes.items() if name not in found.outcomes and one.steps]
         for start_at in range(0, len(cut_off), TXN_LIMIT - 1):
@@ -472,8 +432,6 @@ def _concluded(
     keys: Keys,
     found: Deployment,
     state: str | None,
-    reason: str,
-    lost: Iterable[str],
     versions: Mapping[str, NodeVersion] | None = None,
 ) -> Deployment:
     """A running deployment -> the same at its end."""
@@ -489,7 +447,6 @@ def _concluded(
         found.outcomes,
         begun=found.batch,
         touched=touched,
-        lost=lost,
         why="the run was interrupted during its turn"
         if interrupted
         else "lost after its turn had begun, it wrote no outcome",
@@ -514,7 +471,7 @@ def _concluded(
     ended = (
         replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
     )
-    ended = replace(ended, description=report.verdict_sentence(ended, outcomes, reason))
+    ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
     return replace(found, record=ended, outcomes=outcomes, is_new=True)
 
 
@@ -529,10 +486,8 @@ def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
     return Held(Holder.parse(kv_text(dict(item))), session, bool(session))
 
 
-def _batch_of(item: Mapping[str, Any] | None) -> int:
-    if item is None:
-        return 0
-    try:
-        return int(json.loads(kv_text(dict(item)))["batch"])
-    except (KeyError, TypeError, ValueError):
-        return 0
+def _progress_of(item: Mapping[str, Any] | None) -> tuple[int, str]:
+    """The last batch that was begun, and why no other follows."""
+    data = json_object(kv_text(dict(item))) if item is not None else None
+    batch = (data or {}).get("batch")
+    return (batch if isinstance(batch, int) else 0), str((data or {}).get("stop") or "")

@@ -18,10 +18,11 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import KVPair, json_object
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_version
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import BY_NAME, UNSET
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import BY_NAME, PREFIX, UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
     FAILED,
@@ -61,7 +62,7 @@ REASON_LIMIT = 1000
 
 
 @dataclass(frozen=True)
-class Wish:
+class RolloutRequest:
     """A request that can be followed.
 
     :param options: by name without the prefix, as they were written.
@@ -80,7 +81,7 @@ class Found:
     data: Mapping[str, Any]
 
 
-def read_wish(text: str, allowed: Sequence[str] = ALLOWED) -> Wish:
+def parse_request(text: str, allowed: Sequence[str] = ALLOWED) -> RolloutRequest:
     """The text of a request: a version, or a JSON object with one and perhaps options.
 
     :raises HitlessError: one sentence, for whoever wrote it.
@@ -89,7 +90,7 @@ def read_wish(text: str, allowed: Sequence[str] = ALLOWED) -> Wish:
         raise HitlessError(f"The request is longer than {LIMIT} bytes.")
     plain = text.strip()
     if not plain.startswith("{"):
-        return Wish(checked_version(plain, "The version"))
+        return RolloutRequest(checked_version(plain, "The version"))
     try:
         data = json.loads(plain)
     except (ValueError, RecursionError) as error:
@@ -104,7 +105,7 @@ def read_wish(text: str, allowed: Sequence[str] = ALLOWED) -> Wish:
             raise HitlessError(f"A request may not set {name[:60]!r}; beside the version it may set: {may}.")
         if value not in UNSET:
             BY_NAME[name].kind.read(value, name)
-    return Wish(version, {name: value for name, value in data.items() if value not in UNSET})
+    return RolloutRequest(version, {name: value for name, value in data.items() if value not in UNSET})
 
 
 def check_allowed(names: Sequence[str]) -> None:
@@ -127,19 +128,19 @@ def find(client: Client, keys: Keys) -> Found:
     return Found(pair, state if state in STATES else REQUESTED, data)
 
 
-def claim(client: Client, keys: Keys, found: Found, wish: Wish, by: str, origin: str) -> str | None:
-    """Take a request, for one run alone; the word that proves it, None where somebody else was faster."""
-    word = secrets.token_hex(8)
+def claim(client: Client, keys: Keys, found: Found, wanted: RolloutRequest, by: str, origin: str) -> str | None:
+    """Take a request, for one run alone; the id of its claim, None where somebody else was faster."""
+    claim_id = secrets.token_hex(8)
     answer = {
         "state": CLAIMED,
-        "version": wish.version,
-        **({"options": dict(wish.options)} if wish.options else {}),
-        "claim": word,
+        "version": wanted.version,
+        **({"options": dict(wanted.options)} if wanted.options else {}),
+        "claim": claim_id,
         "by": by,
         "origin": origin,
         "claimed": timestamp(),
     }
-    return word if _replace(client, keys, found, answer) else None
+    return claim_id if _replace(client, keys, found, answer) else None
 
 
 def refuse(client: Client, keys: Keys, found: Found, reason: str, by: str, origin: str) -> bool:
@@ -156,11 +157,11 @@ def refuse(client: Client, keys: Keys, found: Found, reason: str, by: str, origi
     return _replace(client, keys, found, answer)
 
 
-def report(client: Client, keys: Keys, word: str, **more: Any) -> bool:
+def report(client: Client, keys: Keys, claim_id: str, **more: Any) -> bool:
     """Add to a request what has become of it, ``state`` above all; false where it is no longer the one claimed."""
     while True:
         found = find(client, keys)
-        if found.data.get("claim") != word:
+        if found.data.get("claim") != claim_id:
             return False
         if "reason" in more:
             more["reason"] = str(more["reason"])[:REASON_LIMIT]
@@ -171,7 +172,7 @@ def report(client: Client, keys: Keys, word: str, **more: Any) -> bool:
 
 
 def settle(client: Client, keys: Keys, found: Found) -> str | None:
-    """Write what became of a request whose run has died; its state then, None where it has not.
+    """Write what became of a request whose run was interrupted; its state then, None where it was not.
 
     A run writes its record before it answers, and releases its lock after that: what says "running" while no living run
     holds the lock has lost its run.
@@ -183,7 +184,7 @@ def settle(client: Client, keys: Keys, found: Found) -> str | None:
     if there is not None and there.is_alive:
         return None
     state = INTERRUPTED if there is None else there.state
-    reason = "the run died" if there is None or state == INTERRUPTED else there.record.description
+    reason = "the run was interrupted" if there is None or state == INTERRUPTED else there.record.description
     written = report(client, keys, str(found.data.get("claim", "")), state=state, reason=reason)
     return state if written else None
 
@@ -199,6 +200,84 @@ def recovered(client: Client, keys: Keys, left: Sequence[str]) -> str | None:
         return None
     note = {"at": timestamp(), "left": list(left)}
     return state if report(client, keys, str(found.data.get("claim", "")), recovered=note) else None
+
+
+# -- the steps of a run, and who asks for one ---------------------------------------------------------------------
+
+
+def post(client: Client, keys: Keys, wanted: RolloutRequest, *, check_mode: bool = False) -> bool:
+    """Ask for a rollout, as anybody who may write the key does; false where the same is asked for already.
+
+    :raises HitlessError: a request is there that a run follows, or the key changed in the same moment.
+    """
+    found = find(client, keys)
+    text = json.dumps({"version": wanted.version, **wanted.options})
+    if found.state == REQUESTED and found.pair and parse_request(found.pair.value, ALLOWABLE) == wanted:
+        return False
+    if found.state in (CLAIMED, RUNNING):
+        raise HitlessError(
+            f"The request in {keys.request} is {found.state}: a run follows it.",
+            hint="Ask again when it has ended.",
+            details={"state": found.state},
+        )
+    if not check_mode and not client.set_key(keys.request, text, cas=found.pair.index if found.pair else 0):
+        raise HitlessError(f"Somebody else has changed {keys.request} in the same moment.", hint="Ask again.")
+    return True
+
+
+def take(task: Task, keys: Keys, allowed: Sequence[str], by: str, origin: str) -> dict[str, Any]:
+    """Claim a request where there is a new one -> ``claimed``, the id of its ``claim``, its ``options``, a ``text``.
+
+    Where a request says that it runs, and its run was interrupted, it is answered instead.
+
+    :raises HitlessError: it cannot be followed, and is answered so.
+    """
+    check_allowed(allowed)
+    client, service = task.consul, keys.service
+    found = find(client, keys)
+    if found.state == RUNNING and not task.check_mode:
+        settled = settle(client, keys, found)
+        if settled:
+            text = f"{service}: the run that followed its request has ended as {settled}."
+            return {"changed": True, "claimed": False, "state": settled, "text": text}
+    if found.state != REQUESTED:
+        there = f"its request is {found.state} already" if found.state else f"nothing is asked for in {keys.request}"
+        return {"changed": False, "claimed": False, "state": found.state, "text": f"{service}: {there}."}
+    text = f"{service}: somebody else has claimed the request, or replaced it."
+    faster = {"changed": False, "claimed": False, "state": CLAIMED, "text": text}
+    try:
+        wanted = parse_request(found.pair.value if found.pair else "", allowed)
+    except HitlessError as error:
+        if not task.check_mode and not refuse(client, keys, found, str(error), by, origin):
+            return faster
+        raise HitlessError(
+            f"The request in {keys.request} is refused. {error}", details={"claimed": False, "state": REFUSED}
+        ) from None
+    claim_id: str | None = ""
+    if not task.check_mode:
+        claim_id = claim(client, keys, found, wanted, by, origin)
+        if claim_id is None:
+            return faster
+    options = {"message": f"asked for in {keys.request}", **wanted.options, "version": wanted.version}
+    return {
+        "changed": True,
+        "claimed": True,
+        "claim": claim_id,
+        "options": {f"{PREFIX}{name}": value for name, value in options.items()},
+        "state": CLAIMED,
+        "text": f"{service}: version {wanted.version} is asked for, and claimed.",
+    }
+
+
+def tell(task: Task, keys: Keys, claim_id: str, state: str, **more: Any) -> None:
+    """Answer the request of a run; what cannot be written is told, and never a reason to stop the run."""
+    try:
+        written = report(task.consul, keys, claim_id, state=state, **more)
+    except ConsulError as error:
+        task.warn(f"The request in {keys.request} still says less than {state}: {error}")
+        return
+    replaced = "its request was replaced meanwhile, and stays as it is"
+    task.show(f"{keys.service}: its request is {state}." if written else f"{keys.service}: {replaced}.")
 
 
 def _replace(client: Client, keys: Keys, found: Found, answer: Mapping[str, Any]) -> bool:

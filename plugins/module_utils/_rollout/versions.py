@@ -31,11 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
     checked_version,
     usable_version,
 )
-
-DRAINING, DEPLOYING, RETURNING, CLEARED = "draining", "deploying", "returning", "cleared"
-"""Steps of a host's turn, in its status: drained only; perhaps deployed; proven, but not recorded yet; put back
-untouched. At the end of a turn its outcome stands there."""
-_UNSURE = (DEPLOYING, "proving", RETURNING, "failed", "lost", "given_up")
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import version_is_trusted
 
 FORGET = ""
 """As ``previous``: delete what is recorded, so that a rollback asks where to go."""
@@ -58,14 +54,14 @@ class NodeVersion:
     index: int = 0
 
     @property
-    def is_sure(self) -> bool:
+    def version_is_trusted(self) -> bool:
         """Whether what is recorded runs there: since then no deployment was cut off or failed on the node.
 
         One that ended before it touched the node, as its deploy agent tells, leaves that as it was.
         """
         status = self.status or {}
         untouched = status.get("state") == "failed" and status.get("touched") is False
-        return not status.get("unsure") and (untouched or status.get("state") not in _UNSURE)
+        return not status.get("unsure") and (untouched or version_is_trusted(status.get("state")))
 
 
 def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str, NodeVersion]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import LEFT_OUT, seconds_between
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import seconds_between
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment, read_steps, require
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import key_name
 from ansible_collections.hitless.consul.plugins.module_utils._views.report import moment, plain, printable
@@ -101,7 +102,7 @@ class Follower:
         for name, keys in by_name.items():
             lines += self._new_lines(f"run {name}", names.get(name, name), keys)
         for host, planned in hosts.items() if found.record.by_agents else ():
-            if host not in self._silent and planned.outcome != LEFT_OUT and found.has_begun(planned):
+            if host not in self._silent and planned.outcome != SKIPPED and found.has_begun(planned):
                 log = self._client.key_names(self._keys.agent_log(planned.node, self._id))
                 lines += self._new_lines(f"agent {host}", host, log)
                 # It has ended, and so has its log: not asked any more.

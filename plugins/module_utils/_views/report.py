@@ -17,38 +17,41 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
-    CURRENT,
-    GOOD,
-    HOST_FAILED,
     INTERRUPTED,
-    LEFT_OUT,
-    LOST,
-    OK,
-    PENDING,
-    ROLLED_BACK,
     SUCCESSFUL,
-    UNTOUCHED,
     Outcome,
+    PlannedHost,
     Record,
     parse_timestamp,
     summary_of,
     within_budget,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    FAILED,
+    GOOD,
+    LOST,
+    OK,
+    PENDING,
+    ROLLED_BACK,
+    SKIPPED,
+    UNTOUCHED,
+)
 
 WIDTH = 110
 """Columns of a table; a longer last column is cut, or goes on in the next line."""
 ROWS = 60
-"""Rows of a table of hosts; more that are ok, current or left out are only counted."""
+"""Rows of a table of hosts; more that are ok, current or skipped are only counted."""
 
 _SAID = {
     OK: "changed",
     CURRENT: "already there",
-    UNTOUCHED: "put back untouched",
     ROLLED_BACK: "rolled back",
-    HOST_FAILED: "failed",
+    FAILED: "failed",
     LOST: "lost",
-    LEFT_OUT: "left out",
-    PENDING: "never reached",
+    SKIPPED: "skipped",
+    UNTOUCHED: "put back untouched",
+    PENDING: "not begun",
 }
 _NAMED = 3
 """Hosts that a sentence names of each kind."""
@@ -124,10 +127,7 @@ def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int =
     """The hosts of a deployment: from, to, outcome, seconds, why. The full texts are in the record."""
     if not record.hosts:
         return "No hosts."
-    shown = [
-        _host_row(planned.from_version, planned.to_version, name, outcomes.get(name))
-        for name, planned in record.hosts.items()
-    ]
+    shown = [_host_row(planned, outcomes.get(name)) for name, planned in record.hosts.items()]
     hidden = 0
     if len(shown) > rows:
         bad = sum(row[3] not in GOOD for row in shown)
@@ -141,12 +141,29 @@ def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int =
             kept.append(row)
         shown = kept
     text = table(("host", "from", "to", "outcome", "seconds", "why"), shown, width=width)
-    return text + (f"\n... and {hidden} more that are ok, current or left out" if hidden else "")
+    return text + (f"\n... and {hidden} more that are ok, current or skipped" if hidden else "")
 
 
-def _host_row(from_version: str | None, to_version: str | None, host: str, outcome: Outcome | None) -> tuple[str, ...]:
-    if outcome is None:
-        return (host, from_version or "-", to_version or "-", PENDING, "-", "-")
+def not_begun(planned: PlannedHost) -> str:
+    """What is said of a host whose turn never came: ``not begun (still on 1.4.2)``."""
+    return f"not begun (still on {planned.from_version})" if planned.from_version else "not begun"
+
+
+def reasons(record: Record, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Host -> why it did not end well, for those that say so."""
+    found = {}
+    for name, planned in record.hosts.items():
+        one = outcomes.get(name)
+        why = one.error if one and one.outcome != PENDING else not_begun(planned)
+        if why:
+            found[name] = why
+    return found
+
+
+def _host_row(planned: PlannedHost, outcome: Outcome | None) -> tuple[str, ...]:
+    host, from_version, to_version = planned.host, planned.from_version, planned.to_version
+    if outcome is None or outcome.outcome == PENDING:
+        return (host, from_version or "-", to_version or "-", PENDING, "-", not_begun(planned))
     seconds = "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
     return (
         host,
@@ -281,7 +298,7 @@ def story(
     rows = []
     for name, planned in record.hosts.items():
         one = outcomes.get(name)
-        first = _host_row(planned.from_version, planned.to_version, name, one)
+        first = _host_row(planned, one)
         rows.append((*first[:5], moment(one.started)[11:] if one else "-", moment(one.finished)[11:] if one else "-"))
     lines += ["", table(("host", "from", "to", "outcome", "seconds", "started", "finished"), rows)]
     taken = [(name, steps_taken(steps[name])) for name in record.hosts if steps.get(name)]
@@ -324,8 +341,8 @@ def held(service: str, holder: str, description: str, steps: Mapping[str, str]) 
 
 
 _TO_DO = {
-    "clear": "recover: end the maintenance",
-    "bring_back": "recover: verify, then return",
+    "end_maintenance": "recover: end the maintenance",
+    "verify": "recover: verify, then return",
     "leave": "deploy a version that works",
 }
 """What to do with a host, by its advice: ``recover`` does it, or a person."""

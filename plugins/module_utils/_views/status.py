@@ -14,12 +14,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    HOST_FAILED,
-    INTERRUPTED,
-    LOST,
-    PlannedHost,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     list_recent,
@@ -80,7 +76,7 @@ def _named(service: str, by_node: Mapping[str, Sequence[Instance]], versions: Ma
     """The deployments that the nodes name: those that keep one in maintenance, or left its version unknown."""
     reasons = (parse_reason(one.maintenance.notes) for its in by_node.values() for one in its if one.maintenance)
     named = {reason.deployment for reason in reasons if reason is not None and reason.service == service}
-    unsure = (one.status or {} for one in versions.values() if not one.is_sure)
+    unsure = (one.status or {} for one in versions.values() if not one.version_is_trusted)
     named |= {str(status.get("deployment")) for status in unsure}
     return {one for one in named if NAME.fullmatch(one) and ".." not in one}
 
@@ -109,7 +105,7 @@ def node_dict(
     return {
         "version": there.version,
         "previous": there.previous,
-        "version_is_trusted": there.is_sure,
+        "version_is_trusted": there.version_is_trusted,
         "version_told": version_told(there, known),
         "meta_version": meta_version(instances),
         "status": there.status,
@@ -125,16 +121,16 @@ def version_told(there: NodeVersion, known: Mapping[str, Deployment]) -> str:
 
     A deployment that has begun there and has not recorded its end leaves it unknown.
     """
-    if there.is_sure:
+    if there.version_is_trusted:
         return there.version or ""
     status = there.status or {}
     deployment = known.get(str(status.get("deployment")))
     planned = planned_on(deployment, there.node)
     to = (planned.to_version if planned else None) or "another version"
     recorded = f"{there.version} recorded" if there.version else "none recorded"
-    if deployment is not None and deployment.is_alive and status.get("state") not in (HOST_FAILED, LOST):
+    if deployment is not None and deployment.is_alive and status.get("state") not in (FAILED, LOST):
         return f"{recorded}, going to {to} now"
-    how = {HOST_FAILED: "failed", LOST: "lost"}.get(str(status.get("state")), "cut off")
+    how = {FAILED: "failed", LOST: "lost"}.get(str(status.get("state")), "cut off")
     return f"{recorded}, {how} while going to {to}"
 
 
@@ -151,7 +147,7 @@ def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapp
     deployment = known.get(reason.deployment)
     planned = planned_on(deployment, there.node)
     outcome = deployment.outcomes.get(planned.host) if deployment and planned else None
-    if outcome is not None and outcome.outcome == HOST_FAILED:
+    if outcome is not None and outcome.outcome == FAILED:
         return f"{outcome.error or 'its deployment failed.'} Deploy a version that works."
     how = "the interrupted" if deployment is None or deployment.state == INTERRUPTED else "the"
     return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"

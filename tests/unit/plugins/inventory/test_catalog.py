@@ -17,8 +17,8 @@ from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import (
     TRUST_IS_EXPLICIT,
     Constructed,
     dependencies,
-    inert,
     reach,
+    without_templates,
 )
 
 NAMES = ("consul_node", "consul_node_meta", "consul_services", "consul_status")
@@ -234,7 +234,7 @@ def test_remote_text_is_no_template(text: str, tmp_path: Path) -> None:
     """Not by itself, not in a structure, not as a key, not after an expression made something of it."""
     mark = tmp_path / "made"
     text = text.replace("FILE", str(mark))
-    remote = inert({"consul_node_meta": {"x": text, text: "v"}, "consul_node": "h"})
+    remote = without_templates({"consul_node_meta": {"x": text, text: "v"}, "consul_node": "h"})
     plugin = ours({"h": remote}, compose={"y": "consul_node_meta.x ~ ''", "z": "consul_node_meta"})
     variables = plugin.inventory.hosts["h"].vars
     plugin.templar.available_variables = variables

@@ -79,11 +79,11 @@ def outcome(host: str, ended: str, error: str = "") -> Outcome:
     ("outcomes", "budget", "stop"),
     [
         ([], 0, ""),
-        ([outcome("a", "ok"), outcome("b", "left_out"), outcome("c", "current")], 0, ""),
+        ([outcome("a", "ok"), outcome("b", "skipped"), outcome("c", "current")], 0, ""),
         ([outcome("a", "rolled_back")], 1, ""),
         ([outcome("a", "rolled_back", "x")], 0, "the failure budget of 0 is spent (a rolled back)"),
         (
-            [outcome("a", "ok"), outcome("b", "failed"), outcome("c", "lost"), outcome("d", "left_out", "why")],
+            [outcome("a", "ok"), outcome("b", "failed"), outcome("c", "lost"), outcome("d", "skipped", "why")],
             1,
             "the failure budget of 1 is spent (b failed, c lost)",
         ),

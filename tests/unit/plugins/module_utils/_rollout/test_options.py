@@ -129,10 +129,10 @@ def test_the_least_that_is_needed() -> None:
         },
         "hosts": ["web1", "web2", "web3"],
         "hooks": [],
-        "steps": ["take_out", "deploy_command", "bring_back"],
-        "rollback_steps": ["take_out", "deploy_command", "bring_back"],
+        "steps": ["drain", "deploy_command", "verify_and_return"],
+        "rollback_steps": ["drain", "deploy_command", "verify_and_return"],
         "health_urls": [],
-        "first_tasks": [{"name": "Deploy", "action": "hitless.consul.deploy"}],
+        "first_tasks": [{"name": "Deploy", "action": "hitless.consul.rollout_step"}],
     }
 
 
@@ -223,9 +223,9 @@ def test_the_deployment_may_differ_from_host_to_host_and_is_not_resolved() -> No
     hosts = [{"rollout_deploy_command": f"deploy {number} {{{{ deploy_version }}}}"} for number in (1, 2)]
     extra = {name: NEEDED[name] for name in ("rollout_service", "rollout_version")}
     assert read(needed=False, extra=extra, inventory=of_hosts(*hosts)).steps == [
-        "take_out",
+        "drain",
         "deploy_command",
-        "bring_back",
+        "verify_and_return",
     ]
 
 
@@ -482,18 +482,18 @@ def test_hooks_and_steps(project: Callable[..., Places], tmp_path: Path) -> None
     ]
     assert found.options["prepare_tasks"] == f"{tmp_path}/beside/hooks/prepare.yml"
     assert found.options["deploy_role"] == f"{tmp_path}/beside/roles/install"
-    assert found.steps == ["prepare", "take_out", "deploy_role", "prove", "smoke", "return"]
-    assert found.rollback_steps == ["take_out", "deploy_role", "prove", "smoke", "return"]
+    assert found.steps == ["prepare", "drain", "deploy_role", "verify", "smoke", "return"]
+    assert found.rollback_steps == ["drain", "deploy_role", "verify", "smoke", "return"]
 
 
 def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., Places]) -> None:
     places = project("here/out.yml", "here/in.yml")
     pair = {"rollout_drain_tasks": "out.yml", "rollout_restore_tasks": "in.yml"}
     found = read(extra=pair, places=places)
-    steps = ["leave", "drain_hook", "drain", "deploy_command", "prove", "restore_hook", "return"]
+    steps = ["drain_by_hook", "deploy_command", "verify", "restore_by_hook", "return"]
     assert found.steps == found.rollback_steps == steps
     smoke = read(extra={**pair, "rollout_smoke_tasks": "in.yml"}, places=places)
-    assert smoke.steps[-4:] == ["prove", "smoke", "restore_hook", "return"]
+    assert smoke.steps[-4:] == ["verify", "smoke", "restore_by_hook", "return"]
     recovery = read_options(sources(extra=pair, places=places), deploys=False)
     assert [hook.name for hook in recovery.hooks] == ["restore"]
     for one, other in (("drain", "restore"), ("restore", "drain")):

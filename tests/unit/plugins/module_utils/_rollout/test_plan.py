@@ -251,8 +251,8 @@ def test_hosts_that_are_left_alone() -> None:
         "1 in other maintenance; 1 unreachable"
     )
     assert plan.warnings == [
-        "web2 is left out: in somebody else's maintenance: ansible disk replacement.",
-        "web3 is left out: no route to host.",
+        "web2 is skipped: in maintenance set by someone else: ansible disk replacement.",
+        "web3 is skipped: no route to host.",
     ]
 
 
@@ -353,7 +353,7 @@ def test_too_few_are_healthy_already() -> None:
         (
             [a_host(1, serving=0, maintenance=FOREIGN), a_host(2, serving=0, maintenance=FOREIGN)],
             {},
-            "Every host is in a maintenance that somebody else has set (2 hosts: web1 (",
+            "Every host is in maintenance set by someone else (2 hosts: web1 (",
         ),
         ([a_host(1, unreachable="timed out")], {"unreachable": "skip"}, "No host is left to work on"),
         ([a_host(1, target=None), a_host(2, target=None)], {}, "No previous version of web is recorded for 2 hosts"),
@@ -476,18 +476,20 @@ def test_a_deployment_that_was_cut_off_is_told_by_the_status() -> None:
     [
         (None, True),
         ("draining", True),
-        ("cleared", True),
+        ("untouched", True),
         ("ok", True),
         ("rolled_back", True),
-        ("left_out", True),
+        ("skipped", True),
         ("deploying", False),
+        ("verifying", False),
         ("returning", False),
+        ("rolling_back", False),
         ("failed", False),
         ("lost", False),
     ],
 )
-def test_what_is_recorded_is_sure_unless_a_deployment_was_cut_off_since(state: str | None, sure: bool) -> None:
-    assert NodeVersion("web1", "1.0.0", status={"state": state} if state else None).is_sure is sure
+def test_what_is_recorded_is_trusted_unless_a_deployment_was_cut_off_since(state: str | None, sure: bool) -> None:
+    assert NodeVersion("web1", "1.0.0", status={"state": state} if state else None).version_is_trusted is sure
 
 
 def test_a_failing_check_of_the_node_blocks_it() -> None:

@@ -64,7 +64,7 @@ def test_the_table_of_hosts() -> None:
         "host  from   to     outcome      seconds  why",
         "web1  1.4.1  1.4.2  ok           12.3     -",
         "web2  1.4.1  1.4.2  rolled_back  12.3     web on web2 was not healthy within 30 s",
-        "web3  1.4.1  1.4.2  pending      -        -",
+        "web3  1.4.1  1.4.2  pending      -        not begun (still on 1.4.1)",
     ]
 
 
@@ -80,7 +80,7 @@ def test_a_large_fleet_shows_every_host_that_is_not_well() -> None:
     outcomes = {f"web{number:04}": "failed" if number % 100 == 99 else "ok" for number in range(1000)}
     text = report.hosts_table(*deployment(**outcomes), rows=20)
     assert text.count("failed") == 10
-    assert text.endswith("... and 980 more that are ok, current or left out")
+    assert text.endswith("... and 980 more that are ok, current or skipped")
     assert len(text.splitlines()) == 1 + 20 + 1
 
 
@@ -99,9 +99,9 @@ def test_what_comes_from_consul_cannot_speak_to_the_terminal(host: str, error: s
         (
             "successful",
             0,
-            {"a": "ok", "b": "ok", "c": "current", "d": "left_out"},
+            {"a": "ok", "b": "ok", "c": "current", "d": "skipped"},
             "",
-            "Deployment of web 1.4.2 successful after 1 m 12 s: 2 changed, 1 already there, 1 left out (d).",
+            "Deployment of web 1.4.2 successful after 1 m 12 s: 2 changed, 1 already there, 1 skipped (d).",
         ),
         (
             "failed",
@@ -109,7 +109,7 @@ def test_what_comes_from_consul_cannot_speak_to_the_terminal(host: str, error: s
             {"a": "rolled_back", "b": "", "c": "", "d": "", "e": ""},
             "the failure budget of 0 is spent.",
             (
-                "Deployment of web 1.4.2 failed after 1 m 12 s: 1 rolled back (a), 4 never reached (b, c, d, ...). "
+                "Deployment of web 1.4.2 failed after 1 m 12 s: 1 rolled back (a), 4 not begun (b, c, d, ...). "
                 "It stopped because the failure budget of 0 is spent."
             ),
         ),

@@ -1,0 +1,180 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's turn by the machine's own deploy agent, as the controller takes part in it (a private helper).
+
+agent_protocol.py has the request itself; docs/agent-mode.md tells the whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task, cluster_connection
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
+    DONE,
+    FAILED,
+    WITHDRAWN,
+    LogFollower,
+    Order,
+    Request,
+    Status,
+    unpicked,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OUTPUT_LIMIT, timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET
+from ansible_collections.hitless.consul.plugins.module_utils._views.report import printable
+
+SHOWN = 200
+"""Lines shown of the log of a deployment that failed."""
+
+
+def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) -> dict[str, Any]:
+    """Ask the machine's agent for the host's turn, or its rollback, and follow it to its end.
+
+    :raises HitlessError: it did not end well; the host's turn says how far it came.
+    """
+    version = checked_version(host.version)
+    back = host.turn.rolling_back
+    kept = None if back else host.planned.from_version or None
+    order = replace(
+        _order(host, health_url, health_match),
+        version=version,
+        reason=host.why,
+        previous=host.replaced_version,
+        # An automatic rollback leaves "previous" as it was before the deployment, as does the same version again.
+        remember=FORGET if host.why == "rollback" and not back else None if kept == version else kept,
+    )
+    _follow(host, order)
+    return {"changed": True, **host.end_well(version_is_recorded=True)}
+
+
+def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -> str:
+    """Ask the machine's agent to prove what is there and to bring it back -> what ``health_match`` matched.
+
+    Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
+    records that, see M(hitless.consul.version).
+    """
+    order = replace(_order(host, health_url, health_match), reason="recover")
+    status = _follow(host, order)
+    why = "recovered; which version it runs is not recorded"
+    told = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
+    host.task.consul.txn([host.fence(), told])
+    return status.answer
+
+
+def _order(host: HostDeployment, health_url: str, health_match: str) -> Order:
+    options = host.run.options
+    return Order(
+        deployment=host.turn.deployment,
+        version=None,
+        scope=tuple(host.scope),
+        tags=host.tags,
+        drain_time=options["drain_time"],
+        deploy_timeout=options["deploy_timeout"],
+        healthy_deadline=options["healthy_deadline"],
+        min_healthy_time=options["min_healthy_time"],
+        check_interval=options["check_interval"],
+        accept_warning=options["accept_warning"],
+        health_url=health_url,
+        health_match=health_match,
+    )
+
+
+def _follow(host: HostDeployment, order: Order) -> Status:
+    """Send the request and wait for its end; raises :class:`HitlessError` unless it is done."""
+    options = host.run.options
+    request = Request(host.task.consul, host.keys, host.node, order, host.run.session)
+    began = timestamp()
+    log = _Log(host.task, request, options["show_log"], host.planned.host)
+    request.submit()
+    if options["agent_event"]:
+        request.fire_event()
+    with log:
+        status = request.follow(options["pickup_deadline"])
+    touched = status.touched or status.state not in (FAILED, WITHDRAWN)
+    phase = states.RETURNING if status.state == DONE else states.DEPLOYING if touched else host.turn.phase
+    steps = [*host.turn.steps, *(dict(step) for step in status.steps)]
+    host.turn = replace(host.turn, phase=phase, steps=steps, started=host.turn.started or began)
+    if status.state == DONE:
+        return status
+    printed = log.of_failure()
+    if status.state == WITHDRAWN:
+        error = unpicked(request.node, request.keys.service, options["pickup_deadline"])
+        error.details.update(printed)
+        raise error
+    if status.state == FAILED:
+        raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
+    raise HitlessError(f"{request.node} is given up: {status.message}.", details={**printed, "lost": True})
+
+
+class _Log:
+    """Shows what the machine prints while the task waits: in a thread of its own, which nothing waits for long.
+
+    :param wanted: always, failed or never.
+    """
+
+    def __init__(self, task: Task, request: Request, wanted: str, name: str) -> None:
+        self._task = task
+        self._wanted = wanted
+        self._name = name
+        self._lines: list[str] = []
+        self._partial = ""
+        self._ended = threading.Event()
+        self._follower: LogFollower | None = None
+        if self._wanted != "never":
+            client = Client(cluster_connection(self._task.options), retry_for=5.0)
+            self._follower = LogFollower(client, request.keys, request.node, request.order.deployment, self._take)
+
+    def __enter__(self) -> None:
+        if self._wanted == "always":
+            threading.Thread(target=self._follow, daemon=True).start()
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        if self._follower:
+            with suppress(ConsulError):  # the log is never a reason to fail
+                self._follower.rest(self._task.consul)
+            self._flush()
+
+    def of_failure(self) -> dict[str, object]:
+        """The end of the output for the result, shown where it is wanted and has not been."""
+        if self._wanted == "failed":
+            self._show(self._lines[-SHOWN:])
+        text = "\n".join(self._lines)[-OUTPUT_LIMIT:]
+        return {"stdout": text} if text else {}
+
+    def _follow(self) -> None:
+        while self._follower and not self._ended.is_set():
+            with suppress(ConsulError):
+                self._follower.follow(self._ended)
+            self._ended.wait(1.0)
+
+    def _take(self, text: str) -> None:
+        lines = (self._partial + text).split("\n")
+        self._partial = lines.pop()
+        self._keep(lines)
+
+    def _flush(self) -> None:
+        if self._partial:
+            self._keep([self._partial])
+            self._partial = ""
+
+    def _keep(self, lines: Sequence[str]) -> None:
+        self._lines = [*self._lines, *lines][-5000:]
+        if self._wanted == "always":
+            self._show(lines)
+
+    def _show(self, lines: Sequence[str]) -> None:
+        if lines:
+            self._task.show("\n".join(f"{self._name} | {printable(line)}" for line in lines))

@@ -1,0 +1,557 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host's part of a deployment: drain, deploy, verify, return, and back (a private helper of this collection).
+
+Its states, and the decision on a failure, are in states.py. Each change is fenced: the host's status is written in one
+transaction with a check that the deployment's lock is still held, so that a run which was stopped for longer than its
+lock lived does nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    Wanted,
+    freshness,
+    parse_instances,
+    service_query,
+    wait_for_health,
+    with_tags,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    HitlessError,
+    HostLost,
+    LockLost,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain as observed
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
+    REQUESTED,
+    WAITING,
+    WITHDRAWN,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name, checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    Outcome,
+    PlannedHost,
+    seconds_between,
+    timestamp,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, progress_op, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, read_version, version_ops
+
+_SHOWN = 1000
+"""Characters of a health URL's answer that are shown."""
+KEEP_OUTPUT = 16384
+"""Bytes of a command's output that come back; its end says why it failed.
+
+A result larger than a pipe holds (64 KiB) would keep the worker of a killed controller from ending, and keep its lock
+with it."""
+
+
+class HostDeployment:
+    """A host in a deployment. Its methods are the steps; each leaves ``turn`` as the next one needs it.
+
+    :param scope: what is in maintenance; that of rollout_maintenance where not given.
+    """
+
+    def __init__(self, task: Task, run: Run, planned: PlannedHost, turn: Turn, scope: Sequence[str] = ()) -> None:
+        self.task = task
+        self.run = run
+        self.planned = planned
+        self.turn = turn
+        self.keys = run.keys(task)
+        self.node = planned.node
+        self.tags = tuple(run.options["tags"])
+        wanted = run.options["maintenance"]
+        self.scope = list(scope or ([wanted] if isinstance(wanted, str) else wanted))
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """The version that its steps deploy: the new one, or that of its rollback."""
+        return str((self.planned.rollback_to if self.turn.rolling_back else self.planned.to_version) or "")
+
+    @property
+    def reason(self) -> str:
+        return str(maintenance.DeploymentReason(self.turn.deployment, self.keys.service))
+
+    @property
+    def targets(self) -> list[maintenance.Target]:
+        if self.scope == ["node"]:
+            return [maintenance.Target(self.node)]
+        services = [self.keys.service] if self.scope == ["service"] else self.scope
+        if self.keys.service not in services:
+            raise HitlessError(
+                f"{self.keys.service} is not among the services that go into maintenance ({', '.join(services)}).",
+                hint="Add it to rollout_maintenance.",
+            )
+        return [
+            maintenance.Target(self.node, service, tags=self.tags if service == self.keys.service else ())
+            for service in services
+        ]
+
+    def watch(self) -> MaintenanceWatch:
+        """Keeps the host in maintenance from now on, see there."""
+        return MaintenanceWatch(self.task.consul, self.task.agent, self.targets, self.reason, [self.fence()])
+
+    # -- fenced writes --------------------------------------------------------------------------------------------
+
+    def fence(self) -> dict[str, Any]:
+        return kv_check_session(self.keys.lock, self.run.session)
+
+    def enter(self, phase: str, *, told: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin a phase: its state in the host's status, in one transaction with ``also``.
+
+        :param told: the state that the status tells where it is another one.
+        :raises LockLost: the lock is no longer ours.
+        """
+        state = states.ROLLING_BACK if self.turn.rolling_back else phase
+        states.require_transition(self.turn.state, state)
+        # Until something is deployed, what an earlier deployment left open stays so.
+        unsure = (told or state) == states.DRAINING and self.planned.unsure
+        status = status_op(self.keys, self.node, self.turn.deployment, told or state, self.turn.error, unsure=unsure)
+        self.task.consul.txn([self.fence(), status, *also])
+        steps = self.turn.steps
+        if not steps or steps[-1]["state"] != phase:
+            steps = [*steps, {"state": phase, "at": timestamp()}]
+        self.turn = replace(self.turn, phase=phase, steps=steps)
+
+    def note(self, state: str) -> None:
+        """Only the host's status; raises :class:`LockLost`."""
+        states.require_transition(self.turn.state, state)
+        unsure = state == states.UNTOUCHED and self.planned.unsure
+        status = status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
+        self.task.consul.txn([self.fence(), status])
+
+    def end(self, outcome: str, *, also: Sequence[dict[str, Any]] = ()) -> str:
+        """Record how the host ended, in one transaction with ``also`` -> what kept that from being recorded.
+
+        :raises LockLost: the lock is no longer ours.
+        """
+        states.require_transition(self.turn.state, outcome)
+        finished, turn = timestamp(), self.turn
+        # A machine's own agent tells the end of its steps itself.
+        steps = turn.steps if self.run.by_agents else [*turn.steps, {"state": outcome, "at": finished}]
+        told = Outcome(
+            host=self.planned.host,
+            node=self.node,
+            outcome=outcome,
+            from_version=self.planned.from_version,
+            to_version=self.planned.to_version,
+            batch=self.planned.batch,
+            started=turn.started,
+            finished=finished,
+            seconds=seconds_between(turn.started, finished),
+            error=turn.error,
+            output=turn.output,
+            steps=tuple(steps),
+        )
+        try:
+            unsure = outcome == states.UNTOUCHED and self.planned.unsure
+            ended = outcome_ops(self.keys, turn.deployment, told, unsure=unsure)
+            self.task.consul.txn([self.fence(), *also, *ended])
+        except LockLost:
+            raise
+        except ConsulError as error:
+            return str(error)
+        return ""
+
+    def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
+        """Record a host that is in rotation: what cannot be recorded is told, and never a reason to roll it back.
+
+        :param version_is_recorded: by the machine's own agent, in one transaction with the end of its request.
+        """
+        back = self.turn.rolling_back
+        # After a rollback by hand a second one must not go to the version that was rolled back; an automatic one leaves
+        # what is recorded as previous as it was.
+        previous = FORGET if self.run.options["direction"] == "rollback" else self.planned.from_version
+        version = version_ops(self.keys, self.node, self.version, None if back else previous)
+        try:
+            problem = self.end(states.ROLLED_BACK if back else states.OK, also=() if version_is_recorded else version)
+        except LockLost as error:
+            problem = str(error)
+        if not problem:
+            return {}
+        self.task.warn(f"{self.node} is in rotation on {self.version}, and that could not be recorded: {problem}")
+        return {"unrecorded": problem}
+
+    # -- out of rotation ------------------------------------------------------------------------------------------
+
+    def drain(self) -> dict[str, Any]:
+        """:meth:`leave` and :meth:`wait_until_drained`, with nothing in between."""
+        result, shown_at, drained_before = self._leave()
+        # Nothing is left to drain where this very deployment had taken it out before.
+        return {**result, **self.wait_until_drained(shown_at, at_once=drained_before)}
+
+    def leave(self) -> dict[str, Any]:
+        """Maintenance on, seen in the catalog."""
+        return self._leave()[0]
+
+    def _leave(self) -> tuple[dict[str, Any], float, bool]:
+        """The result, when the catalog showed it, and whether this deployment had taken the host out before.
+
+        A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
+        first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
+
+        :raises HitlessError: a maintenance set by someone else is there (``details["foreign"]``).
+        """
+        began = time.monotonic()
+        cluster, targets = self.task.consul, self.targets
+        found = [target.read(cluster) for target in targets]
+        watched = self._find_on_load_balancers()
+        out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
+        begun = (
+            [] if self.turn.rolling_back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
+        )
+        self.turn = replace(self.turn, started=self.turn.started or timestamp())
+        # Draining is told only while nothing can have been deployed there, so that a later run may trust it.
+        told = states.DEPLOYING if out_already and not self.turn.rolling_back else ""
+        self.enter(states.DRAINING, told=told, also=begun)
+        ours = maintenance.set_by_deployment_of(self.keys.service)
+        changes = [
+            maintenance.enable(cluster, self.task.agent, target, self.reason, ours, first=answer)
+            for target, answer in zip(targets, found, strict=True)
+        ]
+        shown_at = max(change.shown_at for change in changes)
+        before = {reason for change in changes for reason in change.before.values()}
+        self.turn = replace(self.turn, watched=[asdict(one) for one in watched])
+        result = {
+            "changed": any(change.changed for change in changes),
+            "instances": [name for change in changes for name in change.after],
+            "shown_after": round(shown_at - began, 3),
+        }
+        # What an earlier deployment had taken out is drained again: nobody knows what it did since.
+        return result, shown_at, before == {self.reason}
+
+    def wait_until_drained(self, since: float | None = None, *, at_once: bool = False) -> dict[str, Any]:
+        """Return when the host is drained: from then on the deployment may have begun.
+
+        A maintenance that ends meanwhile is put back, and the drain begins anew.
+
+        :param since: when the drain began, on the monotonic clock; now where not given.
+        :raises LockLost: the drain was long enough to lose the lock in; nothing is deployed without it.
+        """
+        self.turn = replace(self.turn, restored=False)
+        since = time.monotonic() if since is None else since
+        notes: list[str] = []
+        with self.watch() as watch:
+            while True:
+                notes += [] if at_once else self._wait_for_load_balancers(since)
+                back = watch.back_since()
+                if back is None or back <= since:
+                    break
+                notes.append("Its maintenance ended while it was draining: it was put back, and is drained anew.")
+                since, at_once = back, False
+            self.enter(states.DEPLOYING)
+        for note in notes:
+            self.task.warn(f"{self.planned.host}: {note}")
+        return {"drain_notes": notes}
+
+    def _wait_for_load_balancers(self, since: float) -> list[str]:
+        """Wait until the load balancers have let go of it -> what a person should know of that."""
+        options = self.run.options
+        watched = [observed.Watched(**{**one, "servers": [*map(tuple, one["servers"])]}) for one in self.turn.watched]
+        if watched:
+            least, most, fixed = options["drain_least"], options["drain_most"], options["drain_time"]
+            return observed.wait(watched, since, least, most, fixed).notes
+        time.sleep(max(0.0, since + options["drain_time"] - time.monotonic()))
+        return []
+
+    def _find_on_load_balancers(self) -> list[observed.Watched]:
+        """Its instances there: to be looked for while they serve."""
+        urls = self.run.options["drain_observe"]
+        if not urls:
+            return []
+        cluster, found = self.task.consul, []
+        for service in {target.service or self.keys.service for target in self.targets}:
+            path, params = service_query(service, self.node)
+            tags = self.tags if service == self.keys.service else ()
+            found += with_tags(parse_instances(cluster.get(path, params).data), tags)
+        return observed.find(urls, [f"{one.address}:{one.port}" for one in found])
+
+    # -- the deployment -------------------------------------------------------------------------------------------
+
+    @property
+    def why(self) -> str:
+        """What its steps are for, DEPLOY_REASON for the user's command: deploy or rollback."""
+        return "rollback" if self.turn.rolling_back else str(self.run.options["direction"])
+
+    @property
+    def replaced_version(self) -> str:
+        """The version that its steps replace; empty where it is not known."""
+        return str((self.planned.to_version if self.turn.rolling_back else self.planned.from_version) or "")
+
+    def deploy(self, command: str) -> dict[str, Any]:
+        """Run the user's command line on the host, one at a time there, with a time limit; its output is kept.
+
+        :raises HitlessError: it did not succeed; ``details`` hold its output.
+        """
+        options = self.run.options
+        environment = {
+            "DEPLOY_SERVICE": self.keys.service,
+            "DEPLOY_VERSION": checked_version(self.version),
+            "DEPLOY_PREVIOUS_VERSION": self.replaced_version,
+            "DEPLOY_ID": self.turn.deployment,
+            "DEPLOY_REASON": self.why,
+        }
+        # An application that registers itself would drop its maintenance.
+        with self.watch():
+            answer = self._run_on_host(command, environment)
+        result = {
+            "changed": True,
+            "rc": answer["rc"],
+            "stdout": answer["output"],
+            "stdout_lines": answer["output"].splitlines(),
+            "seconds": round(answer["seconds"], 3),
+        }
+        if answer["error"]:
+            what = f"The deployment command did not run: {answer['error']}."
+        elif answer["timed_out"]:
+            what = f"The deployment command was ended after {options['deploy_timeout']:g} s (rollout_deploy_timeout)."
+        elif answer["rc"] not in options["deploy_success_codes"]:
+            what = f"The deployment command exited with {answer['rc']}."
+        else:
+            return result
+        raise HitlessError(what, details=result)
+
+    def wait_for_command(self) -> None:
+        """Wait for the end of a deployment command that may still run on the host.
+
+        :raises HitlessError: it still runs after rollout_deploy_timeout.
+        """
+        answer = self._run_on_host("true", {})
+        if answer["error"]:
+            raise HitlessError(f"{self.planned.host}: {answer['error']}.")
+
+    def _run_on_host(self, command: str, environment: Mapping[str, str]) -> dict[str, Any]:
+        longest = self.run.options["deploy_timeout"]
+        request = {
+            "command": command,
+            "chdir": None,
+            "environment": dict(environment),
+            "timeout": longest,
+            # By node, too: several of them may share a machine, as they do in a lab.
+            "lock": f"{self.keys.service}.{checked_name(self.node, 'node')}",
+            "owner": f"deployment {self.turn.deployment}",
+            "wait": longest,
+            "keep": KEEP_OUTPUT,
+        }
+        answer = self.task.host.call("command", request, as_user=True)
+        if answer["waited_for"]:
+            who = answer["waited_for"]
+            self.task.warn(
+                f"{self.planned.host}: waited {answer['waited']:.0f} s for an earlier command to end ({who})."
+            )
+        return answer
+
+    # -- and back -------------------------------------------------------------------------------------------------
+
+    def verify(self, health_url: str, health_match: str) -> tuple[dict[str, Any], Answer | None]:
+        """The new process answers, its own checks pass and stay so, while the host gets no traffic.
+
+        A maintenance that ends meanwhile is put back. Without a health URL a passing check proves the new process only
+        once it must have run anew.
+
+        :param health_url: asked from the host until it answers well, and matches ``health_match``.
+        :returns: the result, and the catalog's last answer, for :meth:`return_to_rotation` right after.
+        :raises HitlessError: names the failing checks, or the URL's last answer.
+        """
+        self.enter(states.VERIFYING)
+        with self.watch() as watch:
+            return self._verify(health_url, health_match, watch)
+
+    def _verify(
+        self, health_url: str, health_match: str, watch: MaintenanceWatch
+    ) -> tuple[dict[str, Any], Answer | None]:
+        started = time.monotonic()
+        options, cluster = self.run.options, self.task.consul
+        path, params = service_query(self.keys.service, self.node)
+        answer: Answer | None = cluster.get(path, params)
+        stable_for, shown = options["min_healthy_time"], ""
+        if health_url:
+            shown = self._ask_application(health_url, health_match)
+            # What was read before that answer proves something only by staying so from now on.
+            if watch.back_since() or not stable_for:
+                answer = None
+        else:
+            found = with_tags(parse_instances(answer.data if answer else None), self.tags)
+            stable_for = max(stable_for, freshness(found, options["check_interval"]))
+        wanted = Wanted(
+            service=self.keys.service,
+            state="checks_passing",
+            node=self.node,
+            tags=self.tags,
+            stable_for=stable_for,
+            accept_warning=options["accept_warning"],
+            in_maintenance=True,
+        )
+        left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
+        reached = wait_for_health(cluster, wanted, left, first=answer)
+        result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
+        return result, reached.answer
+
+    def _ask_application(self, url: str, match: str) -> str:
+        """The start of what the health URL answered, asked from the host until it answers well.
+
+        :raises HitlessError: with its last answer.
+        """
+        deadline = self.run.options["healthy_deadline"]
+        request = {"url": url, "match": match or None, "interval": 0.25, "timeout": 5.0, "stable_for": 0.0}
+        answer = self.task.host.call("probe", {**request, "deadline": deadline})
+        if not answer["ok"]:
+            raise HitlessError(
+                f"The new process did not answer at {url} within {deadline:g} s: {answer['error']}.",
+                details={"health_url": url, "last_answer": answer["body"][:_SHOWN]},
+            )
+        return str(answer["body"][:_SHOWN])
+
+    def begin_restore(self) -> dict[str, Any]:
+        """It is healthy, and the user's restore tasks come next, in maintenance."""
+        self.enter(states.RETURNING)
+        return {"changed": False}
+
+    def return_to_rotation(self, seen: Answer | None = None) -> dict[str, Any]:
+        """Maintenance off, passing in rotation, and recorded."""
+        self.turn = replace(self.turn, restored=True)
+        self.enter(states.RETURNING)
+        return {"changed": self.end_maintenance(seen), **self.end_well()}
+
+    def end_maintenance(self, seen: Answer | None = None) -> bool:
+        """Maintenance off, seen in the catalog, and passing in rotation -> whether anything changed.
+
+        :param seen: what :meth:`verify` saw just now of the service on the node, so that it need not be read again.
+        """
+        service, options = self.keys.service, self.run.options
+        ours = maintenance.set_by_deployment_of(service)
+        changes = [
+            maintenance.disable(
+                self.task.consul, self.task.agent, target, ours, first=seen if target.service == service else None
+            )
+            for target in self.targets
+        ]
+        wanted = Wanted(service=service, node=self.node, tags=self.tags, accept_warning=options["accept_warning"])
+        # What showed the end of the maintenance usually shows the health as well.
+        shown = [change.shown for change in changes if change.target.service == service]
+        if not (shown and wanted.holds(wanted.select(shown[0]))):
+            wait_for_health(self.task.consul, wanted, options["healthy_deadline"])
+        return any(change.changed for change in changes)
+
+    # -- what fails -----------------------------------------------------------------------------------------------
+
+    def on_failure(self, failed: Mapping[str, Any], task_name: str, action: str = "") -> dict[str, Any]:
+        """Decide how to handle the failure of a task, do it, and record it where it is final.
+
+        With the decision ``roll_back`` the same steps are to be taken again: ``turn`` is then that of the rollback.
+
+        :param action: of the task, as it is written there.
+        """
+        failure = states.Failure.of(failed, task_name)
+        drains = self.run.drains_by_hook
+        at = states.Situation(
+            state=self.turn.state,
+            to_version=self.planned.to_version or "",
+            from_version=self.planned.from_version or "",
+            rollback_to=self.planned.rollback_to or "",
+            wants_rollback=self.run.options["rollback"] != "none",
+            drained_by_hook=drains,
+            never_began=states.never_began(failed, task_name, action, self.run.first_tasks),
+            restore_failed=drains and self.turn.phase == states.RETURNING and not self.turn.restored,
+            earlier=self.turn.error,
+        )
+        return self._follow(*states.decide_on_failure(failure, at), failure)
+
+    def after_undrain(self, failed: Mapping[str, Any], task_name: str) -> dict[str, Any]:
+        """The same once the user's restore tasks have run for a host that was only drained.
+
+        :param failed: the result of the one that failed, empty where they did well.
+        """
+        failure = states.Failure.of(failed, task_name) if failed else None
+        decision, why = states.decide_after_undrain(failure, self.turn.error)
+        return self._follow(decision, why, failure or states.Failure(self.turn.error, self.turn.output))
+
+    def _follow(self, decision: str, why: str, failure: states.Failure) -> dict[str, Any]:
+        self.turn = replace(self.turn, error=why, output=failure.output or self.turn.output)
+        if decision != states.STOP:
+            try:
+                decision, why = self._act(decision, why, other_owner=failure.other_owner)
+            except LockLost as error:
+                decision, why = states.STOP, f"{why} And {error}"
+        # Shown where it happened, not only in the table at the end.
+        self.task.warn(f"{self.planned.host}: {why}")
+        self.turn = replace(self.turn, decision=decision, error=why)
+        if decision == states.ROLL_BACK:
+            steps = [*self.turn.steps, {"state": states.ROLLING_BACK, "at": timestamp()}]
+            self.turn = replace(self.turn, rolling_back=True, phase=states.PENDING, steps=steps)
+        return {"changed": decision != states.STOP}
+
+    def _act(self, decision: str, why: str, *, other_owner: bool) -> tuple[str, str]:
+        """Do what was decided -> what it came to, and why.
+
+        :raises LockLost: the lock is no longer ours, and nothing further is done.
+        """
+        try:
+            self._change_maintenance(decision, other_owner=other_owner)
+        except LockLost:
+            raise
+        except HitlessError as error:
+            decision = states.GIVE_UP if isinstance(error, HostLost) else states.HOLD
+            why = f"{why} And {error}"
+        outcome = states.outcome_of(decision, other_owner=other_owner)
+        if outcome:
+            self.turn = replace(self.turn, error=why)
+            problem = self.end(outcome)
+            if problem:  # the last play finds the host without an outcome, and so lost
+                self.task.warn(f"{self.node}: what became of it could not be recorded: {problem}")
+        return decision, why
+
+    def _change_maintenance(self, decision: str, *, other_owner: bool) -> None:
+        cluster, agent = self.task.consul, self.task.agent if not self.run.by_agents else None
+        if decision == states.ROLL_BACK:
+            self.note(states.ROLLING_BACK)
+        elif agent is None or decision not in (states.END_MAINTENANCE, states.HOLD):
+            return
+        elif decision == states.HOLD:
+            cluster.txn([self.fence()])
+            ours = maintenance.set_by_deployment_of(self.keys.service)
+            for target in self.targets:
+                maintenance.enable(cluster, agent, target, self.reason, ours)
+        elif self.turn.phase != states.PENDING:
+            cluster.txn([self.fence()])
+            maintenance.lift(agent, self.node, self.reason)
+            for target in self.targets:
+                try:
+                    # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
+                    maintenance.disable(cluster, agent, target, lambda found: found == self.reason)
+                except HitlessError as error:
+                    # Where someone else's was in the way, it is still there; what went out before it is ours to end.
+                    if not (other_owner and error.details.get("foreign")):
+                        raise
+
+
+def read_turn(task: Task, run: Run, planned: PlannedHost) -> Turn:
+    """A host's turn as far as its status in Consul tells it: for one that nobody has handed on."""
+    status = read_version(task.consul, run.keys(task), planned.node).status or {}
+    if status.get("deployment") != run.id:
+        return Turn(run.id)
+    state = str(status.get("state"))
+    rolling_back = state == states.ROLLING_BACK
+    untouched = (states.DRAINING,) if not run.by_agents else (REQUESTED, WAITING, WITHDRAWN)
+    phase = state if state in (states.VERIFYING, states.RETURNING) else states.DEPLOYING
+    if state in untouched:
+        phase = states.PENDING if run.by_agents else states.DRAINING
+    return Turn(run.id, phase, rolling_back, started=status.get("at"), error=str(status.get("message") or ""))

@@ -1,0 +1,364 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run: one rollout or recovery, from its options to its result (a private helper of this collection).
+
+It is made once, by :func:`prepare`, and grows twice: :func:`begin` adds lock, plan and record, ``recovery.begin`` what
+interrupted runs left behind. Each step of the playbooks takes what it needs from it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet, store, trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import plan as plans
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import Sources, read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    RUNNING,
+    SUCCESSFUL,
+    PlannedHost,
+    Record,
+    plan_of,
+    planned_hosts,
+    settings_of,
+    timestamp,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the playbooks.
+
+    :param options: of the rollout, by name without the prefix.
+    :param hosts: those of rollout_hosts, in the inventory's order.
+    :param hooks: the user's files and roles, see ``options.Hook``.
+    :param steps: of each host, in order; ``rollback_steps`` those of its rollback.
+    :param health_urls: the hosts with a health URL.
+    :param first_tasks: name and action of the tasks of the deployment before which none has touched a host.
+    :param operator: who runs it; ``origin``: from where.
+    :param claim: of the request that it follows, empty where it follows none.
+    :param session: that holds the lock; empty in check mode.
+    :param plan: as ``plan.Plan.as_dict`` gives it; empty before.
+    :param order: the hosts of the rolling play, each batch led by its coordinator; ``serial``: the size of each batch.
+    :param recorded: whether the deployment has a record.
+    :param leftovers: maintenance that interrupted runs left, see ``recovery.Left``; ``unknown``: hosts of it that are
+        not in the inventory.
+    """
+
+    id: str
+    options: Mapping[str, Any]
+    hosts: Sequence[str] = ()
+    hooks: Sequence[Mapping[str, str]] = ()
+    steps: Sequence[str] = ()
+    rollback_steps: Sequence[str] = ()
+    health_urls: Sequence[str] = ()
+    first_tasks: Sequence[Mapping[str, str]] = ()
+    operator: str = ""
+    origin: str = ""
+    claim: str = ""
+    session: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    order: Sequence[str] = ()
+    serial: Sequence[int] = (1,)  # a play's serial must not be empty
+    recorded: bool = False
+    leftovers: Sequence[Mapping[str, Any]] = ()
+    unknown: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Run:
+        """From what :meth:`as_dict` gave."""
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @property
+    def service(self) -> str:
+        return str(self.options["service"])
+
+    @property
+    def by_agents(self) -> bool:
+        """Whether the machines' own agents take the steps of their hosts."""
+        return bool(self.options.get("mode") == "agent")
+
+    @property
+    def drains_by_hook(self) -> bool:
+        """Whether the user's tasks drain and restore at a load balancer that does not follow Consul."""
+        return bool(self.options.get("drain_tasks"))
+
+    @property
+    def coordinators(self) -> Sequence[str]:
+        return self.plan.get("coordinators") or ()
+
+    def keys(self, task: Task) -> Keys:
+        return task.keys(self.service)
+
+    def host(self, name: str) -> PlannedHost:
+        """A host as it is planned."""
+        hosts = self.plan.get("hosts") or {}
+        if name not in hosts:
+            raise HitlessError(f"{name} is not a host of this rollout.")
+        return planned_hosts({name: hosts[name]})[name]
+
+
+# -- the steps ----------------------------------------------------------------------------------------------------
+
+
+def prepare(task: Task, sources: Sources, claim: str, *, deploys: bool = True) -> Run:
+    """The run as its options ask for it; nothing is changed yet.
+
+    :param deploys: false for a recovery, which needs neither a version nor a way to deploy it.
+    """
+    read = read_options(sources, deploys=deploys)
+    return Run(
+        id=new_deployment_id(read.options["version"] or read.options["direction"]),
+        **read.as_dict(),
+        operator=operator_of(task.variables),
+        origin=origin_of(task.variables),
+        claim=claim,
+    )
+
+
+def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: lock.Controller, forks: int) -> Run:
+    """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
+    if task.check_mode:
+        return replace(run, plan=_plan(task, run, hosts, forks))
+    keys = run.keys(task)
+    run = take_lock(task, run, controller)
+    try:
+        plan = _plan(task, run, hosts, forks)
+        record = record_of(replace(run, plan=plan))
+        record.to_json()  # too large a plan is refused before the first write
+        for one in store.mark_interrupted(task.consul, keys, run.session):
+            task.warn(one.record.description)
+        store.start(task.consul, keys, record, run.session)
+    except BaseException:
+        lock.release(task.consul, keys, run.session)
+        raise
+    answer_request(task, run, RUNNING, deployment=run.id)
+    return replace(run, plan=plan, order=plan["order"], serial=plan["serial"], recorded=True)
+
+
+def take_lock(task: Task, run: Run, controller: lock.Controller, *, deployment: str | None = None) -> Run:
+    """The run with the session that holds the lock of its service, which is kept until the run ends.
+
+    :param deployment: what the lock names; the run's own where not given.
+    """
+    name = run.id if deployment is None else deployment
+    message = str(run.options["message"] if name else "recover")
+    session = lock.take(
+        task.consul,
+        run.keys(task),
+        lock.Holder.now(name, run.operator, message, run.origin),
+        controller,
+        wait=run.options["lock_wait"],
+        progress_deadline=run.options["progress_deadline"] if name else 0,
+        show=task.show,
+    )
+    return replace(run, session=session)
+
+
+def record_of(run: Run) -> Record:
+    """The record of a deployment that begins now."""
+    batches, hosts = plan_of(run.plan)
+    return Record(
+        id=run.id,
+        service=run.service,
+        version=run.options["version"],
+        direction=run.options["direction"],
+        message=run.options["message"],
+        holder=run.operator,
+        origin=run.origin,
+        started=timestamp(),
+        batches=batches,
+        hosts=hosts,
+        uncovered=tuple(run.plan.get("uncovered") or ()),
+        failure_budget=run.options["failure_budget"],
+        options=settings_of(run.options),
+    )
+
+
+def finish(task: Task, run: Run) -> dict[str, Any]:
+    """How the deployment ended, by what Consul holds of it; recorded, shown, and answered to its request.
+
+    Whoever watches gets a verdict in any case: what Consul does not take is said in it.
+    """
+    keys = run.keys(task)
+    try:
+        found = store.conclude(task.consul, keys, run.id)
+    except ConsulError as error:
+        return store.unread(keys, run.id, error)
+    task.show(report.ended(found.record, found.outcomes))
+    result = {
+        "id": run.id,
+        "result": found.record.state,
+        "verdict": found.record.description,
+        "table": report.hosts_table(found.record, found.outcomes),
+        "hosts": found.results,
+        "errors": report.reasons(found.record, found.outcomes),
+        "failed_hosts": found.failed_hosts,
+        "unrecorded": "",
+    }
+    if found.is_new:
+        try:
+            store.end(task.consul, keys, found, run.session)
+        except ConsulError as error:
+            result["unrecorded"] = f"The end could not be recorded. {error}"
+    if found.is_new and not result["unrecorded"]:
+        try:
+            store.prune(task.consul, keys, run.session, run.options["keep_deployments"])
+        except HitlessError as error:  # the next one will try again
+            task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
+    try:
+        answer_request(task, run, found.record.state, reason=found.record.description)
+    except HitlessError as error:
+        task.warn(f"The request that this deployment follows could not be answered: {error}")
+    return result
+
+
+def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:
+    """Release the lock -> the result with ``why`` the run fails, and the hosts that are shown as failed.
+
+    :param result: of :func:`finish`.
+    """
+    try:
+        lock.release(task.consul, run.keys(task), run.session)
+    except HitlessError as error:  # its keeper does it with the end of the run
+        task.warn(f"The lock of {run.service} could not be released: {error}")
+    skipped = [host for host, outcome in result["hosts"].items() if outcome == SKIPPED]
+    whys = [
+        result["verdict"] if result["result"] != SUCCESSFUL else "",
+        result["unrecorded"],
+        *hook_errors,
+        f"Skipped: {', '.join(skipped)} (rollout_strict)." if run.options["strict"] and skipped else "",
+    ]
+    why = " ".join(one for one in whys if one)
+    failed = result["failed_hosts"] or (["localhost"] if why else [])
+    return {**result, "why": why, "failed_hosts": failed, "service": run.service, "version": run.options["version"]}
+
+
+def answer_request(task: Task, run: Run, state: str, **more: Any) -> None:
+    """Tell the request that this run follows what became of it, where there is one."""
+    if run.claim and not task.check_mode:
+        trigger.tell(task, run.keys(task), run.claim, state, **more)
+
+
+# -- the plan -----------------------------------------------------------------------------------------------------
+
+
+def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -> dict[str, Any]:
+    plan, notes = read_plan(task, run, hosts, forks)
+    for note in notes:
+        task.warn(note)
+    planned = plan.as_dict()
+    # In check mode it is what the run is for.
+    table = f"{report.plan_table(planned['hosts'])}\n\n" if task.check_mode else ""
+    task.show(table + plan.description)
+    return planned
+
+
+def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[plans.Plan, list[str]]:
+    """The plan by what Consul says now, and what a person should know of it.
+
+    :param forks: hosts that Ansible works on at once; 0 where that does not matter.
+    """
+    options = run.options
+    others = options["maintenance"] if isinstance(options["maintenance"], list) else []
+    there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
+    states = fleet.host_states(
+        there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
+    )
+    settings = plans.PlanSettings(
+        service=run.service,
+        registered_total=len(there.instances),
+        serving_total=there.serving,
+        batch_size=options["batch_size"],
+        min_healthy=options["min_healthy"],
+        skip_current=options["skip_current"],
+        unreachable=options["unreachable"],
+        rollback=options["rollback"],
+        previous_version=options["previous_version"],
+        direction=options["direction"],
+        unverified=options["unverified"],
+        uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
+    )
+    plan = plans.make_plan(states, settings)
+    longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
+    changing = [host.node for host in plan.hosts.values() if host.batch]
+    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in set(run.health_urls)]
+    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings]
+    if changing:
+        notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
+    notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
+    notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
+    fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
+    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["drain_observe"])]
+
+
+def _too_many(plan: plans.Plan, forks: int) -> list[str]:
+    largest = max((len(batch) for batch in plan.batches), default=0)
+    if not forks or largest <= forks:
+        return []
+    sentence = (
+        f"The largest batch has {largest} hosts, and Ansible works on {forks} at once: hosts would be out of rotation "
+        f"while they wait for their turn. Set forks to {largest} or more (ANSIBLE_FORKS, --forks)."
+    )
+    return [sentence]
+
+
+# -- who and where ------------------------------------------------------------------------------------------------
+
+_PRODUCTS = ("awx", "tower")
+"""AWX (and Automation Platform, whose variables begin with ``tower`` as well) gives each job the extra variables
+``awx_job_id``, ``awx_user_name`` and so on, and its own address in the environment as ``AWX_HOST``."""
+
+
+def operator_of(variables: Mapping[str, Any] | None = None) -> str:
+    """``user@host``; in a job of AWX, by the variables it sets, who started which job."""
+    job, about = _job(variables or {})
+    if job:
+        return f"{about.get('user_name') or about.get('schedule_name') or 'AWX'} (AWX job {job})"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without an entry in passwd
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def origin_of(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications.
+
+    ansible-rulebook runs playbooks in a temporary folder; there it is the name of the ruleset.
+    """
+    job, about = _job(variables or {})
+    rules = (variables or {}).get("ansible_eda")
+    if not job and isinstance(rules, Mapping) and rules.get("ruleset"):
+        return f"{socket.gethostname()}, ruleset {rules['ruleset']!s}"
+    if not job:
+        return f"{socket.gethostname()}:{os.getcwd()}"
+    address = (os.environ if environment is None else environment).get("AWX_HOST")
+    if address:
+        return f"{address.rstrip('/')}/#/jobs/playbook/{job}"
+    return f"AWX job template {about['job_template_name']}" if about.get("job_template_name") else "AWX"
+
+
+def _job(variables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The number of the job, empty outside of AWX, and what else is known of it."""
+    for product in _PRODUCTS:
+        if variables.get(f"{product}_job_id"):
+            prefix = f"{product}_"
+            about = {name.removeprefix(prefix): value for name, value in variables.items() if name.startswith(prefix)}
+            return str(about["job_id"]), about
+    return "", {}

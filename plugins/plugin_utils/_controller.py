@@ -1,0 +1,30 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The run of Ansible as the keeper of a lock sees it (a private helper of this collection).
+
+Ansible loads an action's file, and with it this one, once, in the main process, before it forks the worker that runs
+the task; all workers forked later inherit what the file holds. So the pipe made here ends when the main process and the
+last of its workers are gone, however they ended. Programs that they execute, ssh for instance, do not inherit it
+(Python's pipes are not inheritable), so that a connection kept open for later does not hold the lock.
+
+The keeper gets the read end of the workers' results as well, and empties that pipe once the main process is dead: a
+worker whose result is larger than the pipe could never end otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Controller
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import results_pipe
+
+_READ_END, _WRITE_END = os.pipe()
+_CONTROLLER = Controller(name=f"run-{secrets.token_hex(8)}", pipe=_READ_END, process=os.getpid())
+
+
+def controller() -> Controller:
+    """This run, for ``lock.take``."""
+    return replace(_CONTROLLER, results=results_pipe())
