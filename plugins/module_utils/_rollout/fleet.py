@@ -22,7 +22,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import set_by_deployment_of
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, usable_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import HostState, Maintenance, named
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import elsewhere
@@ -116,6 +115,19 @@ def wanted_hosts(
             smoke_test=smoke_test,
         )
         for host, found in reached.items()
+    ]
+
+
+def warnings_of(instances: Iterable[Instance], *, accept_warning: bool) -> list[str]:
+    """What keeps instances that may get traffic from being verified: checks that warn before anything has begun.
+
+    One that serves nothing has nothing to lose, so that its deployment may be the cure.
+    """
+    return [
+        f"{one.node}: {check.told()}"
+        for one in instances
+        if one.in_rotation
+        for check in one.failing(accept_warning=accept_warning)
     ]
 
 

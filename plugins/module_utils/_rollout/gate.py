@@ -25,6 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import k
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     Outcome,
     Record,
@@ -56,19 +57,6 @@ def head_of(instances: Iterable[Instance], nodes: Iterable[str], *, accept_warni
     serving = [one for one in found if one.in_rotation]
     warning = warnings_of((one for one in serving if one.node in mine), accept_warning=accept_warning)
     return Head(len(found), len(serving), sum(one.node not in mine for one in serving), tuple(warning))
-
-
-def warnings_of(instances: Iterable[Instance], *, accept_warning: bool) -> list[str]:
-    """What keeps instances that may get traffic from being verified: checks that warn before anything has begun.
-
-    One that serves nothing has nothing to lose, so that its deployment may be the cure.
-    """
-    return [
-        f"{one.node}: {check.told()}"
-        for one in instances
-        if one.in_rotation
-        for check in one.failing(accept_warning=accept_warning)
-    ]
 
 
 def may_begin(head: Head, min_healthy: int) -> bool:
