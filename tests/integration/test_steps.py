@@ -487,7 +487,7 @@ def reached(web: Services, host: Host | None = None, **options: str) -> dict[str
 def test_a_host_and_its_agent(web: Services) -> None:
     assert reached(web) == {
         "changed": False,
-        "found": {"host": "the host", "node": web.node, "reachable": True, "why": ""},
+        "found": {"host": "the host", "node": web.node, "reachable": True, "why": "", "datacenter": "dc1"},
         "problem": "",
     }
     assert reached(web, node=web.node)["problem"] == ""
