@@ -233,6 +233,47 @@ def test_a_request_that_is_not_clean_is_refused(machine: Machine, order: dict[st
     assert machine.maintenance is None
 
 
+def test_a_drain_that_was_interrupted_begins_anew(machine: Machine) -> None:
+    """In rotation it got new requests: all of them have their whole time to end."""
+    machine.start()
+    request = machine.ask(drain_time=3)
+    machine.reaches("draining")
+    wait_until("it is in maintenance", lambda: machine.maintenance is not None)
+    time.sleep(1.5)
+    ended = time.monotonic()
+    machine.web.server.put(f"agent/service/maintenance/{machine.web.name}?enable=false")
+    machine.reaches("deploying", "proving", "returning", DONE)
+    assert time.monotonic() - ended >= 3
+    assert request.follow(20).state == DONE
+    assert "something else ended its maintenance" in machine.printed()
+
+
+@pytest.mark.parametrize("value", ['{"a":' * 50_000 + "1" + "}" * 50_000, "[" * 100_000, "1" * 5000, "\udc00", "[]"])
+@pytest.mark.parametrize("name", ["new", "status"])
+def test_nothing_that_stands_in_a_key_ends_it(machine: Machine, name: str, value: str) -> None:
+    agent = machine.start()
+    wait_until("it watches", lambda: machine.recorded("new") == "{}")
+    machine.web.server.put(f"kv/{machine.keys.node(machine.node)}{name}", value.encode("utf-8", "replace"))
+    time.sleep(0.5)
+    assert machine.ask().follow(20).state == DONE
+    assert agent.poll() is None
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"steps": 5}, {"steps": ["x"], "state": "claimed"}, {"deployment": None}, {"state": ["requested"]}, {"state": {}}],
+)
+def test_no_status_ends_it(machine: Machine, status: dict[str, Any]) -> None:
+    agent = machine.start()
+    wait_until("it watches", lambda: machine.recorded("new") == "{}")
+    request = machine.ask()
+    strange = {"request": request.id, "state": "requested", "deployment": ID, **status}
+    machine.client.set_key(machine.keys.status(machine.node), json.dumps(strange))
+    time.sleep(1.0)
+    assert machine.ask().follow(20).state == DONE
+    assert agent.poll() is None
+
+
 def test_it_asks_no_machine_but_its_own(machine: Machine) -> None:
     """The URL comes from a key: it must not make a machine ask what others cannot reach."""
     machine.start()

@@ -45,3 +45,20 @@ def test_a_broken_one_gets_none_at_all(drive: Drive, version: str) -> None:
     assert drive.outcomes()["web1"] == "rolled_back", result.output
     assert drive.running() == [OLD] * 5
     assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_it_stays_in_maintenance_while_its_deployment_goes_on(drive: Drive, kind: str) -> None:
+    """Its process has registered itself and answers well, and the command still migrates, or warms up."""
+    goes_on = 6.0
+    command = f"{{{{ lab_vm_dir }}}}/deploy && sleep {goes_on:g}"
+    with Load(drive.lab) as load:
+        result = drive.run("2.0.0-reregister", kind=kind, hosts="web1", deploy_command=command)
+    assert result.rc == 0, result.output
+    load.check_nothing_lost()
+    deployed = drive.lab.vm("web1").deploys()[-1].end
+    assert deployed is not None
+    first = min(row.sent for row in load.report.of("web1").rows if row.version == "2.0.0-reregister")
+    assert first > deployed + goes_on, f"it got traffic {first - deployed:.1f} s after it had registered itself"
+    assert drive.is_settled()
