@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible import constants, context
@@ -15,10 +16,17 @@ from ansible.errors import AnsibleError
 from ansible.utils.collection_loader import AnsibleCollectionRef
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 
+from ansible_collections.hitless.consul.plugins.module_utils._address import of_inventory, origin, sources_unread
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import Settings, Sources
-from ansible_collections.hitless.consul.plugins.module_utils._task import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import Address, Settings, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._task import (
+    CLUSTER_SPEC,
+    KEYS_SPEC,
+    VARIABLE_PREFIX,
+    Task,
+    connection_options,
+)
 from ansible_collections.hitless.consul.plugins.modules import rollout_options as module
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import TRUST_IS_EXPLICIT
@@ -35,8 +43,19 @@ class ActionModule(HitlessAction):
 
     def _make_task(self, variables: Mapping[str, Any]) -> Task:
         task = super()._make_task(variables)
-        task.variables = {"sources": self._sources(variables)}
+        task.variables = {
+            "sources": self._sources(variables),
+            "connect": lambda address: self._connect(task, variables, address),
+        }
         return task
+
+    def _connect(self, task: Task, variables: Mapping[str, Any], address: Address) -> tuple[Task, str]:
+        """The task as the run's own tasks on localhost ask Consul, and where the address comes from."""
+        names = [VARIABLE_PREFIX + name for name in (*CLUSTER_SPEC, *KEYS_SPEC)]
+        own = {name: self._templar.template(variables[name]) for name in names if name in variables}
+        of_hosts = self._variables_of(variables["hostvars"], address.host, address.variables)
+        options = connection_options({}, {**of_hosts, **own}, os.environ, of_inventory())
+        return replace(task, options=options), origin(own, of_hosts, os.environ, address.differ)
 
     def _sources(self, variables: Mapping[str, Any]) -> Sources:
         inventory = AnsibleInventory(variables["hostvars"], self._templar, self._play_variables())
@@ -54,6 +73,7 @@ class ActionModule(HitlessAction):
                 collection_role=_is_role_of_collection,
                 ignored=list(_ignored(beside, self._loader.get_basedir(), inventory.sources)),
             ),
+            unread=sources_unread(),
             load=self._load,
             needed=needed_names,
         )

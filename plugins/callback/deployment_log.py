@@ -64,13 +64,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
+from ansible_collections.hitless.consul.plugins.module_utils._address import of_inventory
 from ansible_collections.hitless.consul.plugins.module_utils._client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import Keys, checked_prefix
@@ -152,7 +153,9 @@ class CallbackModule(CallbackBase):
         options = data.get("options") or {}
         self._id, self._service = str(data.get("id") or ""), str(options.get("service") or "")
         try:
-            self._options = connection_options({}, self._variables(), os.environ)
+            self._options = connection_options(
+                {}, self._variables(data.get("address") or {}), os.environ, of_inventory()
+            )
             connection = cluster_connection(self._options)
             if connection.token:
                 self._secrets = [connection.token]
@@ -174,13 +177,18 @@ class CallbackModule(CallbackBase):
 
         self._writer = LogWriter(client, self._keys, self._id, self._display.warning)
 
-    def _variables(self) -> dict[str, Any]:
-        """The variables ``hitless_consul_<option>`` as localhost has them in this play."""
+    def _variables(self, address: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables ``hitless_consul_<option>`` as localhost has them in this play, those taken from a host too."""
+        names = [VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option]
+        own = self._variables_of("localhost", names)
+        taken = [name for name in address.get("variables", ()) if name not in own]
+        return {**(self._variables_of(address["host"], taken) if taken else {}), **own}
+
+    def _variables_of(self, host: str, names: Iterable[str]) -> dict[str, Any]:
         manager = self._play.get_variable_manager()
         inventory = getattr(manager, "_inventory", None)
-        variables = manager.get_vars(play=self._play, host=inventory.get_host("localhost") if inventory else None)
+        variables = manager.get_vars(play=self._play, host=inventory.get_host(host) if inventory else None)
         templar = Templar(loader=self._play._loader, variables=variables)
-        names = (VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option)
         try:
             return {name: templar.template(variables[name]) for name in names if name in variables}
         except Exception as error:  # whatever a template raises: the log is no reason to fail

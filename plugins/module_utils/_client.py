@@ -446,8 +446,9 @@ class Client:
         hint = (
             "Set hitless_consul_agent_url to the address of that host's own agent."
             if self.connection.is_agent
-            else "Set url (CONSUL_HTTP_ADDR) to an address this machine reaches; where agents listen on their own "
-            "loopback only, a tunnel does: ssh -N -L 8500:127.0.0.1:8500 HOST."
+            else "Set hitless_consul_url (CONSUL_HTTP_ADDR; url in an inventory source) to an address this machine "
+            "reaches; where agents listen on their own loopback only, a tunnel does: "
+            "ssh -N -L 8500:127.0.0.1:8500 HOST."
         )
         return ConsulUnavailable(
             f"No answer from Consul at {self.connection.base} to {method} {path}: {why}.",

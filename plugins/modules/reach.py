@@ -74,6 +74,7 @@ def perform(task: Task) -> dict:
         task.agent.retry_for = RETRY_FOR
         told = agent_node(task.agent)
     except HostLost as error:
+        task.warn(f"{task.host.name} cannot be reached: {error}")
         return answer(task, expected, why=str(error))
     except ConsulError as error:
         # A token that may not read the agent is fine where somebody else names the node.

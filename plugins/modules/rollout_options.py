@@ -27,6 +27,12 @@ options:
     type: str
     choices: [rollout, recovery]
     default: rollout
+  ask_consul:
+    description:
+      - Ask Consul too, before any host is logged in to. In check mode a rollout that is under way is said, since the
+        plan would be made from the middle of it.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - hitless.consul.attributes
   - hitless.consul.attributes.info
@@ -86,6 +92,11 @@ rollback_steps:
   type: list
   elements: str
   sample: [take_out, deploy_command, bring_back]
+address:
+  description: The host whose variables localhost takes over for how Consul is asked, and their names.
+  returned: success
+  type: dict
+  sample: {host: web1, variables: [hitless_consul_url], differ: ""}
 first_tasks:
   description: Name and action of the tasks of the deployment before which none has touched the host.
   returned: success
@@ -95,13 +106,17 @@ first_tasks:
     - {name: Deploy, action: hitless.consul.deploy}
 """
 
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._keys import new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._lock import read_lock, under_way
 from ansible_collections.hitless.consul.plugins.module_utils._module import run_module
-from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout_options import RolloutOptions, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._task import Task
 
-ARGUMENT_SPEC = {"purpose": {"type": "str", "choices": ["rollout", "recovery"], "default": "rollout"}}
+ARGUMENT_SPEC = {
+    "purpose": {"type": "str", "choices": ["rollout", "recovery"], "default": "rollout"},
+    "ask_consul": {"type": "bool", "default": False},
+}
 
 
 def perform(task: Task) -> dict:
@@ -109,10 +124,24 @@ def perform(task: Task) -> dict:
     if sources is None:
         raise HitlessError("rollout_options reads Ansible's own variables and runs as an action only.")
     read = read_options(sources, deploys=task.params["purpose"] == "rollout")
+    if task.params["ask_consul"]:
+        ask_consul(task, read)
     name = new_deployment_id(read.options["version"] or read.options["direction"])
     # Twice, since a command waits for an earlier one that still runs on its host.
     longest = int(float(read.options["deploy_timeout"]) * 2 + 60)
     return {"changed": False, "id": name, "deploy_task_timeout": longest, **read.as_dict()}
+
+
+def ask_consul(task: Task, read: RolloutOptions) -> None:
+    """Before any host is logged in to: whether Consul answers, and whether a rollout is under way."""
+    asking, origin = task.variables["connect"](read.address)
+    keys = asking.keys(read.options["service"])
+    try:
+        held = read_lock(asking.consul, keys)
+    except ConsulUnavailable as error:
+        raise HitlessError(str(error), hint=origin) from None
+    if held is not None and held.alive and task.check_mode:
+        task.warn(under_way(keys, held))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +20,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.hitless.consul.plugins.module_utils._address import of_inventory
 from ansible_collections.hitless.consul.plugins.module_utils._client import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._host import Host
@@ -70,7 +71,7 @@ class HitlessAction(ActionBase):
             self._task.args = {**self._of_rollout(variables), **self._task.args}
         settings = self._settings(variables)
         params = self._validated()
-        options = connection_options(params, settings, os.environ)
+        options = connection_options(params, settings, os.environ, of_inventory())
         return Task(
             params=params,
             options=options,
@@ -99,8 +100,25 @@ class HitlessAction(ActionBase):
 
         Those of a host's agent may name variables that only hosts have, and localhost asks no agent.
         """
-        names = (VARIABLE_PREFIX + option for option in OPTIONS if option in self.module.ARGUMENT_SPEC)
-        return {name: self._templar.template(variables[name]) for name in names if name in variables}
+        names = [VARIABLE_PREFIX + option for option in OPTIONS if option in self.module.ARGUMENT_SPEC]
+        own = {name: self._templar.template(variables[name]) for name in names if name in variables}
+        return {**self._of_hosts(variables, [name for name in names if name not in own]), **own}
+
+    def _of_hosts(self, variables: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """Those that localhost (or a coordinator) lacks, and takes from a host of its rollout."""
+        hostvars = variables.get("hostvars")
+        if not names or hostvars is None:
+            return {}
+        run = variables if variables.get("inventory_hostname") == "localhost" else hostvars.raw_get("localhost")
+        address = (run.get("_rollout_options") or {}).get("address") or {}
+        return self._variables_of(hostvars, address.get("host", ""), set(names) & set(address.get("variables", ())))
+
+    def _variables_of(self, hostvars: Any, host: str, names: Iterable[str]) -> dict[str, Any]:
+        if not names:
+            return {}
+        known = hostvars.raw_get(host)
+        templar = self._templar.copy_with_new_env(available_variables={**known, "hostvars": hostvars})
+        return {name: templar.template(known[name]) for name in names if name in known}
 
     def _node_hint(self, variables: Mapping[str, Any]) -> str | None:
         hint = variables.get("consul_node")
