@@ -569,7 +569,10 @@ class _Reader:
     def _told(self, variable: str) -> dict[Any, str]:
         """The values that hosts give to a variable, each with the first host that has it."""
         told = [(host, variables.get(variable)) for host, variables in self._by_host.items()]
-        if has_template([value for _host, value in told]):
+        first = told[0][1]
+        if not has_template(first) and all(value == first for _host, value in told):
+            told = told[:1]
+        elif has_template([value for _host, value in told]):
             told = self._resolved_of_hosts(told, variable)
         values: dict[Any, str] = {}
         for host, value in told:
@@ -596,7 +599,8 @@ class _Reader:
                 f"{' and '.join(PREFIX + name for name in ways)} are both set; one of {listed} is needed.",
                 hint=f"rollout_deploy_command is set for {with_command[0]}." if with_command else "",
             )
-        missing = [host for host in self._by_host if host not in set(with_command)]
+        having = set(with_command)
+        missing = [host for host in self._by_host if host not in having]
         if with_command and missing:
             raise HitlessError(
                 f"rollout_deploy_command is set for {with_command[0]}, and not for {', '.join(missing[:5])}.",
