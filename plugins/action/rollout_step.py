@@ -10,18 +10,22 @@ Ansible would resolve all of a large run anew for each task of each host.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ansible import constants, context
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory, origin
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     AGENT_SPEC,
     CLUSTER_SPEC,
     KEYS_SPEC,
+    VARIABLE_PREFIX,
     Task,
+    connection_options,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
@@ -89,6 +93,15 @@ class Edge:
     def recovered(self) -> HostDeployment:
         return recovery.host_of(self.task, self.run, self.left_behind, self.left("turn"))
 
+    def connect(self, prepared: Run) -> tuple[Task, Run, str]:
+        """The task as the run's next ones ask Consul, the run, and where the address comes from."""
+        variables, address = self.task.variables, prepared.address
+        names = [VARIABLE_PREFIX + name for name in (*CLUSTER_SPEC, *KEYS_SPEC)]
+        own = {name: self.action._templar.template(variables[name]) for name in names if name in variables}
+        of_hosts = self.action.variables_of(variables["hostvars"], address["host"], address["variables"])
+        options = connection_options({}, {**of_hosts, **own}, os.environ, of_inventory())
+        return replace(self.task, options=options), prepared, origin(own, of_hosts, os.environ, address["differ"])
+
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
         variables = self.task.variables
@@ -122,6 +135,7 @@ def prepare(edge: Edge) -> Result:
     requested = edge.left("request")
     try:
         prepared = run.prepare(edge.task, edge.action.sources(edge), str(requested.get("claim") or ""))
+        run.require_consul(*edge.connect(prepared))
     except Exception as error:
         if requested.get("claim"):
             keys = edge.task.keys(requested["service"])
@@ -311,6 +325,10 @@ class ActionModule(HitlessAction):
         made = self._edge.__dict__ if self._edge else {}
         host = made.get("host") or made.get("recovered")
         return {"step": self._task.args.get("step"), **(asdict(host.turn) if host else {})}
+
+    def address(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = variables["hostvars"].raw_get("localhost").get(str(self._task.args.get("run"))) or {}
+        return found.get("address") or {}
 
     def settings(self, params: Mapping[str, Any]) -> Iterable[str]:
         return [*CLUSTER_SPEC, *KEYS_SPEC, *(AGENT_SPEC if STEPS[params["step"]].on_host else ())]

@@ -71,6 +71,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     OPTIONS,
@@ -84,7 +85,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import ENTRY_LIMIT, LogWriter
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
     host_variables,
-    localhost_variables,
+    play_variables_of,
 )
 
 STEP = "hitless.consul.rollout_step"
@@ -179,7 +180,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         options = data.get("options") or {}
         self._id, self._service = str(data.get("id") or ""), str(options.get("service") or "")
         try:
-            self._options = connection_options({}, self._variables(), os.environ)
+            variables = self._variables(data.get("address") or {})
+            self._options = connection_options({}, variables, os.environ, of_inventory())
             self._hide(cluster_connection(self._options).token)
             self._keys = Keys(
                 self._service,
@@ -200,11 +202,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
         self._writer = LogWriter(client, self._keys, self._id, self._display.warning)
 
-    def _variables(self) -> dict[str, Any]:
-        """The variables ``hitless_consul_<option>`` as localhost has them in this play."""
-        names = (VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option)
+    def _variables(self, address: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables ``hitless_consul_<option>`` as localhost has them in this play, those taken from a host too."""
+        names = [VARIABLE_PREFIX + option for option in OPTIONS if "agent" not in option]
         try:
-            return localhost_variables(self._play, names)
+            own = play_variables_of(self._play, "localhost", names)
+            taken = [name for name in address.get("variables", ()) if name not in own]
+            return {**(play_variables_of(self._play, address["host"], taken) if taken else {}), **own}
         except Exception as error:  # whatever a template raises: the log is no reason to fail
             raise HitlessError(f"a variable {VARIABLE_PREFIX}* cannot be resolved: {error}") from None
 

@@ -13,7 +13,8 @@ options:
     description:
       - Address of Consul's HTTP API as the controller reaches it, C(http://host:port) or C(https://host:port).
       - Default is the variable C(hitless_consul_url), else the environment variable E(CONSUL_HTTP_ADDR), else
-        C(http://127.0.0.1:8500). E(CONSUL_HTTP_SSL) makes an address without a scheme an https one.
+        the address of the inventory source P(hitless.consul.catalog#inventory), else C(http://127.0.0.1:8500).
+        E(CONSUL_HTTP_SSL) makes an address without a scheme an https one.
     type: str
   token:
     description:

@@ -134,6 +134,8 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 notes:
   - O(url), O(token), O(datacenter) and O(filter) may be templates.
+  - Tasks of this collection take the address, datacenter and certificates from here where neither their options, nor
+    variables, nor the environment give an address, and all sources of this plugin agree. They never take the token.
   - Host and group variables do not exist yet when an inventory is read. Of the variables C(hitless_consul_<option>)
     only extra variables count here.
   - Ansible goes on with no hosts where an inventory cannot be read. Set C(any_unparsed_is_failed = true) in the section
@@ -193,9 +195,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ansible.errors import AnsibleParserError
+from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import note_source
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
     MISSING_LIBRARY,
     Client,
@@ -243,17 +246,24 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
-        self._refuse_unknown(self._read_config_data(path))
+        options: dict[str, Any] = {}
         try:
+            self._refuse_unknown(self._read_config_data(path))
             if MISSING_LIBRARY:
                 raise HitlessError(library_missing())
-            connection = self._connection()
+            options = self._connection_options()
+            connection = cluster_connection(options)
             selection = self._selection()
             with _without_garbage_collection():
                 fleet = self._fleet(connection, selection, path, cache=cache)
                 self._populate(fleet, connection, selection, path)
-        except HitlessError as error:
-            raise AnsibleParserError(str(error)) from None
+        except (HitlessError, AnsibleError) as error:
+            # Ansible goes on without these hosts: a rollout that misses them says why.
+            note_source(path, options, str(error))
+            if isinstance(error, HitlessError):
+                raise AnsibleParserError(str(error)) from None
+            raise
+        note_source(path, options)
 
     # -- options ----------------------------------------------------------------------------------------------
 
@@ -270,7 +280,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         """A connection option may be a template; Ansible leaves that to the plugin."""
         return self.templar.template(value) if isinstance(value, str) else value
 
-    def _connection(self) -> Connection:
+    def _connection_options(self) -> dict[str, Any]:
         options = {
             name: self._templated(self.get_option(name)) if name in _TEMPLATED else self.get_option(name)
             for name in CLUSTER_SPEC
@@ -278,7 +288,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         # Those of a host's own agent may name variables of hosts, of which there are none yet.
         given = {f"{VARIABLE_PREFIX}{name}" for name in CLUSTER_SPEC} & self._vars.keys()
         extra = {name: self._templated(self._vars[name]) for name in given}
-        return cluster_connection(connection_options(options, extra, os.environ))
+        return connection_options(options, extra, os.environ)
 
     def _selection(self) -> Selection:
         for option in ("hostnames", "connect_with"):

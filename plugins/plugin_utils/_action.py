@@ -21,6 +21,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     OPTIONS,
@@ -92,7 +93,8 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
 
     def _make_task(self, variables: Mapping[str, Any]) -> Task:
         params = self._validated()
-        options = connection_options(params, self._settings(variables, self.settings(params)), os.environ)
+        variables_set = self._settings(variables, self.settings(params))
+        options = connection_options(params, variables_set, os.environ, of_inventory())
         return Task(
             params=params,
             options=options,
@@ -120,7 +122,25 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
         Those of a host's agent may name variables that only hosts have, and localhost asks no agent.
         """
         names = [VARIABLE_PREFIX + option for option in options]
-        return {name: self._templar.template(variables[name]) for name in names if name in variables}
+        own = {name: self._templar.template(variables[name]) for name in names if name in variables}
+        return {**self._of_hosts(variables, [name for name in names if name not in own]), **own}
+
+    def address(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 - for subclasses
+        """What localhost takes from the hosts of its rollout, see ``options.Address``; empty outside of one."""
+        return {}
+
+    def _of_hosts(self, variables: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        address = self.address(variables) if names else {}
+        taken = set(names) & set(address.get("variables", ()))
+        return self.variables_of(variables["hostvars"], address["host"], taken) if taken else {}
+
+    def variables_of(self, hostvars: Any, host: str, names: Iterable[str]) -> dict[str, Any]:
+        """These variables of a host, templated."""
+        if not names:
+            return {}
+        known = hostvars.raw_get(host)
+        templar = self._templar.copy_with_new_env(available_variables={**known, "hostvars": hostvars})
+        return {name: templar.template(known[name]) for name in names if name in known}
 
     def _node_hint(self, variables: Mapping[str, Any]) -> str | None:
         hint = variables.get("consul_node")

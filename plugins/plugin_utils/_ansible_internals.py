@@ -75,10 +75,10 @@ def collection_has_role(name: str) -> bool:
     return bool(_get_collection_role_path(name))
 
 
-def localhost_variables(play: Any, names: Iterable[str]) -> dict[str, Any]:
-    """These variables as localhost has them in a play, resolved; for a callback, which is given none."""
+def play_variables_of(play: Any, host: str, names: Iterable[str]) -> dict[str, Any]:
+    """These variables as a host has them in a play, resolved; for a callback, which is given none."""
     inventory = play.get_variable_manager()._inventory
-    return _resolved(play, inventory.get_host("localhost") if inventory else None, names)
+    return _resolved(play, inventory.get_host(host) if inventory else None, names)
 
 
 def host_variables(play: Any, host: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.utils.collection_loader import AnsibleCollectionRef
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import sources_unread
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import decrypted
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
@@ -57,6 +58,7 @@ def option_sources(
             collection_role=_is_role_of_collection,
             ignored=list(_ignored(beside, loader.get_basedir(), inventory_sources(hostvars))),
         ),
+        unread=sources_unread(),
         load=lambda path: _load(loader, path),
         needed=needed_names,
     )

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from lab import wait_until
 from lab.testkit.ansible_run import flat
 from tests.rollout.drive import Drive, Load
 
@@ -20,6 +21,18 @@ def test_check_mode_tells_and_changes_nothing(drive: Drive) -> None:
     assert drive.maintenance() == {}
     assert drive.deployed() == []
     assert drive.running() == [OLD] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_check_mode_says_that_a_rollout_is_under_way(drive: Drive) -> None:
+    """It would plan from the state that is passing just now, in which hosts are out of rotation."""
+    with drive.start("2.0.0-deployslow6") as run:
+        wait_until("a host is drained", lambda: bool(drive.maintenance()), 60)
+        told = drive.run(NEW, "--check")
+        assert told.rc == 0, told.output
+        assert "A rollout of web is under way: its lock is held by " in flat(told.output)
+        run.close()
 
 
 @pytest.mark.slow

@@ -124,8 +124,8 @@ def no_answer(asked: str, why: str, connection: Connection, *, nobody: bool) -> 
     hint = (
         "Set hitless_consul_agent_url to the address of that host's own agent."
         if connection.is_agent
-        else "Set url (CONSUL_HTTP_ADDR) to an address this machine reaches; where agents listen on their own "
-        "loopback only, a tunnel does: ssh -N -L 8500:127.0.0.1:8500 HOST."
+        else "Set hitless_consul_url (CONSUL_HTTP_ADDR; url in an inventory source) to an address this machine "
+        "reaches; where agents listen on their own loopback only, a tunnel does: ssh -N -L 8500:127.0.0.1:8500 HOST."
     )
     return ConsulUnavailable(
         f"No answer from Consul at {connection.base} to {asked}: {why}.",

@@ -328,6 +328,14 @@ def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
     )
 
 
+def under_way(keys: Keys, held: Held) -> str:
+    """What to know of a plan that is made while somebody has the lock."""
+    return (
+        f"A rollout of {keys.service} is under way: its lock is held by {held.holder}. This plan is made from the "
+        "middle of it, and a rollout would be refused until it has ended."
+    )
+
+
 # -- inside ---------------------------------------------------------------------------------------------------
 
 

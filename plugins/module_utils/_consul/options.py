@@ -96,11 +96,16 @@ def decrypted(value: Any) -> Any:
 
 
 def connection_options(
-    params: Mapping[str, Any], variables: Mapping[str, Any], environment: Mapping[str, str]
+    params: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    environment: Mapping[str, str],
+    inventory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The options that are set: task option, else variable ``hitless_consul_<option>``, else environment.
 
     An address on a higher level takes no ``CONSUL_HTTP_SSL`` or token file of a lower one with it.
+
+    :param inventory: options of the inventory source, for where no address is set.
     """
     for name in ("CONSUL_NAMESPACE", "CONSUL_PARTITION"):
         if environment.get(name):
@@ -122,7 +127,7 @@ def connection_options(
             for name, value in level.items()
             if name not in options and not (has_token and name in ("token", "token_file"))
         )
-    return options
+    return options if "url" in options else {**(inventory or {}), **options}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

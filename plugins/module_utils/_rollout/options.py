@@ -13,10 +13,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
+    CLUSTER_SPEC,
+    KEYS_SPEC,
+    VARIABLE_PREFIX,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
     HookTasks,
@@ -289,6 +294,7 @@ class Settings:
 class Sources:
     """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's.
 
+    :param unread: inventory sources that could not be read, each with the reason.
     :param load: reads the user's tasks files.
     :param needed: the variables without which a template cannot be resolved.
     """
@@ -299,6 +305,7 @@ class Sources:
     localhost: Mapping[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     places: Places = field(default_factory=Places)
+    unread: Sequence[str] = ()
     load: Load = lambda path: None
     needed: Callable[[str], Iterable[str]] = lambda text: ()
 
@@ -322,12 +329,26 @@ class Hook:
 
 
 @dataclass(frozen=True)
+class Address:
+    """What localhost takes from the hosts' variables of how Consul is asked: it is one rollout, and one Consul.
+
+    :param host: whose variables; their names are in ``variables``, never their values: one may be a token.
+    :param differ: why the address is not taken from the hosts, as a sentence.
+    """
+
+    host: str = ""
+    variables: Sequence[str] = ()
+    differ: str = ""
+
+
+@dataclass(frozen=True)
 class RolloutOptions:
     """All options, checked, and what follows from them.
 
     :param options: run-wide ones by name, without the prefix.
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
+    :param address: see :class:`Address`.
     :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
     """
 
@@ -337,6 +358,7 @@ class RolloutOptions:
     steps: list[str]
     rollback_steps: list[str]
     health_urls: list[str] = field(default_factory=list)
+    address: Address = field(default_factory=Address)
     first_tasks: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -348,6 +370,7 @@ class RolloutOptions:
             "rollback_steps": self.rollback_steps,
             "health_urls": self.health_urls,
             "first_tasks": self.first_tasks,
+            "address": asdict(self.address),
         }
 
 
@@ -365,10 +388,11 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     reader.check_names(hosts)
     _refuse_ignored_files(sources.places)
     options = {option.name: reader.read(option) for option in OPTIONS if not option.per_host}
+    address = reader.find_address()
     if not deploys:
         restore = [_hook(BY_NAME["restore_tasks"], options, sources.places)] if options["restore_tasks"] else []
         options |= {hook.option: hook.target for hook in restore}
-        return RolloutOptions(options, hosts, restore, [], [])
+        return RolloutOptions(options, hosts, restore, [], [], address=address)
     _refuse_contradictions(options)
     way = "deploy_by_agent" if options["mode"] == "agent" else reader.deploy_way(options)
     if options["mode"] == "agent":
@@ -382,7 +406,7 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, _first_tasks(way, tasks))
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, _first_tasks(way, tasks))
 
 
 def _tasks_of(hook: Hook, load: Load) -> HookTasks:
@@ -523,6 +547,9 @@ class _Reader:
         return hosts
 
     def _no_hosts(self, pattern: str) -> HitlessError:
+        if self._sources.unread:
+            unread = " ".join(self._sources.unread)
+            return HitlessError(f"There is no host to roll over, since the inventory could not be read: {unread}")
         plain = re.fullmatch(r"[A-Za-z0-9_.-]+", pattern)
         groups = sorted(self._inventory.groups)
         services = [group for group in groups if group.startswith("service_")]
@@ -533,6 +560,40 @@ class _Reader:
             hint="Set rollout_hosts to a group or pattern of hosts, or use an inventory of the plugin "
             "hitless.consul.catalog.",
         )
+
+    def find_address(self) -> Address:
+        """Which variables of how Consul is asked localhost lacks, and all hosts agree in."""
+        url = VARIABLE_PREFIX + "url"
+        own, told = self._first_own(url), self._told(url)
+        of_hosts = next(iter(told), "") if len(told) == 1 else ""
+        if len(told) > 1:
+            (first, host), (second, other) = list(told.items())[:2]
+            sentence = f"{url} is {_shown(first)} for {host} and {_shown(second)} for {other}."
+            return Address(differ=sentence if own is _ABSENT else "")
+        if own is not _ABSENT and of_hosts not in UNSET and self._resolved(own, url) != of_hosts:
+            # Another Consul's token must not go to this one.
+            return Address()
+        names = [VARIABLE_PREFIX + name for name in (*CLUSTER_SPEC, *KEYS_SPEC)]
+        lacking = [name for name in names if self._first_own(name) is _ABSENT]
+        agreed = [name for name in lacking if self._has_one(name)]
+        return Address(next(iter(self._by_host)), agreed) if agreed else Address()
+
+    def _has_one(self, variable: str) -> bool:
+        told = self._told(variable)
+        return len(told) == 1 and next(iter(told)) not in UNSET
+
+    def _told(self, variable: str) -> dict[Any, str]:
+        """The values that hosts give to a variable, each with the first host that has it."""
+        told = [(host, variables.get(variable)) for host, variables in self._by_host.items()]
+        first = told[0][1]
+        if not has_template(first) and all(value == first for _host, value in told):
+            told = told[:1]
+        elif has_template([value for _host, value in told]):
+            told = self._resolved_of_hosts(told, variable)
+        values: dict[Any, str] = {}
+        for host, value in told:
+            values.setdefault(value if value in UNSET else str(value), host)
+        return values
 
     def read(self, option: Option) -> Any:
         """The option's value, else its default."""
@@ -554,7 +615,8 @@ class _Reader:
                 f"{' and '.join(PREFIX + name for name in ways)} are both set; one of {listed} is needed.",
                 hint=f"rollout_deploy_command is set for {with_command[0]}." if with_command else "",
             )
-        missing = [host for host in self._by_host if host not in set(with_command)]
+        having = set(with_command)
+        missing = [host for host in self._by_host if host not in having]
         if with_command and missing:
             raise HitlessError(
                 f"rollout_deploy_command is set for {with_command[0]}, and not for {', '.join(missing[:5])}.",

@@ -30,6 +30,7 @@ def reach(task: Task, *, by_agents: bool = False) -> dict[str, str]:
         task.agent.retry_for = RETRY_FOR
         node, datacenter = agent_identity(task.agent)
     except HostLost as error:
+        task.warn(f"{host} cannot be reached: {error}")
         return _answer(task, expected, why=str(error))
     except ConsulError as error:
         # A token that may not read the agent is fine where somebody else names the node.

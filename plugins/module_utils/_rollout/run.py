@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import plan as plans
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
@@ -46,6 +46,7 @@ class Run:
     :param hooks: the user's files and roles, see ``options.Hook``.
     :param steps: of each host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
+    :param address: what localhost takes from its hosts to ask Consul, see ``options.Address``.
     :param first_tasks: name and action of the tasks of the deployment before which none has touched a host.
     :param operator: who runs it; ``origin``: from where.
     :param claim: of the request that it follows, empty where it follows none.
@@ -64,6 +65,7 @@ class Run:
     steps: Sequence[str] = ()
     rollback_steps: Sequence[str] = ()
     health_urls: Sequence[str] = ()
+    address: Mapping[str, Any] = field(default_factory=dict)
     first_tasks: Sequence[Mapping[str, str]] = ()
     operator: str = ""
     origin: str = ""
@@ -129,6 +131,21 @@ def prepare(task: Task, sources: Sources, claim: str, *, deploys: bool = True) -
         origin=origin_of(task.variables),
         claim=claim,
     )
+
+
+def require_consul(task: Task, run: Run, origin: str) -> None:
+    """Before any host is logged in to: whether Consul answers, and whether a rollout is under way.
+
+    :param origin: where the address comes from, as a sentence.
+    :raises HitlessError: there is no answer.
+    """
+    keys = run.keys(task)
+    try:
+        held = lock.read_lock(task.consul, keys)
+    except ConsulUnavailable as error:
+        raise HitlessError(str(error), hint=origin) from None
+    if held is not None and held.alive and task.check_mode:
+        task.warn(lock.under_way(keys, held))
 
 
 def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: lock.Controller, forks: int) -> Run:

@@ -65,7 +65,7 @@ def test_the_inventory_its_sources_and_extra_vars(project: Project) -> None:
 def test_variables_as_localhost_has_them_in_a_play(project: Project) -> None:
     """For the callback. An implicit localhost has those of the group all."""
     project.play._variable_manager = project.manager
-    found = internals.localhost_variables(project.play, ["address", "missing"])
+    found = internals.play_variables_of(project.play, "localhost", ["address", "missing"])
     assert found == {"address": "http://consul:8500"}
 
 

@@ -133,6 +133,7 @@ def test_the_least_that_is_needed() -> None:
         "rollback_steps": ["drain", "deploy_command", "verify_and_return"],
         "health_urls": [],
         "first_tasks": [{"name": "Deploy", "action": "hitless.consul.rollout_step"}],
+        "address": {"host": "", "variables": (), "differ": ""},
     }
 
 
@@ -549,3 +550,51 @@ def test_the_documentation_has_the_table() -> None:
 
 def test_what_a_record_keeps_are_options() -> None:
     assert set(SETTINGS) <= {option.name for option in OPTIONS}
+
+
+# --- Consul's address ----------------------------------------------------------------------------------------
+
+
+X, Y = {"hitless_consul_url": "http://x"}, {"hitless_consul_url": "http://y"}
+TOKEN = {"hitless_consul_token": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "changes", "taken"),
+    [
+        ([{}, {}], {}, []),
+        ([X, X], {}, ["hitless_consul_url"]),
+        ([{**X, **TOKEN}, {**X, **TOKEN}], {}, ["hitless_consul_url", "hitless_consul_token"]),
+        ([{**X, **TOKEN}, {**X, "hitless_consul_token": "other"}], {}, ["hitless_consul_url"]),
+        ([X, {}], {}, []),
+        ([X, Y], {}, []),
+        # The agents' own addresses are theirs.
+        ([{"hitless_consul_agent_url": "http://x"}] * 2, {}, []),
+        ([{"hitless_consul_deploy_prefix": "team"}] * 2, {}, ["hitless_consul_deploy_prefix"]),
+        # localhost has one of its own: a token of another Consul's must not go there.
+        ([X, X], {"localhost": X}, []),
+        ([{**X, **TOKEN}] * 2, {"extra": X}, ["hitless_consul_token"]),
+        ([{**X, **TOKEN}] * 2, {"play": Y}, []),
+        ([TOKEN] * 2, {"localhost": Y}, ["hitless_consul_token"]),
+        ([{"hitless_consul_url": "{{ its }}", "its": "http://x"}] * 2, {}, ["hitless_consul_url"]),
+        ([{"hitless_consul_url": "{{ its }}", "its": "http://x"}, X], {}, ["hitless_consul_url"]),
+    ],
+)
+def test_what_localhost_takes_from_the_hosts(
+    hosts: list[dict[str, Any]], changes: dict[str, Any], taken: list[str]
+) -> None:
+    found = read(inventory=of_hosts(*hosts), **changes).address
+    assert (found.host, list(found.variables)) == (("web1", taken) if taken else ("", []))
+    assert "secret" not in repr(found)
+
+
+def test_why_no_address_is_taken_from_the_hosts() -> None:
+    found = read(inventory=of_hosts(X, Y)).address
+    assert found.differ == "hitless_consul_url is 'http://x' for web1 and 'http://y' for web2."
+    assert read(inventory=of_hosts(X, Y), localhost=X).address.differ == ""
+
+
+def test_an_inventory_that_could_not_be_read() -> None:
+    told = refused(inventory=FakeInventory({}), unread=["web.consul.yml: Permission denied."])
+    assert told.endswith("since the inventory could not be read: web.consul.yml: Permission denied.")
+    assert read(unread=["other.consul.yml: Permission denied."]).hosts
