@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import ConsulUnavailable, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys

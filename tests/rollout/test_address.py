@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from lab.testkit.ansible_run import Ansible, Result
-from tests.rollout.drive import VARIABLES, Drive, flat
+from lab.testkit.ansible_run import Ansible, Result, flat
+from tests.rollout.drive import VARIABLES, Drive
 
 pytestmark = [pytest.mark.slow, pytest.mark.oldest]
 NOWHERE = "http://127.0.0.1:9"
