@@ -63,6 +63,7 @@ bench: setup ## figures, side by side with the alternatives; BENCH='ssh waiting'
 
 .PHONY: build install-built docs galaxy-import changelog release
 build: setup ## the artifact, in build/
+	@scripts/docsite
 	@$(BIN)/ansible-galaxy collection build --force --output-path build
 
 install-built: setup ## build and install it into the cache; prints the collections path
