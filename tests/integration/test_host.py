@@ -268,8 +268,15 @@ def test_a_list_of_services(web: Services, run: Run) -> None:
     assert (web.reasons(), other.reasons()) == ({web.name: ours(web)}, {other.name: ours(web)})
     verify_and_return(host)
     assert (web.reasons(), other.reasons()) == ({web.name: None}, {other.name: None})
-    with pytest.raises(HitlessError, match="not among the services that go into maintenance"):
-        web.host(with_options(run, maintenance=[other.name]), asdict(host.turn)).main_target  # noqa: B018
+
+
+def test_a_list_of_services_without_the_service_is_refused_before_anything(web: Services, run: Run) -> None:
+    host = web.host(with_options(run, maintenance=["other"]))
+    with pytest.raises(HitlessError, match="not among the services that go into maintenance .other.*rollout_maint"):
+        host.leave()
+    assert (web.reasons(), state(web)) == ({web.name: None}, "")
+    with pytest.raises(HitlessError, match="not among the services that go into maintenance .other"):
+        host.end_maintenance()
 
 
 def test_a_lost_lock_stops_each_step_before_it_changes_anything(web: Services, run: Run) -> None:

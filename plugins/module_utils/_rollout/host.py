@@ -122,10 +122,7 @@ class HostDeployment:
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
         states.require_transition(self.turn.state, state)
-        # Until something is deployed, what an earlier deployment left open stays so.
-        unsure = (told or state) == states.DRAINING and self.planned.unsure
-        status = status_op(self.keys, self.node, self.turn.deployment, told or state, self.turn.error, unsure=unsure)
-        self.task.consul.txn([self.fence(), status, *also])
+        self.task.consul.txn([self.fence(), self._status_op(told or state), *also])
         steps = self.turn.steps
         if not steps or steps[-1]["state"] != phase:
             steps = [*steps, {"state": phase, "at": timestamp()}]
@@ -134,9 +131,18 @@ class HostDeployment:
     def note(self, state: str) -> None:
         """Only the host's status; raises :class:`LockLost`."""
         states.require_transition(self.turn.state, state)
-        unsure = state == states.UNTOUCHED and self.planned.unsure
-        status = status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
-        self.task.consul.txn([self.fence(), status])
+        self.task.consul.txn([self.fence(), self._status_op(state)])
+
+    def _status_op(self, state: str) -> dict[str, Any]:
+        deployment, error, unsure = self.turn.deployment, self.turn.error, self._is_unsure(state)
+        return status_op(self.keys, self.node, deployment, state, error, unsure=unsure)
+
+    def _is_unsure(self, state: str) -> bool:
+        """Whether a status is to say that another version than the recorded one may run there.
+
+        What an earlier deployment left open stays so until something is deployed.
+        """
+        return self.planned.unsure and state in states.NOTHING_DEPLOYED
 
     def end(self, outcome: str, *, also: Sequence[dict[str, Any]] = ()) -> str:
         """Record how the host ended, in one transaction with ``also`` -> what kept that from being recorded.
@@ -162,8 +168,7 @@ class HostDeployment:
             steps=tuple(steps),
         )
         try:
-            unsure = outcome == states.UNTOUCHED and self.planned.unsure
-            ended = outcome_ops(self.keys, turn.deployment, told, unsure=unsure)
+            ended = outcome_ops(self.keys, turn.deployment, told, unsure=self._is_unsure(outcome))
             self.task.consul.txn([self.fence(), *also, *ended])
         except LockLost:
             raise

@@ -79,6 +79,8 @@ OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, FAILED, LOST, SKIPPED, PENDING)
 """What a host may have ended as, in the order in which they are told; pending where its turn never began."""
 GOOD = tuple(name for name in OUTCOMES if STATES[name].is_good)
 SPENDING = tuple(name for name in OUTCOMES if STATES[name].spends_budget)
+NOTHING_DEPLOYED = (PENDING, DRAINING, UNTOUCHED, SKIPPED)
+"""States of a turn in which the host runs what it ran before."""
 
 
 def require_transition(before: str, after: str) -> None:
