@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
@@ -138,6 +138,7 @@ class Change:
     """What a change of maintenance did, and the catalog's data that showed it.
 
     :param shown_at: when the catalog showed it, on the monotonic clock.
+    :param index: of the answer that showed it, for a blocking read of what happens from then on.
     """
 
     target: Target
@@ -145,6 +146,7 @@ class Change:
     after: dict[str, str | None]
     shown_at: float
     shown: Any
+    index: int = 0
 
     @property
     def changed(self) -> bool:
@@ -279,12 +281,13 @@ def _apply(
 
     path, params = target.query()
     try:
-        return cluster.watch(path, params, decide, started + within, first=answer)
+        shown, answer = cluster.watch_with_answer(path, params, decide, started + within, first=answer)
+        return replace(shown, index=answer.index)
     except DeadlineExceeded:
         # The agent may have taken so long to answer that nobody has looked since.
-        shown = change(target.read(cluster).data)
-        if shown:
-            return shown
+        late = change(target.read(cluster).data)
+        if late:
+            return late
         state = "in" if reason is not None else "without"
         raise HitlessError(
             f"The catalog did not show {target.name} {state} maintenance within {within:g} s, although its agent took "

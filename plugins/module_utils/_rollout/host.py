@@ -105,9 +105,13 @@ class HostDeployment:
             for service in services
         ]
 
-    def watch(self) -> MaintenanceWatch:
-        """Keeps the host in maintenance from now on, see there."""
-        return MaintenanceWatch(self.task.consul, self.task.agent, self.targets, self.reason, [self.fence()])
+    def watch(self, since: int = 0) -> MaintenanceWatch:
+        """Keeps the host in maintenance from now on, see there.
+
+        :param since: index of a later answer that showed its maintenance than the one that the drain began with.
+        """
+        cluster, agent, fence = self.task.consul, self.task.agent, [self.fence()]
+        return MaintenanceWatch(cluster, agent, self.targets, self.reason, fence, since=since or self.turn.index)
 
     # -- fenced writes --------------------------------------------------------------------------------------------
 
@@ -234,7 +238,9 @@ class HostDeployment:
         ]
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}
-        self.turn = replace(self.turn, watched=[asdict(one) for one in watched])
+        # Of several answers the oldest: what has happened since any of them is looked at.
+        index = min(change.index for change in changes)
+        self.turn = replace(self.turn, watched=[asdict(one) for one in watched], index=index)
         result = {
             "changed": any(change.changed for change in changes),
             "instances": [name for change in changes for name in change.after],
@@ -377,16 +383,19 @@ class HostDeployment:
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        with self.watch() as watch:
-            return self._verify(health_url, health_match, watch)
+        seen = self.task.consul.get(*service_query(self.keys.service, self.node))
+        its = with_tags(parse_instances(seen.data), self.tags)
+        # What it does not tell of, further services for instance, has been looked after since an earlier answer.
+        shows_all = len(self.targets) == 1 and its and all(one.maintenance for one in its)
+        with self.watch(seen.index if shows_all else 0) as watch:
+            return self._verify(health_url, health_match, seen, watch)
 
     def _verify(
-        self, health_url: str, health_match: str, watch: MaintenanceWatch
+        self, health_url: str, health_match: str, seen: Answer, watch: MaintenanceWatch
     ) -> tuple[dict[str, Any], Answer | None]:
         started = time.monotonic()
         options, cluster = self.run.options, self.task.consul
-        path, params = service_query(self.keys.service, self.node)
-        answer: Answer | None = cluster.get(path, params)
+        answer: Answer | None = seen
         stable_for, shown = options["min_healthy_time"], ""
         if health_url:
             shown = self._ask_application(health_url, health_match)
