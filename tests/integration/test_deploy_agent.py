@@ -29,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     read_agent_log,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from lab import wait_until
 from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
@@ -505,10 +506,15 @@ def test_a_newer_request_waits_for_the_command_of_the_older(machine: Machine) ->
     machine.ask("2.0.1")
     machine.reaches("deploying")
     second = machine.ask("2.0.2")
-    seen: list[str] = []
+    trusted: dict[str, bool] = {}
+
+    def see(status: Status) -> None:
+        there = read_version(machine.client, machine.keys, machine.node)
+        trusted[status.state] = there.version_is_trusted
+
     # Sooner than the command ends; that it is told to wait keeps it from being withdrawn.
-    assert second.follow(5, lambda status: seen.append(status.state)).state == DONE
-    assert WAITING in seen
+    assert second.follow(5, see).state == DONE
+    assert (trusted[WAITING], trusted[DONE]) == (False, True), "the older one had been cut off"
     assert [line.split()[0] for line in machine.runs()] == ["2.0.1", "2.0.2"]
     assert machine.recorded("version") == "2.0.2"
 

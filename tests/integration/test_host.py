@@ -454,6 +454,17 @@ def test_a_host_that_was_only_drained_is_put_back(web: Services, run: Run) -> No
     assert (outcome(web)["outcome"], state(web)) == ("untouched", "untouched")
 
 
+def test_a_host_without_the_service_is_untouched(web: Services, run: Run) -> None:
+    """There is no instance whose maintenance could end; what was taken out beside it is put back."""
+    host = web.host(with_options(run, maintenance=[web.name, "absent"]))
+    with pytest.raises(HitlessError, match="No instance of absent") as error:
+        host.drain()
+    assert web.reasons() == {web.name: ours(web)}
+    assert failed(host, {"msg": str(error.value)}) == "end_maintenance"
+    assert (web.reasons(), outcome(web)["outcome"]) == ({web.name: None}, "untouched")
+    assert outcome(web)["error"].count("No instance of absent") == 1
+
+
 def test_what_cannot_be_rolled_back_is_put_back_into_maintenance(web: Services, run: Run) -> None:
     """Also where the deployment dropped it: a broken instance never gets traffic."""
     assert failed(web.host(run, rollback_to=None), phase="deploying") == "hold"

@@ -121,6 +121,10 @@ class Target:
         """Whether any of it is in maintenance, whoever has set that."""
         return any(reason is not None for reason in [*self.reasons(data).values(), self.node_reason(data)])
 
+    def is_there(self, data: Any) -> bool:
+        """Whether the catalog knows it."""
+        return bool(data) and bool(self.reasons(data))
+
     def require(self, data: Any) -> None:
         if self.service is not None:
             require_registered(self._instances(data), self.service, self.node)

@@ -548,9 +548,12 @@ class HostDeployment:
             cluster.txn([self.fence()])
             maintenance.lift(agent, self.node, self.reason)
             for target in self.targets:
+                answer = target.read(cluster)
+                if not target.is_there(answer.data):
+                    continue  # nothing is registered that could be in maintenance
                 try:
                     # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
-                    maintenance.disable(cluster, agent, target, lambda found: found == self.reason)
+                    maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
                 except HitlessError as error:
                     # Where someone else's was in the way, it is still there; what went out before it is ours to end.
                     if not (other_owner and error.details.get("foreign")):

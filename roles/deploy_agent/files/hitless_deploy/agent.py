@@ -217,6 +217,7 @@ class Agent:
                 status, index = parsed((kv_text(found[0]), found[0]["ModifyIndex"]))
                 if status.get("state") == REQUESTED:
                     asked = {name: str(status.get(name))[:200] for name in ("deployment", "request")}
+                    asked["unsure"] = bool(status.get("unsure"))
                     self.consul.txn([kv_cas(self.status_key, self.status(asked, WAITING, message), index)])
         except (Unavailable, Problem, Conflict):
             pass
