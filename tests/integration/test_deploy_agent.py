@@ -18,9 +18,9 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
+    ABANDONED,
     DONE,
     FAILED,
-    GIVEN_UP,
     WAITING,
     WITHDRAWN,
     Order,
@@ -513,16 +513,16 @@ def test_a_newer_request_waits_for_the_command_of_the_older(machine: Machine) ->
     assert machine.recorded("version") == "2.0.2"
 
 
-def test_one_that_was_given_up_stops_at_its_next_step(machine: Machine) -> None:
+def test_one_that_was_abandoned_stops_at_its_next_step(machine: Machine) -> None:
     machine.configure("sleep 2")
     machine.start()
     request = machine.ask()
     seen = machine.reaches("deploying")
-    assert request.end(seen, GIVEN_UP, "out of sight")
+    assert request.end(seen, ABANDONED, "out of sight")
     wait_until("it has let go", lambda: "left as it is" in (machine.folder / "log").read_text(encoding="utf-8"))
     assert machine.maintenance == f"deploy:{ID} {machine.web.name}"
     assert machine.recorded("version") is None
-    assert machine.status().state == GIVEN_UP
+    assert machine.status().state == ABANDONED
 
 
 def test_one_deployment_at_a_time_on_a_machine(machine: Machine, consul: Server, tmp_path: Path) -> None:

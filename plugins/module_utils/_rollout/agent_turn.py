@@ -26,7 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     Order,
     Request,
     Status,
-    unpicked,
+    not_accepted,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
@@ -101,7 +101,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
     if options["agent_event"]:
         request.fire_event()
     with log:
-        status = request.follow(options["pickup_deadline"])
+        status = request.follow(options["accept_deadline"])
     touched = status.touched or status.state not in (FAILED, WITHDRAWN)
     phase = states.RETURNING if status.state == DONE else states.DEPLOYING if touched else host.turn.phase
     steps = [*host.turn.steps, *(dict(step) for step in status.steps)]
@@ -110,12 +110,15 @@ def _follow(host: HostDeployment, order: Order) -> Status:
         return status
     printed = log.of_failure()
     if status.state == WITHDRAWN:
-        error = unpicked(request.node, request.keys.service, options["pickup_deadline"])
+        error = not_accepted(request.node, request.keys.service, options["accept_deadline"])
         error.details.update(printed)
         raise error
     if status.state == FAILED:
         raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
-    raise HitlessError(f"{request.node} is given up: {status.message}.", details={**printed, "lost": True})
+    raise HitlessError(
+        f"{request.node} did not end its request, which is abandoned: {status.message}.",
+        details={**printed, "lost": True},
+    )
 
 
 class _Log:

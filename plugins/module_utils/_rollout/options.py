@@ -72,7 +72,7 @@ NEEDS_CONNECTION = (
     "smoke_tasks",
 )
 """Options that only the mode push can follow."""
-DRAINED_BY_CONTROLLER = ("drain_observe", "drain_tasks", "restore_tasks")
+DRAINED_BY_CONTROLLER = ("load_balancers", "drain_tasks", "restore_tasks")
 """Likewise: in agent mode each machine drains itself."""
 UNSET = (None, "")
 """Values that stand for "not set": a survey of AWX sends empty text for an answer that was left out."""
@@ -150,14 +150,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("maintenance", MaintenanceScope(), "service", "what is taken out of rotation on a host"),
     Option("drain_time", _SECONDS, 10, "at least, from when the catalog shows the maintenance to the deployment"),
     Option(
-        "drain_observe",
+        "load_balancers",
         Urls(),
         [],
         "HAProxy statistics: the drain ends when all of them show the instance out and idle, instead of after "
         "`rollout_drain_time`, see load-balancers.md",
     ),
-    Option("drain_least", _SECONDS, 1, "an observed drain lasts at least"),
-    Option("drain_most", _SECONDS, 60, "after which sessions that an observed drain still shows are given up"),
+    Option("drain_min_time", _SECONDS, 1, "an observed drain lasts at least"),
+    Option("drain_deadline", _SECONDS, 60, "after which sessions that an observed drain still shows are given up"),
     Option(
         "drain_tasks",
         TasksFile(),
@@ -222,10 +222,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("strict", Flag(), False, "hosts that were skipped make the exit code non-zero"),
     Option("lock_wait", _SECONDS, 0, "to wait for another deployment of the service to end"),
     Option(
-        "pickup_deadline",
+        "accept_deadline",
         _SOME_SECONDS,
         60,
-        "agent mode: a machine has to take its request, and may be out of Consul's sight",
+        "agent mode: a machine has to accept its request, and may be failed in Consul (serfHealth critical)",
     ),
     Option(
         "show_log",
@@ -468,10 +468,10 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
             f"rollout_{there}_tasks is set, and rollout_{missing}_tasks is not: what the one takes out of a load "
             "balancer the other puts back."
         )
-    if options["drain_most"] < options["drain_least"]:
+    if options["drain_deadline"] < options["drain_min_time"]:
         raise HitlessError(
-            f"rollout_drain_most ({options['drain_most']:g} s) is less than rollout_drain_least "
-            f"({options['drain_least']:g} s)."
+            f"rollout_drain_deadline ({options['drain_deadline']:g} s) is less than rollout_drain_min_time "
+            f"({options['drain_min_time']:g} s)."
         )
     scope = options["maintenance"]
     if isinstance(scope, list) and options["service"] not in scope:

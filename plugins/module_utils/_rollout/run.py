@@ -321,7 +321,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
     notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
     fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["drain_observe"])]
+    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
 
 
 def _too_many(plan: plans.Plan, forks: int) -> list[str]:

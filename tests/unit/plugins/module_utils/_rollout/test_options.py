@@ -103,9 +103,9 @@ def test_the_least_that_is_needed() -> None:
             "failure_budget": 0,
             "maintenance": "service",
             "drain_time": 10,
-            "drain_observe": [],
-            "drain_least": 1,
-            "drain_most": 60,
+            "load_balancers": [],
+            "drain_min_time": 1,
+            "drain_deadline": 60,
             "drain_tasks": None,
             "restore_tasks": None,
             "healthy_deadline": 300,
@@ -120,7 +120,7 @@ def test_the_least_that_is_needed() -> None:
             "unreachable": "fail",
             "strict": False,
             "lock_wait": 0,
-            "pickup_deadline": 60,
+            "accept_deadline": 60,
             "show_log": "failed",
             "agent_event": False,
             "keep_deployments": 20,
@@ -249,8 +249,12 @@ def test_a_group_of_a_service_is_named_as_the_inventory_names_it() -> None:
         ("rollout_failure_budget", "2", 2),
         ("rollout_drain_time", "0.5", 0.5),
         ("rollout_drain_time", 0, 0),
-        ("rollout_drain_observe", "http://lb1:8404/;csv, https://lb2/stats", ["http://lb1:8404/", "https://lb2/stats"]),
-        ("rollout_drain_observe", ["http://lb1:8404/"], ["http://lb1:8404/"]),
+        (
+            "rollout_load_balancers",
+            "http://lb1:8404/;csv, https://lb2/stats",
+            ["http://lb1:8404/", "https://lb2/stats"],
+        ),
+        ("rollout_load_balancers", ["http://lb1:8404/"], ["http://lb1:8404/"]),
         ("rollout_batch_size", "25%", "25%"),
         ("rollout_batch_size", ["1", "10%"], [1, "10%"]),
         ("rollout_min_healthy", "0", 0),
@@ -289,9 +293,9 @@ def test_values_are_converted(variable: str, value: object, found: object) -> No
         ("rollout_deploy_timeout", "inf"),
         ("rollout_batch_size", 0),
         ("rollout_min_healthy", "most"),
-        ("rollout_drain_observe", "lb1:8404"),
-        ("rollout_drain_observe", "http://["),
-        ("rollout_drain_observe", "http://operator:secret@lb1:8404/"),
+        ("rollout_load_balancers", "lb1:8404"),
+        ("rollout_load_balancers", "http://["),
+        ("rollout_load_balancers", "http://operator:secret@lb1:8404/"),
         ("rollout_tags", 5),
         ("rollout_tags", [1]),
         ("rollout_deploy_success_codes", 256),
@@ -334,11 +338,11 @@ def test_a_version_is_a_string() -> None:
 
 
 def test_a_drain_has_room(project: Callable[..., Places]) -> None:
-    assert refused(extra={"rollout_drain_least": 9, "rollout_drain_most": 5}) == (
-        "rollout_drain_most (5 s) is less than rollout_drain_least (9 s)."
+    assert refused(extra={"rollout_drain_min_time": 9, "rollout_drain_deadline": 5}) == (
+        "rollout_drain_deadline (5 s) is less than rollout_drain_min_time (9 s)."
     )
-    agent = {"rollout_mode": "agent", "rollout_deploy_command": "", "rollout_drain_observe": "http://lb1:8404/"}
-    assert "rollout_drain_observe cannot be used with rollout_mode agent" in refused(extra=agent, places=project())
+    agent = {"rollout_mode": "agent", "rollout_deploy_command": "", "rollout_load_balancers": "http://lb1:8404/"}
+    assert "rollout_load_balancers cannot be used with rollout_mode agent" in refused(extra=agent, places=project())
 
 
 def test_later_values_and_options_are_said_to_be_unknown_yet() -> None:
