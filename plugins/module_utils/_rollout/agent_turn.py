@@ -116,7 +116,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
     if status.state == FAILED:
         raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
     raise HitlessError(
-        f"{request.node} did not end its request, which is abandoned: {status.message}.",
+        f"The request to {request.node} is abandoned: {status.message}.",
         details={**printed, "lost": True},
     )
 
