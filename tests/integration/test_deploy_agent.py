@@ -23,7 +23,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     FAILED,
     WAITING,
     WITHDRAWN,
-    Order,
     Request,
     Status,
     read_agent_log,
@@ -34,6 +33,7 @@ from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
+from tests.integration.services import order as asked
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"
@@ -102,7 +102,7 @@ class Machine:
 
     def ask(self, version: str | None = NEW, **order: Any) -> Request:
         quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
-        wanted = Order(**{"deployment": ID, "version": version, "previous": OLD, "remember": OLD, **quick, **order})
+        wanted = asked(version, **{"deployment": ID, "previous": OLD, "remember": OLD, **quick, **order})
         request = Request(self.client, self.keys, self.node, wanted, self.session)
         request.submit()
         return request

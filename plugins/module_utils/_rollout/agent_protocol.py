@@ -52,6 +52,8 @@ LOOK_EVERY = 15.0
 class Order:
     """What a machine is asked to do; never how: its own configuration says which command that is.
 
+    It carries all values: the machine has no defaults of its own, which would differ from those of the rollout one day.
+
     :param reason: deploy, rollback or recover.
     :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
     :param scope: what goes into maintenance, as in ``_rotation.Turn``.
@@ -59,19 +61,19 @@ class Order:
 
     deployment: str
     version: str | None
-    reason: str = "deploy"
-    previous: str = ""
-    remember: str | None = None
-    scope: tuple[str, ...] = ("service",)
-    tags: tuple[str, ...] = ()
-    drain_time: float = 10.0
-    deploy_timeout: float = 1800.0
-    healthy_deadline: float = 300.0
-    min_healthy_time: float = 10.0
-    check_interval: float = 30.0
-    accept_warning: bool = False
-    health_url: str = ""
-    health_match: str = ""
+    reason: str
+    previous: str
+    remember: str | None
+    scope: tuple[str, ...]
+    tags: tuple[str, ...]
+    drain_time: float
+    deploy_timeout: float
+    healthy_deadline: float
+    min_healthy_time: float
+    check_interval: float
+    accept_warning: bool
+    health_url: str
+    health_match: str
 
     @property
     def longest(self) -> float:

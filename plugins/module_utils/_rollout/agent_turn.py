@@ -47,8 +47,10 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
     version = checked_version(host.version)
     back = host.turn.rolling_back
     kept = None if back else host.planned.from_version or None
-    order = replace(
-        _order(host, health_url, health_match),
+    order = _order(
+        host,
+        health_url,
+        health_match,
         version=version,
         reason=host.why,
         previous=host.replaced_version,
@@ -65,7 +67,7 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
     records that, see M(hitless.consul.version).
     """
-    order = replace(_order(host, health_url, health_match), reason="recover")
+    order = _order(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
     status = _follow(host, order)
     why = "recovered; which version it runs is not recorded"
     told = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
@@ -73,11 +75,23 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     return status.answer
 
 
-def _order(host: HostDeployment, health_url: str, health_match: str) -> Order:
+def _order(
+    host: HostDeployment,
+    health_url: str,
+    health_match: str,
+    *,
+    version: str | None,
+    reason: str,
+    previous: str,
+    remember: str | None,
+) -> Order:
     options = host.run.options
     return Order(
         deployment=host.turn.deployment,
-        version=None,
+        version=version,
+        reason=reason,
+        previous=previous,
+        remember=remember,
         scope=tuple(host.scope),
         tags=host.tags,
         drain_time=options["drain_time"],

@@ -112,14 +112,14 @@ class Agent:
             return False
         if status.get("state") in UNDER_WAY[1:]:
             # Claimed here, and begun: what was done is not known any more.
-            self.give_up(asked, index, status, "Interrupted, and what it had been doing is not known any more.", True)
+            self.refuse(asked, index, status, "Interrupted, and what it had been doing is not known any more.", True)
             return False
         if status.get("state") not in (REQUESTED, WAITING, CLAIMED):
             return False
         try:
             request = checked_request(asked, self.config)
         except Problem as problem:
-            self.give_up(asked, index, status, str(problem), False)
+            self.refuse(asked, index, status, str(problem), False)
             return False
         if self.hold():
             return True  # it had to wait, and may not be asked for any more
@@ -165,7 +165,7 @@ class Agent:
         finally:
             log.finish()
 
-    def give_up(self, asked, index, status, why, touched):
+    def refuse(self, asked, index, status, why, touched):
         """A request that cannot be accepted, or gone on with."""
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
         request["unsure"] = bool(asked.get("unsure"))
