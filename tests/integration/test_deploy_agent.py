@@ -233,6 +233,23 @@ def test_a_request_that_is_not_clean_is_refused(machine: Machine, order: dict[st
     assert machine.maintenance is None
 
 
+@pytest.mark.parametrize("name", ["drain_time", "deploy_timeout", "healthy_deadline", "scope", "reason", "session"])
+def test_a_request_that_lacks_a_value_is_refused(machine: Machine, name: str) -> None:
+    """A default of the machine's own would differ one day from that of the rollout."""
+    request = machine.ask()
+    key = machine.keys.new(machine.node)
+    pair = machine.client.key(key)
+    assert pair is not None
+    wanted = json.loads(pair.value)
+    del wanted[name]
+    machine.client.set_key(key, json.dumps(wanted))
+    machine.start()
+    status = request.follow(20)
+    assert (status.state, status.touched) == (FAILED, False)
+    assert status.message.startswith(f"The request lacks {name}.")
+    assert not machine.runs()
+
+
 def test_a_drain_that_was_interrupted_begins_anew(machine: Machine) -> None:
     """In rotation it got new requests: all of them have their whole time to end."""
     machine.start()
