@@ -212,7 +212,7 @@ def test_the_servers_of_a_host_are_found_by_the_address_of_its_instances(web: Se
     head = "# pxname,svname,qcur,scur,stot,status,type,addr,\n"
     pages = [f"{head}web,a,0,1,5,UP,2,10.1.2.3:8080,\n", f"{head}web,a,0,0,6,MAINT,2,10.1.2.3:8080,\n"]
     with HttpServer(*(Reply(body=page) for page in pages)) as balancer:
-        host = web.host(web.rollout(drain_observe=[f"{balancer.url}/"], drain_least=0, drain_time=100))
+        host = web.host(web.rollout(load_balancers=[f"{balancer.url}/"], drain_min_time=0, drain_time=100))
         host.leave()
         host = web.host(host.run, json.loads(json.dumps(asdict(host.turn))))
         assert host.wait_until_drained()["drain_notes"] == []

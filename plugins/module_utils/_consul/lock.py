@@ -132,14 +132,15 @@ def take(
     holder: Holder,
     controller: Controller,
     *,
-    wait: float = 0,
+    wait: float,
+    progress_deadline: float,
     ttl: int = TTL,
     keep: bool = True,
-    progress_deadline: float = 0,
     show: Callable[[str], None] = lambda text: None,
 ) -> str:
     """:func:`acquire` for a run, and keep it for as long as that lives -> the session.
 
+    :param progress_deadline: see :func:`start_keeper`.
     :param keep: false where something else renews the session.
     :param show: told whom it waits for.
     """
@@ -259,9 +260,9 @@ def start_keeper(
     *,
     pipe: int,
     controller: int,
+    progress_deadline: float,
     results: int | None = None,
     ttl: int = TTL,
-    progress_deadline: float = 0,
 ) -> None:
     """Start the program that renews the session for as long as the run lives; returns when it has detached itself.
 

@@ -278,14 +278,14 @@ class HostDeployment:
         options = self.run.options
         watched = [observed.Watched(**{**one, "servers": [*map(tuple, one["servers"])]}) for one in self.turn.watched]
         if watched:
-            least, most, fixed = options["drain_least"], options["drain_most"], options["drain_time"]
-            return observed.wait(watched, since, least, most, fixed).notes
+            min_time, deadline, fixed = options["drain_min_time"], options["drain_deadline"], options["drain_time"]
+            return observed.wait(watched, since, min_time, deadline, fixed).notes
         time.sleep(max(0.0, since + options["drain_time"] - time.monotonic()))
         return []
 
     def _find_on_load_balancers(self) -> list[observed.Watched]:
         """Its instances there: to be looked for while they serve."""
-        urls = self.run.options["drain_observe"]
+        urls = self.run.options["load_balancers"]
         if not urls:
             return []
         cluster, found = self.task.consul, []

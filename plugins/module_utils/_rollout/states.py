@@ -89,7 +89,7 @@ def require_transition(before: str, after: str) -> None:
         raise HitlessError(f"A host that is {before} cannot become {after}.")
 
 
-_UNTRUSTED_OF_AGENTS = ("proving", "given_up")
+_UNTRUSTED_OF_AGENTS = ("proving", "abandoned")
 """States of a machine's own agent, beside those above, in which the recorded version may not be what runs."""
 
 

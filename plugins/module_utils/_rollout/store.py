@@ -45,8 +45,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
-KEEP = 20
-"""Deployments of a service that are kept."""
 MESSAGE_LIMIT = 500
 """Characters of the message in a host's status."""
 
@@ -253,7 +251,7 @@ def list_ids(client: Client, keys: Keys) -> list[str]:
     return sorted(names - {""}, reverse=True)
 
 
-def list_recent(client: Client, keys: Keys, limit: int = KEEP) -> list[Deployment]:
+def list_recent(client: Client, keys: Keys, limit: int) -> list[Deployment]:
     """The newest deployments of a service, without their hosts' own outcomes, in two requests for up to 63."""
     return read_records(client, keys, list_ids(client, keys)[:limit])
 
@@ -327,7 +325,7 @@ def end(client: Client, keys: Keys, concluded: Deployment, session: str) -> None
     _write(client, keys, concluded.record, session)
 
 
-def prune(client: Client, keys: Keys, session: str, keep: int = KEEP) -> list[str]:
+def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
 
     Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.

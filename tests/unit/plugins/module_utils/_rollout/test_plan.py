@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet impo
     maintenance_of,
     unusable_versions,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import (
     HostState,
     Maintenance,
@@ -47,10 +49,18 @@ def a_host(number: int, **changes: object) -> HostState:
     return HostState(f"web{number}", **{**values, **changes})  # type: ignore[arg-type]
 
 
+OF_OPTIONS = [one.name for one in fields(PlanSettings) if one.name in DEFAULTS and one.name != "service"]
+
+
 def planned(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> Plan:
     registered = sum(one.registered for one in hosts) + elsewhere
     serving = sum(one.serving for one in hosts) + elsewhere
-    return make_plan(hosts, PlanSettings("web", registered, serving, **changes))  # type: ignore[arg-type]
+    values = {name: DEFAULTS[name] for name in OF_OPTIONS} | changes
+    return make_plan(hosts, PlanSettings("web", registered, serving, **values))
+
+
+def states_of(fleet: Fleet, hosts: list[WantedHost], **options: Any) -> list[HostState]:
+    return host_states(fleet, hosts, **{"accept_warning": False, "previous_version": None, **options})
 
 
 def refused(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> str:
@@ -429,7 +439,7 @@ def one_state(*checks: dict[str, object], meta: dict[str, str] | None = None, **
     fleet = Fleet(
         "web", parse_instances([entry("node1", *checks, meta=meta)]), {"node1": NodeVersion("node1", **recorded)}
     )
-    (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")])
     return state
 
 
@@ -463,7 +473,7 @@ def test_a_version_that_cannot_be_deployed_is_unknown_and_told(text: str) -> Non
         f"The meta {text!r} of 1 node: node1",
         f"The previous version {text!r} of 1 node: node2",
     ]
-    (state,) = host_states(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
+    (state,) = states_of(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
     assert state.target == "0.9"
 
 
@@ -507,7 +517,7 @@ def test_what_warns_gets_traffic_and_could_not_be_verified() -> None:
     # One that serves nothing has nothing to lose: its deployment may be the cure.
     assert one_state(check("http", "critical"), warns).warning == ()
     fleet = Fleet("web", parse_instances([entry("node1", warns)]))
-    (accepted,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")], accept_warning=True)
+    (accepted,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")], accept_warning=True)
     assert (accepted.serving, accepted.is_healthy, accepted.warning) == (1, True, ())
     assert fleet.serving == 1
 
@@ -515,13 +525,13 @@ def test_what_warns_gets_traffic_and_could_not_be_verified() -> None:
 def test_a_dead_agent_makes_a_host_unreachable() -> None:
     data = entry("node1", check("http"))
     data["Checks"][0] = check("serfHealth", "critical", "", Output="Agent not live or unreachable")  # type: ignore[index]
-    (state,) = host_states(Fleet("web", parse_instances([data])), [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(Fleet("web", parse_instances([data])), [WantedHost("web1", "node1", "2.0.0")])
     assert state.unreachable is not None
     assert "Agent not live or unreachable" in state.unreachable
 
 
 def test_a_host_without_the_service() -> None:
-    (state,) = host_states(Fleet("web", []), [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(Fleet("web", []), [WantedHost("web1", "node1", "2.0.0")])
     assert (state.registered, state.serving) == (0, 0)
 
 
@@ -549,7 +559,7 @@ def test_whose_maintenance_it_is(checks: list[dict[str, object]], found: Mainten
 def test_maintenance_of_a_service_that_shares_it_counts() -> None:
     other = entry("node1", check("_service_maintenance:worker", "critical", "worker", Notes="oncall queue"))
     fleet = Fleet("web", parse_instances([entry("node1")]), others=parse_instances([other]))
-    (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")])
     assert state.maintenance == Maintenance(False, "oncall queue")
     assert state.serving == 1
 
@@ -561,7 +571,7 @@ def test_maintenance_of_a_service_that_shares_it_counts() -> None:
 def test_what_can_verify_a_host(checks: list[dict[str, object]], verifiable: bool) -> None:
     fleet = Fleet("web", parse_instances([entry("node1", *checks)]))
     for asked, expected in (({}, verifiable), ({"health_url": True}, True), ({"smoke_test": True}, True)):
-        (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
+        (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
         assert state.verifiable is expected
 
 

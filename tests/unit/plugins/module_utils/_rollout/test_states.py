@@ -74,8 +74,8 @@ def test_what_states_mean() -> None:
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
-    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "given_up")
-    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "given_up"]
+    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "abandoned")
+    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "abandoned"]
 
 
 def test_a_turn_goes_on_within_its_own_deployment_only() -> None:
