@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
-from tests import link_tree
+from lab.testkit import link_tree
+from lab.testkit.ansible_run import Ansible
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.rollout.support import Ansible
 
 TOKEN = "7f3c1d9e-1111-2222-3333-5e5e5e5e5e5e"
 PLAY = """\
