@@ -85,7 +85,7 @@ def test_what_a_person_ends_is_put_back_at_once(web: Services, out: HostDeployme
         for _time in range(3):
             ended = time.monotonic()
             end_maintenance(web)
-            wait_until("it is seen and put back", lambda: (watch.back_since() or 0) > ended)
+            wait_until("it is seen and put back", lambda after=ended: (watch.back_since() or 0) > after)
             assert (watch.back_since() or 0) < ended + 5
             assert web.reasons() == {web.name: out.reason}
 
