@@ -1,4 +1,4 @@
-"""Tokens as people keep them, in files of variables: with a line's end, vaulted, wrong. A real Consul, whole playbooks."""
+"""Tokens as people keep them in files of variables: with a line's end, vaulted, wrong; whole playbooks on a real Consul."""
 
 from __future__ import annotations
 
