@@ -1,4 +1,4 @@
-"""Tokens as people keep them in files of variables: with a line's end, vaulted, wrong; whole playbooks on a real Consul."""
+"""Tokens as people keep them in files of variables; whole playbooks on a real Consul."""
 
 from __future__ import annotations
 
