@@ -1,4 +1,4 @@
-"""Options as Ansible really hands them over: its variables, inventory, command line. Consul is asked for the lock alone."""
+"""Options as Ansible really hands them over: variables, inventory, command line. Consul is asked for the lock alone."""
 
 from __future__ import annotations
 
