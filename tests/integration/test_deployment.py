@@ -90,8 +90,7 @@ class Service:
         self.client.put(f"/v1/session/destroy/{run.session}")
 
     def rollout(self, deployment_id: str, session: str = "", plan: Mapping[str, Any] = PLAN, **options: Any) -> Run:
-        values = dict(DEFAULTS)
-        about = {**values, "service": self.keys.service, "version": "2", **options}
+        about = {**DEFAULTS, "service": self.keys.service, "version": "2", **options}
         return Run(deployment_id, about, session=session, plan=plan, operator="anna@ci", origin="here")
 
     def start(self, run: Run) -> list[str]:
