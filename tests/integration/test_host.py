@@ -375,11 +375,11 @@ def test_a_service_that_never_comes_back(web: Services, run: Run) -> None:
 def test_an_old_passing_is_no_proof_without_a_health_url(web: Services) -> None:
     """The new process fails, which its check sees only at its next run."""
     with HttpServer(Reply(200, "ok")) as app:
-        check = {"Name": "answers", "HTTP": app.url, "Interval": "2s", "Timeout": "1s", "Status": "passing"}
+        check = {"Name": "answers", "HTTP": app.url, "Interval": "2s", "Timeout": "3s", "Status": "passing"}
         web.server.put("agent/service/register", {"Name": web.name, "Check": check})
         web.shown(web.name)
         wait_until("the check has run", lambda: bool(app.asked))
-        host = drained(web, web.rollout(check_interval=3, healthy_deadline=1))
+        host = drained(web, web.rollout(check_interval=5, healthy_deadline=1))
         app._answer = lambda asked: Reply(500, "broken")
         with pytest.raises(DeadlineExceeded, match="answers is critical"):
             host.verify("", "")
