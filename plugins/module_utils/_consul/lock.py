@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._remote.programs import http
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
 TTL = 15
 """Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
@@ -77,7 +77,7 @@ class Holder:
     @classmethod
     def now(cls, deployment: str, holder: str, message: str = "", origin: str = "") -> Holder:
         """A holder since this moment."""
-        return cls(deployment, holder, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", message, origin)
+        return cls(deployment, holder, timestamp(), message, origin)
 
     @classmethod
     def parse(cls, text: str) -> Holder:

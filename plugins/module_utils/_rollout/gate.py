@@ -30,12 +30,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     Outcome,
     Record,
     budget_spent,
-    parse_timestamp,
     planned_outcome,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
@@ -27,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     SPENDING,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED as HOST_FAILED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
@@ -63,25 +63,6 @@ SETTINGS = (
     "unverified",
 )
 """Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
-
-
-def timestamp(at: datetime | None = None) -> str:
-    """Now, or ``at``, as it stands in keys: ``2026-11-23T14:22:33Z``."""
-    return f"{(at or datetime.now(timezone.utc)).astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def parse_timestamp(text: str | None) -> datetime | None:
-    """A time as :func:`timestamp` writes it; None for anything else."""
-    try:
-        return datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-
-
-def seconds_between(started: str | None, finished: str | None) -> float | None:
-    """Seconds from one time to another; None where either is unknown."""
-    begin, end = parse_timestamp(started), parse_timestamp(finished)
-    return (end - begin).total_seconds() if begin and end else None
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,18 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import recover_by_agent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import wait_for_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, take_lock
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
     lock_dict,
     read,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
     NodeVersion,
     read_versions,
@@ -227,7 +228,7 @@ def verify(
     if host.run.by_agents:
         answer = recover_by_agent(host, health_url, either)
     else:
-        host.wait_for_command()
+        wait_for_command(host.task, host.run, host.planned, host.turn.deployment)
         host.turn = replace(host.turn, phase=states.DEPLOYING)
         answer = host.verify(health_url, either)[0]["health_answer"]
     is_new, is_old = bool(re.search(match_new, answer)), bool(re.search(match_old, answer))

@@ -31,9 +31,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     plan_of,
     planned_hosts,
     settings_of,
-    timestamp,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
 

@@ -35,13 +35,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     PlannedHost,
     Record,
     outcomes_of,
-    parse_timestamp,
     settle,
     summary_of,
-    timestamp,
     verdict,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import GOOD, PENDING
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp, timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 

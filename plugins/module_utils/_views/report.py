@@ -22,7 +22,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     Outcome,
     PlannedHost,
     Record,
-    parse_timestamp,
     summary_of,
     within_budget,
 )
@@ -37,6 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     SKIPPED,
     UNTOUCHED,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 WIDTH = 110
 """Columns of a table; a longer last column is cut, or goes on in the next line."""

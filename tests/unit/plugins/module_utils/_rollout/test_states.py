@@ -34,13 +34,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     VERIFYING,
     Failure,
     Situation,
-    Turn,
     decide_after_undrain,
     decide_on_failure,
     outcome_of,
     require_transition,
     version_is_trusted,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 
 pytestmark = pytest.mark.oldest
 
