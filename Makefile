@@ -37,12 +37,17 @@ lab-down: ## stop it
 
 # --- check it ---
 
-.PHONY: test test-all lint sanity unit integration rollout molecule bench
+.PHONY: test test-all test-devel lint sanity unit integration rollout molecule bench
 test: setup ## every check, the newest versions whole, a cross-section of the oldest (.ci/run runs this)
 	@scripts/test
 
 test-all: setup-tools ## also the slow tests and the oldest versions whole
 	@scripts/test --all
+
+test-devel: ## what of ansible-core's inside is used, and rollouts, with its next version (may fail: it tells what changes)
+	@scripts/setup --devel
+	@.venv-devel/bin/pytest tests/unit/plugins/plugin_utils tests/rollout/test_rollout.py tests/rollout/test_failures.py \
+	    tests/rollout/test_refusals.py -m "not slow" $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments
 	@scripts/lint
@@ -63,6 +68,7 @@ bench: setup ## figures, side by side with the alternatives; BENCH='ssh waiting'
 
 .PHONY: build install-built docs galaxy-import changelog release
 build: setup ## the artifact, in build/
+	@scripts/docsite
 	@$(BIN)/ansible-galaxy collection build --force --output-path build
 
 install-built: setup ## build and install it into the cache; prints the collections path

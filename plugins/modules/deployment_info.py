@@ -60,7 +60,7 @@ extends_documentation_fragment:
   - hitless.consul._attributes
   - hitless.consul._attributes.info
 seealso:
-  - module: hitless.consul.deployment
+  - module: hitless.consul.rollout_request
   - module: hitless.consul.version_info
 """
 

@@ -19,6 +19,7 @@ NEEDED = {
 RUNTIME_FOLDERS = ("extensions/eda", "meta", "playbooks", "plugins", "roles")
 ALLOWED = {
     *(".ansible-lint", "CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+    *("CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("bindep.txt", "execution-environment.yml", "requirements.txt"),
     *("changelogs", "docs", "examples", "extensions", *RUNTIME_FOLDERS),
 }

@@ -161,7 +161,7 @@ def test_a_hook_that_includes_a_missing_file(drive: Drive, tmp_path: Path) -> No
         result = drive.run("3.0.0", smoke_tasks=str(smoke))
     assert result.rc != 0
     assert "missing.yml" in result.output
-    assert "a missing file that a hook includes" in drive.results()["web1"]["error"]
+    assert "a hook that includes a missing file" in drive.results()["web1"]["error"]
     assert result.red == ALL
     check_first_put_back(drive, load, "3.0.0")
 

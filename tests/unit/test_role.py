@@ -45,6 +45,18 @@ def test_the_states_of_a_host_are_documented_as_they_are() -> None:
     assert table == states_table(), "run scripts/write-options"
 
 
+@pytest.mark.parametrize("role", sorted(path.name for path in (CHECKOUT / "roles").iterdir() if path.is_dir()))
+def test_the_facts_of_a_role_begin_with_its_name(role: str) -> None:
+    """Those of the rollout's, which its playbooks share, with that of the collection: rollout_ is for options."""
+    prefix = "hitless_" if role == "rollout" else f"{role}_"
+    made = set()
+    for file in (CHECKOUT / "roles" / role).rglob("*.yml"):
+        text = file.read_text("utf-8")
+        made |= set(re.findall(r"^\s*(?:register|loop_var): (\w+)", text, re.MULTILINE))
+        made |= set(re.findall(r"set_fact:\n\s+(\w+):", text))
+    assert [name for name in made if not name.lstrip("_").startswith(prefix)] == []
+
+
 def test_the_role_and_the_playbooks_make_few_facts() -> None:
     """Python knows none of their names: a task names the variable."""
     files = [*ROLE.rglob("*.yml"), *(CHECKOUT / "playbooks").glob("*.yml")]
