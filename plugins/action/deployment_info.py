@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from ansible_collections.hitless.consul.plugins.module_utils._views.follow import Follower
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import read_logs
@@ -80,7 +81,7 @@ def one_deployment(task: Task) -> dict[str, Any]:
     if follows:
         task.show(report.beginning(found.state, found.record) + "\n\n")
         found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
-    found = deployments.settled(task.consul, keys, found)
+    found = settled(task.consul, keys, found)
     steps = deployments.read_steps(task.consul, keys, found)
     hosts = {
         name: host.node if found.record.by_agents and host.batch is not None else None

@@ -46,7 +46,7 @@ class Rollout:
         }
         made = self.web.rollout(**options)
         self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["drain"]})
-        store.start(self.web.client(), self.keys, record_of(self.run), self.run.session)
+        store.write_record(self.web.client(), self.keys, record_of(self.run), self.run.session)
         self.task = Task({}, {"url": server.url}, Host(None), warn=self.web.warned.append)
 
     def gate(self, batch: int) -> dict[str, Any]:

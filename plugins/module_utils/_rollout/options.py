@@ -56,7 +56,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_tem
     inputs_of,
     refuse_missing_handler,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import parse_batch_size, parse_min_healthy
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import parse_batch_size, parse_min_healthy
 
 PREFIX = "rollout_"
 LATER = ("waves_by", "waves", "bake_time", "pause_after", "probe", "analysis")

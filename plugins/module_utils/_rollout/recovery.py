@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, store, trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, states, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import recover_by_agent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import wait_for_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
@@ -182,7 +182,7 @@ def begin(task: Task, run: Run, controller: lock.Controller, inventory: Iterable
     task.show(text)
     if task.check_mode:
         return run
-    store.mark_interrupted(task.consul, keys, run.session)
+    ending.mark_interrupted(task.consul, keys, run.session)
     left = [one.as_dict() for one in remains.left]
     wanted = {one["host"] for one in left if one["advice"] != LEAVE}
     known = set(inventory)

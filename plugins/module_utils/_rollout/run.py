@@ -19,10 +19,12 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet, store, trigger
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import plan as plans
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import Sources, read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     RUNNING,
     SUCCESSFUL,
@@ -158,9 +160,9 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: l
         plan = _plan(task, run, hosts, forks)
         record = record_of(replace(run, plan=plan))
         record.to_json()  # too large a plan is refused before the first write
-        for one in store.mark_interrupted(task.consul, keys, run.session):
+        for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        store.start(task.consul, keys, record, run.session)
+        store.write_record(task.consul, keys, record, run.session)
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
@@ -214,9 +216,9 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     """
     keys = run.keys(task)
     try:
-        found = store.conclude(task.consul, keys, run.id)
+        found = ending.conclude(task.consul, keys, run.id)
     except ConsulError as error:
-        return store.unread(keys, run.id, error)
+        return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
     result = {
         "id": run.id,
@@ -230,12 +232,12 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     }
     if found.is_new:
         try:
-            store.end(task.consul, keys, found, run.session)
+            store.write_record(task.consul, keys, found.record, run.session)
         except ConsulError as error:
             result["unrecorded"] = f"The end could not be recorded. {error}"
     if found.is_new and not result["unrecorded"]:
         try:
-            store.prune(task.consul, keys, run.session, run.options["keep_deployments"])
+            prune(task.consul, keys, run.session, run.options["keep_deployments"])
         except HitlessError as error:  # the next one will try again
             task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
     try:
@@ -286,7 +288,7 @@ def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -
     return planned
 
 
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[plans.Plan, list[str]]:
+def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
     """The plan by what Consul says now, and what a person should know of it.
 
     :param forks: hosts that Ansible works on at once; 0 where that does not matter.
@@ -297,7 +299,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     states = fleet.host_states(
         there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
     )
-    settings = plans.PlanSettings(
+    settings = PlanSettings(
         service=run.service,
         registered_total=len(there.instances),
         serving_total=there.serving,
@@ -311,7 +313,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
         unverified=options["unverified"],
         uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
     )
-    plan = plans.make_plan(states, settings)
+    plan = make_plan(states, settings)
     longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in set(run.health_urls)]
@@ -324,7 +326,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["drain_observe"])]
 
 
-def _too_many(plan: plans.Plan, forks: int) -> list[str]:
+def _too_many(plan: Plan, forks: int) -> list[str]:
     largest = max((len(batch) for batch in plan.batches), default=0)
     if not forks or largest <= forks:
         return []

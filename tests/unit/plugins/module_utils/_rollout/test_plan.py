@@ -24,7 +24,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan impor
     Maintenance,
     Plan,
     PlanSettings,
-    make_plan,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import (
     minimum_of,
     parse_batch_size,
     parse_min_healthy,
