@@ -16,8 +16,9 @@ from ansible_collections.hitless.consul.plugins.action import deployment_info
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Controller, read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
@@ -25,8 +26,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import end
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recovery import find_remains
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of, release
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version, record_version

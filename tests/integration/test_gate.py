@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server

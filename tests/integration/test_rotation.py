@@ -10,7 +10,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import rotation
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Order, Request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import UNTOUCHED, Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import UNTOUCHED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.integration.consul_agent import Server

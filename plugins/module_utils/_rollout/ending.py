@@ -16,13 +16,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import TXN_LIMIT, kv_check_session, kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import summary_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     FAILED,
     INTERRUPTED,
     RUNNING,
     outcomes_of,
     settle,
-    summary_of,
     verdict,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (

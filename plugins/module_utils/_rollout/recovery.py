@@ -13,8 +13,10 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import is_maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_delete
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Held, read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
@@ -164,7 +166,7 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
 # -- the steps of a recovery --------------------------------------------------------------------------------------
 
 
-def begin(task: Task, run: Run, controller: lock.Controller, inventory: Iterable[str]) -> Run:
+def begin(task: Task, run: Run, controller: Controller, inventory: Iterable[str]) -> Run:
     """Take the lock, and find what interrupted runs left behind; in check mode it is only told.
 
     :param inventory: names of all hosts that Ansible knows.

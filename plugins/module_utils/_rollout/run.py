@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder, under_way
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
@@ -147,10 +149,10 @@ def require_consul(task: Task, run: Run, origin: str) -> None:
     except ConsulUnavailable as error:
         raise HitlessError(str(error), hint=origin) from None
     if held is not None and held.alive and task.check_mode:
-        task.warn(lock.under_way(keys, held))
+        task.warn(under_way(keys, held))
 
 
-def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: lock.Controller, forks: int) -> Run:
+def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: Controller, forks: int) -> Run:
     """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
     if task.check_mode:
         return replace(run, plan=_plan(task, run, hosts, forks))
@@ -170,7 +172,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: l
     return replace(run, plan=plan, order=plan["order"], serial=plan["serial"], recorded=True)
 
 
-def take_lock(task: Task, run: Run, controller: lock.Controller, *, deployment: str | None = None) -> Run:
+def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str | None = None) -> Run:
     """The run with the session that holds the lock of its service, which is kept until the run ends.
 
     :param deployment: what the lock names; the run's own where not given.
@@ -180,7 +182,7 @@ def take_lock(task: Task, run: Run, controller: lock.Controller, *, deployment: 
     session = lock.take(
         task.consul,
         run.keys(task),
-        lock.Holder.now(name, run.operator, message, run.origin),
+        Holder.now(name, run.operator, message, run.origin),
         controller,
         wait=run.options["lock_wait"],
         progress_deadline=run.options["progress_deadline"] if name else 0,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
     json_object,
@@ -23,13 +24,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_set,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     INTERRUPTED,
     RUNNING,
-    Outcome,
     PlannedHost,
     Record,
     outcomes_of,

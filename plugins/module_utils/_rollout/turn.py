@@ -15,7 +15,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     WAITING,
     WITHDRAWN,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     DEPLOYING,

@@ -40,11 +40,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     require_transition,
     version_is_trusted,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 
 pytestmark = pytest.mark.oldest
 
-# -- transitions --------------------------------------------------------------------------------------------------
 
 FOLLOWING = {
     PENDING: {DRAINING, UNTOUCHED, SKIPPED, LOST},
@@ -77,27 +75,21 @@ def test_what_states_mean() -> None:
     assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "given_up"]
 
 
-def test_a_turn_goes_on_within_its_own_deployment_only() -> None:
-    left = {
-        "deployment": "d1",
-        "phase": DEPLOYING,
-        "started": "2026-11-23T14:22:40Z",
-        "msg": "It broke.",
-        "failed": True,
-    }
-    assert Turn.of(left, "d1") == Turn("d1", DEPLOYING, started="2026-11-23T14:22:40Z")
-    assert Turn.of(left, "d2") == Turn("d2"), "the second rollout of a run begins anew"
-    assert Turn.of({"failed": True}, "d1") == Turn.of(None, "d1") == Turn("d1")
-    assert Turn("d1", DEPLOYING, rolling_back=True).state == ROLLING_BACK
-
-
-# -- failures -----------------------------------------------------------------------------------------------------
-
 IT_FAILED = Failure("Deploy: it exited with 3.")
+
+
 HOST_LOST = Failure("The host cannot be reached.", lost=True)
+
+
 LOCK_LOST = Failure("The lock is gone.", lock_lost=True)
+
+
 WAY: dict[str, Any] = {"to_version": "2", "rollback_to": "1", "from_version": "1"}
+
+
 BACK: dict[str, Any] = {**WAY, "state": ROLLING_BACK, "earlier": "It was broken."}
+
+
 RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "drained_by_hook": True}
 
 
