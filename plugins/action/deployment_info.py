@@ -12,10 +12,13 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from ansible_collections.hitless.consul.plugins.module_utils._views.follow import Follower
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import read_logs
+from ansible_collections.hitless.consul.plugins.module_utils._views.screen import service_screen
 from ansible_collections.hitless.consul.plugins.module_utils._views.status import overview, services_deployed
+from ansible_collections.hitless.consul.plugins.module_utils._views.story import beginning, story
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 
 ARGUMENT_SPEC = {
@@ -78,16 +81,16 @@ def one_deployment(task: Task) -> dict[str, Any]:
     found = deployments.require(task.consul, keys, wanted)
     follows = found.is_alive and params["follow"] and params["format"] == "text" and not params["quiet"]
     if follows:
-        task.show(report.beginning(found.state, found.record) + "\n\n")
+        task.show(beginning(found.state, found.record) + "\n\n")
         found = Follower(task.consul, keys, wanted, task.show, with_log=params["log"]).follow()
-    found = deployments.settled(task.consul, keys, found)
+    found = settled(task.consul, keys, found)
     steps = deployments.read_steps(task.consul, keys, found)
     hosts = {
         name: host.node if found.record.by_agents and host.batch is not None else None
         for name, host in found.record.hosts.items()
     }
     log = read_logs(task.consul, keys, wanted, hosts) if params["log"] else {}
-    text = report.story(found.state, found.record, found.outcomes, steps, log)
+    text = story(found.state, found.record, found.outcomes, steps, log)
     told = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
     if follows:
         task.show("\n" + report.ended(found.record, found.outcomes))
@@ -99,7 +102,7 @@ def all_services(task: Task) -> tuple[dict[str, Any], str]:
     params = task.params
     names = [params["service"]] if params["service"] else services_deployed(task.consul, task.deploy_prefix)
     services = {name: overview(task.consul, task.keys(name), params["limit"]) for name in names}
-    text = "\n\n".join(report.status(one) for one in services.values()) or "Nothing was deployed yet."
+    text = "\n\n".join(service_screen(one) for one in services.values()) or "Nothing was deployed yet."
     return {"services": services}, text
 
 

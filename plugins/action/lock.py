@@ -10,6 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder, refusal
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
@@ -34,14 +36,14 @@ ARGUMENT_SPEC = {
 }
 
 
-def perform(task: Task, controller: lock.Controller) -> dict[str, Any]:
+def perform(task: Task, controller: Controller) -> dict[str, Any]:
     keys = task.keys(task.params["service"])
     if task.params["deployment"]:
         keys.deployment(task.params["deployment"])  # refuses what cannot stand in a key
     return (_absent if task.params["state"] == "absent" else _present)(task, keys, controller)
 
 
-def _present(task: Task, keys: Keys, controller: lock.Controller) -> dict[str, Any]:
+def _present(task: Task, keys: Keys, controller: Controller) -> dict[str, Any]:
     params = task.params
     if not 10 <= params["ttl"] <= 86400:
         raise HitlessError(f"ttl must be 10 to 86400 seconds, not {params['ttl']}: Consul allows no other.")
@@ -55,7 +57,7 @@ def _present(task: Task, keys: Keys, controller: lock.Controller) -> dict[str, A
         session = lock.session_of(task.consul, keys, run=controller.name)
         if session:
             return {"changed": False, "session": session, "holder": asdict(held.holder), "waited": 0.0}
-    holder = lock.Holder.now(
+    holder = Holder.now(
         params["deployment"],
         params["holder"] or operator_of(task.variables),
         params["note"],
@@ -71,13 +73,13 @@ def _present(task: Task, keys: Keys, controller: lock.Controller) -> dict[str, A
         )
         return {**result, "session": session, "waited": round(time.monotonic() - began, 3)}
     if held and not params["wait"]:
-        raise lock.refusal(keys, held.holder)
+        raise refusal(keys, held.holder)
     if held:
         task.warn(f"It would wait for the deployment lock of {keys.service}, which is held by {held.holder}.")
     return result
 
 
-def _absent(task: Task, keys: Keys, controller: lock.Controller) -> dict[str, Any]:
+def _absent(task: Task, keys: Keys, controller: Controller) -> dict[str, Any]:
     params = task.params
     held = lock.read_lock(task.consul, keys)
     session = params["session"] or lock.session_of(

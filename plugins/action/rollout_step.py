@@ -37,10 +37,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     run,
     trigger,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, read_turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
 from ansible_collections.hitless.consul.plugins.plugin_utils._option_sources import option_sources

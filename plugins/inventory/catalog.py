@@ -212,16 +212,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     connection_options,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog import (
-    Fleet,
-    Grouping,
-    Selection,
-    build_groups,
+from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog import Fleet, Selection, read_fleet
+from ansible_collections.hitless.consul.plugins.module_utils._inventory.groups import Grouping, build_groups
+from ansible_collections.hitless.consul.plugins.module_utils._inventory.hosts import (
     check_sources,
     choose,
     host_variables,
     name_hosts,
-    read_fleet,
     refuse_empty,
     require_one_datacenter,
 )

@@ -18,7 +18,7 @@ import os
 import secrets
 from dataclasses import replace
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Controller
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import results_pipe
 
 _READ_END, _WRITE_END = os.pipe()

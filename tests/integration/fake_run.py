@@ -13,7 +13,9 @@ import time
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Holder, acquire, start_keeper
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import start_keeper
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import acquire
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
 request = json.loads(sys.argv[1])

@@ -22,7 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from lab import wait_until
 from tests.integration.consul_agent import Server
 

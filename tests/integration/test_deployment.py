@@ -16,16 +16,19 @@ from ansible_collections.hitless.consul.plugins.action import deployment_info
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Controller, read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import recovery
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recovery import find_remains
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of, release
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version, record_version
@@ -95,8 +98,8 @@ class Service:
 
     def start(self, run: Run) -> list[str]:
         """Write the record of a run that begins; return the ids of those that were interrupted."""
-        interrupted = deployments.mark_interrupted(self.client, self.keys, run.session)
-        deployments.start(self.client, self.keys, record_of(run), run.session)
+        interrupted = ending.mark_interrupted(self.client, self.keys, run.session)
+        deployments.write_record(self.client, self.keys, record_of(run), run.session)
         return [one.record.id for one in interrupted]
 
     def finish(self, run: Run) -> dict[str, Any]:
@@ -165,8 +168,8 @@ def test_a_deployment_that_goes_well(web: Service) -> None:
 
 def test_ending_it_again_changes_nothing(web: Service) -> None:
     run = web.begin("d1")
-    first = deployments.conclude(web.client, web.keys, "d1", state="cancelled")
-    deployments.end(web.client, web.keys, first, run.session)
+    first = ending.conclude(web.client, web.keys, "d1", state="cancelled")
+    deployments.write_record(web.client, web.keys, first.record, run.session)
     again = web.finish(run)
     assert first.record.state == again["result"] == "cancelled"
     assert first.results == again["hosts"]
@@ -232,7 +235,7 @@ def test_its_own_end_and_an_interrupted_one_come_to_the_same(web: Service, leave
         else:
             web.unlock(run)
             session = web.lock("other")
-            (ended,) = deployments.mark_interrupted(web.client, web.keys, session)
+            (ended,) = ending.mark_interrupted(web.client, web.keys, session)
             assert ended.record.state == "interrupted"
             lists.append((ended.results, ""))
         web.client.delete_key(web.keys.lock)
@@ -519,13 +522,13 @@ def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
             ]
         )
     session = web.lock("d05")
-    gone = deployments.prune(web.client, web.keys, session, keep=20)
+    gone = prune(web.client, web.keys, session, keep=20)
     assert sorted(gone) == [f"d{number:02}" for number in range(10) if number != 5]
     left = {key.key.split("/")[3] for key in web.client.keys(web.keys.deployments)}
     assert left == {"d05", *(f"d{number}" for number in range(10, 30))}
     web.client.put(f"/v1/session/destroy/{session}")
     with pytest.raises(LockLost):
-        deployments.prune(web.client, web.keys, session, keep=5)
+        prune(web.client, web.keys, session, keep=5)
 
 
 def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Service) -> None:
@@ -538,7 +541,7 @@ def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Servic
     session = web.lock("another")
     record_version(web.client, web.keys, "n1", "3", previous="2", session=session)
     kept = ["20260103T000000Z-2-0000", "20260104T000000Z-3-0000"]
-    assert len(deployments.prune(web.client, web.keys, session, keep=1)) == 3
+    assert len(prune(web.client, web.keys, session, keep=1)) == 3
     assert sorted(deployments.list_ids(web.client, web.keys)) == kept
     logs = web.client.key_names(f"nodes/n1/log/{web.keys.service}/")
     assert [name.split("/")[4] for name in logs] == kept

@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -46,7 +46,7 @@ class Rollout:
         }
         made = self.web.rollout(**options)
         self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["drain"]})
-        store.start(self.web.client(), self.keys, record_of(self.run), self.run.session)
+        store.write_record(self.web.client(), self.keys, record_of(self.run), self.run.session)
         self.task = Task({}, {"url": server.url}, Host(None), warn=self.web.warned.append)
 
     def gate(self, batch: int) -> dict[str, Any]:

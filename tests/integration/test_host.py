@@ -18,10 +18,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, read_turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from lab import wait_until
 from tests.http_server import HttpServer, Reply, nobody
 from tests.integration.consul_agent import Server

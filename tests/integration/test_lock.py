@@ -20,6 +20,8 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import KEEPER, start_keeper
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from lab import wait_until
@@ -30,8 +32,8 @@ from lab.testkit.ansible_run import Ansible, Run
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server, alive, cluster, end, processes
 
-ANNA = lock.Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2")
-BEN = lock.Holder("20261123T142301Z-1.4.3-9c01", "ben@deploy2", "2026-11-23T14:23:01Z", "web 1.4.3")
+ANNA = Holder("20261123T142233Z-1.4.2-7f3a", "anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2")
+BEN = Holder("20261123T142301Z-1.4.3-9c01", "ben@deploy2", "2026-11-23T14:23:01Z", "web 1.4.3")
 TTL = 2
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
 LEAST_POLICY = 'key_prefix "deploy/" { policy = "write" }\nsession "server2" { policy = "write" }'
@@ -70,7 +72,7 @@ def sessions_of(consul: Server, keys: Keys) -> list[dict[str, Any]]:
 def test_a_taken_lock_names_its_holder_and_a_released_one_nobody(consul: Server, client: Client, keys: Keys) -> None:
     session = lock.acquire(client, keys, ANNA, wait=0)
 
-    assert lock.read_lock(client, keys) == lock.Held(ANNA, session, True)
+    assert lock.read_lock(client, keys) == Held(ANNA, session, True)
     assert lock.still_ours(client, keys, session)
     (entry,) = consul.get(f"kv/{keys.lock}")
     assert json.loads(base64.b64decode(entry["Value"])) == {
@@ -87,7 +89,7 @@ def test_a_taken_lock_names_its_holder_and_a_released_one_nobody(consul: Server,
     assert sessions_of(consul, keys) == []
     # Released before its session was destroyed: no lock delay.
     again = lock.acquire(client, keys, BEN, wait=0)
-    assert lock.read_lock(client, keys) == lock.Held(BEN, again, True)
+    assert lock.read_lock(client, keys) == Held(BEN, again, True)
 
 
 @pytest.mark.oldest
@@ -111,17 +113,17 @@ def test_a_held_lock_is_refused_at_once_and_leaves_nothing(consul: Server, clien
     for part in ("anna@deploy1", "2026-11-23T14:22:33Z", "web 1.4.2", ANNA.deployment, "rollout_lock_wait", "30 s"):
         assert part in str(refused.value)
     assert refused.value.details["holder"]["holder"] == "anna@deploy1"
-    assert lock.read_lock(client, keys) == lock.Held(ANNA, session, True)
+    assert lock.read_lock(client, keys) == Held(ANNA, session, True)
     assert [one["ID"] for one in sessions_of(consul, keys)] == [session]
 
 
 def test_waiting_gets_the_lock_when_it_is_released(consul: Server, client: Client, keys: Keys) -> None:
     first = lock.acquire(client, keys, ANNA, wait=0, ttl=60)
-    told: list[lock.Held] = []
+    told: list[Held] = []
     waiting = threading.Event()
     waiter = Client(Connection(consul.url))
 
-    def tell(held: lock.Held) -> None:
+    def tell(held: Held) -> None:
         told.append(held)
         waiting.set()
 
@@ -139,8 +141,8 @@ def test_waiting_gets_the_lock_when_it_is_released(consul: Server, client: Clien
     lock.release(client, keys, first)
     thread.join(30)
 
-    assert lock.read_lock(client, keys) == lock.Held(BEN, got[0], True)
-    assert told == [lock.Held(ANNA, first, True)]
+    assert lock.read_lock(client, keys) == Held(BEN, got[0], True)
+    assert told == [Held(ANNA, first, True)]
     assert waiter.requests <= asked + 3
 
 
@@ -155,7 +157,7 @@ def test_the_lock_of_the_dead_is_free_and_still_names_them(client: Client, keys:
     session = lock.acquire(client, keys, ANNA, wait=0, ttl=1)
     wait_until("the session expires", lambda: not lock.still_ours(client, keys, session))
 
-    assert lock.read_lock(client, keys) == lock.Held(ANNA, "", False)
+    assert lock.read_lock(client, keys) == Held(ANNA, "", False)
     lock.acquire(client, keys, BEN, wait=0)
 
 
@@ -168,7 +170,7 @@ def test_of_many_at_once_one_gets_it(consul: Server, client: Client, keys: Keys)
         mine = Client(Connection(consul.url))
         start.wait()
         try:
-            taken.append(lock.acquire(mine, keys, lock.Holder.now("", f"racer{number}"), wait=0))
+            taken.append(lock.acquire(mine, keys, Holder.now("", f"racer{number}"), wait=0))
         except HitlessError as error:
             refused.append(error)
 
@@ -383,7 +385,7 @@ def start(consul: Server, keys: Keys) -> Iterator[Start]:
         said: dict[str, Any] = {}
         for _ in range(2):
             said.update(json.loads(main.stdout.readline()))
-        (keeper,) = processes(str(lock._KEEPER), keys.service)
+        (keeper,) = processes(str(KEEPER), keys.service)
         run = FakeRun(server, keys, main, said["session"], said["worker"], keeper)
         started.append(run)
         return run
@@ -575,7 +577,7 @@ def test_a_keeper_that_cannot_start_says_why(consul: Server, client: Client, key
     connection = Connection("https://127.0.32.1:8501", ca_path=str(tmp_path / "missing.pem"))
 
     with pytest.raises(HitlessError, match=r"did not start.*No such file"):
-        lock.start_keeper(connection, keys, ANNA, "no-session", pipe=0, controller=os.getpid(), progress_deadline=0)
+        start_keeper(connection, keys, ANNA, "no-session", pipe=0, controller=os.getpid(), progress_deadline=0)
 
 
 def test_the_keeper_speaks_tls_with_a_client_certificate_and_a_token(start: Start, tmp_path: Path) -> None:
@@ -742,7 +744,7 @@ def test_a_second_run_is_refused_and_changes_nothing(play: Play, client: Client,
     assert result.red == {"localhost"}
     for part in ("ben@deploy2", BEN.deployment, "2026-11-23T14:23:01Z", "rollout_lock_wait"):
         assert part in result.stdout
-    assert lock.read_lock(client, keys) == lock.Held(BEN, session, True)
+    assert lock.read_lock(client, keys) == Held(BEN, session, True)
 
 
 @pytest.mark.oldest

@@ -15,22 +15,17 @@ its own, ``keeper.py``, renews the session. Facts about Consul that this rests o
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder, refusal
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import TTL, Controller, start_keeper
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     KVPair,
-    json_object,
     kv_check_session,
     kv_delete,
     kv_text,
@@ -42,88 +37,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HitlessError,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._remote.programs import http
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
-TTL = 15
-"""Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
 _JUST_RELEASED = 1.0
 """Seconds in which a lock that was released between two requests is tried again without a wait."""
 _ATTEMPTS = 5
 """Sessions tried where one after the other is gone before it could take the lock."""
-_KEEPER = Path(__file__).with_name("keeper.py")
-_KEEPER_STARTS = 30
-_PATHS = ("ca_path", "client_cert", "client_key")
-_KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who has the lock, as its value says.
-
-    :param deployment: id of the deployment, empty where it is none.
-    :param holder: who, ``user@host`` or as AWX knows them.
-    :param since: UTC, ``2026-11-23T14:22:33Z``.
-    :param message: what for, in a few words.
-    :param origin: from where, ``host:folder`` or the address of AWX's job.
-    """
-
-    deployment: str
-    holder: str
-    since: str
-    message: str = ""
-    origin: str = ""
-
-    @classmethod
-    def now(cls, deployment: str, holder: str, message: str = "", origin: str = "") -> Holder:
-        """A holder since this moment."""
-        return cls(deployment, holder, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}", message, origin)
-
-    @classmethod
-    def parse(cls, text: str) -> Holder:
-        """The value of a lock; of one that is not ours (``consul lock`` writes none) what can be told."""
-        data = json_object(text)
-        if data is None:
-            data = {"message": text[:200]}
-        return cls(*(str(data.get(name) or "") for name in ("deployment", "holder", "since", "message", "origin")))
-
-    def __str__(self) -> str:
-        parts = [self.holder or "somebody unnamed"]
-        if self.since:
-            parts.append(f"since {self.since}")
-        deployment = self.deployment and f"deployment {self.deployment}"
-        about = [part for part in (self.message, deployment, self.origin) if part]
-        return " ".join(parts) + (f" ({', '.join(about)})" if about else "")
-
-
-@dataclass(frozen=True)
-class Held:
-    """A lock that somebody has, or had when they died.
-
-    :param session: of the one who has it; empty where that session is gone.
-    :param alive: whether the session is there. Not so where the holder died without releasing: the lock is free, and
-        the value still names them.
-    """
-
-    holder: Holder
-    session: str
-    alive: bool
-
-
-@dataclass(frozen=True)
-class Controller:
-    """The run of Ansible that takes the lock.
-
-    :param name: a word no other run has.
-    :param pipe: read end of the pipe that ends with the run: all its processes hold the other end, and nobody else.
-    :param process: id of its main process.
-    :param results: read end of the pipe into which its workers write their results.
-    """
-
-    name: str
-    pipe: int
-    process: int
-    results: int | None = None
 
 
 def take(
@@ -252,97 +171,7 @@ def session_of(client: Client, keys: Keys, *, run: str = "", deployment: str = "
     return pair.session if run and run in name.split() else None
 
 
-def start_keeper(
-    connection: Connection,
-    keys: Keys,
-    holder: Holder,
-    session: str,
-    *,
-    pipe: int,
-    controller: int,
-    progress_deadline: float,
-    results: int | None = None,
-    ttl: int = TTL,
-) -> None:
-    """Start the program that renews the session for as long as the run lives; returns when it has detached itself.
-
-    :param pipe: read end of a pipe whose write end all processes of the run hold, and nobody else: its end is theirs.
-    :param controller: process id of the run's main process; while that is stopped, nothing is renewed.
-    :param results: read end of the pipe of the workers' results, which is emptied once the main process is dead.
-    :param progress_deadline: seconds without a new outcome of a host after which it gives up; 0 for never.
-    :raises HitlessError: it did not start.
-    """
-    config = {
-        "http": http.__file__,
-        "url": connection.base,
-        "headers": connection.headers,
-        "tls": {name: _absolute(value) if name in _PATHS else value for name, value in connection.tls.items()},
-        "datacenter": connection.datacenter or "",
-        "timeout": connection.timeout,
-        "lock": keys.lock,
-        "record": keys.record(holder.deployment) if holder.deployment else "",
-        "outcomes": keys.outcomes(holder.deployment) if holder.deployment else "",
-        "session": session,
-        "ttl": ttl,
-        "progress_deadline": progress_deadline,
-        "controller": controller,
-        "pipe": pipe,
-        "results": results,
-    }
-    try:
-        # Names for those who look at a process list; everything else, the token above all, by standard input.
-        # What it may keep of the environment is little, and no token.
-        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [sys.executable, "-I", str(_KEEPER), keys.service, holder.deployment],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            close_fds=True,
-            pass_fds=(pipe,) if results is None else (pipe, results),
-            cwd="/",
-            env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
-            start_new_session=True,
-        )
-        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
-        problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-        failed = process.returncode != 0
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        failed, problem = True, f"not within {_KEEPER_STARTS} s"
-    except OSError as error:
-        failed, problem = True, str(error)
-    if failed:
-        raise HitlessError(
-            f"The program that keeps the lock of {keys.service} did not start ({sys.executable} {_KEEPER}): {problem}."
-        )
-
-
-def refusal(keys: Keys, holder: Holder, wait: float = 0) -> HitlessError:
-    """The error for a lock that somebody else has."""
-    waited = f", also after {wait:g} s of waiting" if wait else ""
-    return HitlessError(
-        f"The deployment lock of {keys.service} ({keys.lock}) is held by {holder}{waited}.",
-        hint="Wait for that deployment, or set rollout_lock_wait (the lock's option wait) to a number of seconds; the "
-        "lock of an interrupted run is free within 30 s.",
-        details={"holder": asdict(holder)},
-    )
-
-
-def under_way(keys: Keys, held: Held) -> str:
-    """What to know of a plan that is made while somebody has the lock."""
-    return (
-        f"A rollout of {keys.service} is under way: its lock is held by {held.holder}. This plan is made from the "
-        "middle of it, and a rollout would be refused until it has ended."
-    )
-
-
 # -- inside ---------------------------------------------------------------------------------------------------
-
-
-def _absolute(path: str | None) -> str:
-    """The keeper runs in another folder."""
-    return os.path.abspath(path) if path else ""
 
 
 def _create_session(client: Client, keys: Keys, holder: Holder, ttl: int, run: str) -> str:

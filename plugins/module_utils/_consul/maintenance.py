@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,6 +135,23 @@ class Target:
 
     def _instances(self, data: Any) -> list[Instance]:
         return with_tags(parse_instances(data), self.tags)
+
+
+def targets_of(node: str, service: str, scope: Sequence[str], tags: tuple[str, ...] = ()) -> list[Target]:
+    """What goes into maintenance for a service's deployment on a node.
+
+    :param scope: ``["node"]``, ``["service"]``, or the services, its own among them (rollout_maintenance).
+    :param tags: that an instance of the service itself must have.
+    """
+    if scope == ["node"]:
+        return [Target(node)]
+    services = [service] if scope == ["service"] else scope
+    if service not in services:
+        raise HitlessError(
+            f"{service} is not among the services that go into maintenance ({', '.join(services)}).",
+            hint="Add it to rollout_maintenance.",
+        )
+    return [Target(node, one, tags=tags if one == service else ()) for one in services]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 
 REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"

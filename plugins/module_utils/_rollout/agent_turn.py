@@ -30,10 +30,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OUTPUT_LIMIT, timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import OUTPUT_LIMIT
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET
-from ansible_collections.hitless.consul.plugins.module_utils._views.report import printable
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import printable
 
 SHOWN = 200
 """Lines shown of the log of a deployment that failed."""

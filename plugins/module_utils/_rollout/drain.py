@@ -21,8 +21,10 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 
 EVERY = 0.2
@@ -174,6 +176,11 @@ class Watched:
     taking: bool = False
     sessions_ever: int = 0
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Watched:
+        """From ``dataclasses.asdict``, which may have been through JSON."""
+        return cls(**{**data, "servers": [(backend, name) for backend, name in data["servers"]]})
+
     def look(self, asked: Callable[[str], Statistics]) -> None:
         """See how far it is."""
         if self.final:
@@ -213,6 +220,19 @@ def find(urls: Sequence[str], addresses: Sequence[str], asked: Callable[[str], S
         return Watched(url, servers, sessions_ever=shown.sessions_ever)
 
     return _at_once(found, urls)
+
+
+def find_on_node(
+    client: Client, urls: Sequence[str], node: str, services: Mapping[str, Sequence[str]]
+) -> list[Watched]:
+    """The same for a node's instances; nothing is read where no load balancer is asked.
+
+    :param services: by name, each with the tags that its instances have.
+    """
+    found = (
+        [one for name, tags in services.items() for one in read_instances(client, name, node, tags)[0]] if urls else []
+    )
+    return find(urls, [f"{one.address}:{one.port}" for one in found])
 
 
 def unanswered(urls: Sequence[str], asked: Callable[[str], Statistics] = ask) -> list[str]:
@@ -275,6 +295,20 @@ def wait(
             notes += [f"{one.url} still shows {one.busy} after {deadline:g} s; they are given up." for one in busy]
             return Drained(passed, notes)
         sleep(EVERY)
+
+
+def wait_as_set(watched: Sequence[Mapping[str, Any]], since: float, options: Mapping[str, Any]) -> list[str]:
+    """Return when the drain is over -> what a person should know of it.
+
+    :param watched: what :func:`find` gave, as dictionaries; where it is empty the drain lasts rollout_drain_time.
+    """
+    fixed = options["drain_time"]
+    if watched:
+        return wait(
+            [Watched.of(one) for one in watched], since, options["drain_min_time"], options["drain_deadline"], fixed
+        ).notes
+    time.sleep(max(0.0, since + fixed - time.monotonic()))
+    return []
 
 
 def _refuse_followers_of_nobody(busy: Sequence[Watched], deadline: float) -> None:

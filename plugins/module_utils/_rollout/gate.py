@@ -26,16 +26,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    Outcome,
-    Record,
-    budget_spent,
-    parse_timestamp,
-    planned_outcome,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul import main
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     Wanted,
-    freshness,
     parse_instances,
     service_query,
     wait_for_health,
@@ -36,30 +35,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain as observed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
-    REQUESTED,
-    WAITING,
-    WITHDRAWN,
-)
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name, checked_version
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    Outcome,
-    PlannedHost,
-    seconds_between,
-    timestamp,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import run_command
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, progress_op, status_op
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, read_version, version_ops
-
-_SHOWN = 1000
-"""Characters of a health URL's answer that are shown."""
-KEEP_OUTPUT = 16384
-"""Bytes of a command's output that come back; its end says why it failed.
-
-A result larger than a pipe holds (64 KiB) would keep the worker of a killed controller from ending, and keep its lock
-with it."""
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import verify_node
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
 
 
 class HostDeployment:
@@ -92,18 +76,7 @@ class HostDeployment:
 
     @property
     def targets(self) -> list[maintenance.Target]:
-        if self.scope == ["node"]:
-            return [maintenance.Target(self.node)]
-        services = [self.keys.service] if self.scope == ["service"] else self.scope
-        if self.keys.service not in services:
-            raise HitlessError(
-                f"{self.keys.service} is not among the services that go into maintenance ({', '.join(services)}).",
-                hint="Add it to rollout_maintenance.",
-            )
-        return [
-            maintenance.Target(self.node, service, tags=self.tags if service == self.keys.service else ())
-            for service in services
-        ]
+        return maintenance.targets_of(self.node, self.keys.service, self.scope, self.tags)
 
     def watch(self, since: int = 0) -> MaintenanceWatch:
         """Keeps the host in maintenance from now on, see there.
@@ -118,6 +91,14 @@ class HostDeployment:
     def fence(self) -> dict[str, Any]:
         return kv_check_session(self.keys.lock, self.run.session)
 
+    def _is_unsure(self, state: str) -> bool:
+        """Until something is deployed, what an earlier deployment left open stays so."""
+        return self.planned.unsure and state in (states.DRAINING, states.UNTOUCHED)
+
+    def _status(self, state: str) -> dict[str, Any]:
+        unsure = self._is_unsure(state)
+        return status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
+
     def enter(self, phase: str, *, told: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
         """Begin a phase: its state in the host's status, in one transaction with ``also``.
 
@@ -126,27 +107,13 @@ class HostDeployment:
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
         states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status_op(told or state), *also])
-        steps = self.turn.steps
-        if not steps or steps[-1]["state"] != phase:
-            steps = [*steps, {"state": phase, "at": timestamp()}]
-        self.turn = replace(self.turn, phase=phase, steps=steps)
+        self.task.consul.txn([self.fence(), self._status(told or state), *also])
+        self.turn = replace(self.turn.at(phase), phase=phase)
 
     def note(self, state: str) -> None:
         """Only the host's status; raises :class:`LockLost`."""
         states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status_op(state)])
-
-    def _status_op(self, state: str) -> dict[str, Any]:
-        deployment, error, unsure = self.turn.deployment, self.turn.error, self._is_unsure(state)
-        return status_op(self.keys, self.node, deployment, state, error, unsure=unsure)
-
-    def _is_unsure(self, state: str) -> bool:
-        """Whether a status is to say that another version than the recorded one may run there.
-
-        What an earlier deployment left open stays so until something is deployed.
-        """
-        return self.planned.unsure and state in states.NOTHING_DEPLOYED
+        self.task.consul.txn([self.fence(), self._status(state)])
 
     def end(self, outcome: str, *, also: Sequence[dict[str, Any]] = ()) -> str:
         """Record how the host ended, in one transaction with ``also`` -> what kept that from being recorded.
@@ -154,25 +121,9 @@ class HostDeployment:
         :raises LockLost: the lock is no longer ours.
         """
         states.require_transition(self.turn.state, outcome)
-        finished, turn = timestamp(), self.turn
-        # A machine's own agent tells the end of its steps itself.
-        steps = turn.steps if self.run.by_agents else [*turn.steps, {"state": outcome, "at": finished}]
-        told = Outcome(
-            host=self.planned.host,
-            node=self.node,
-            outcome=outcome,
-            from_version=self.planned.from_version,
-            to_version=self.planned.to_version,
-            batch=self.planned.batch,
-            started=turn.started,
-            finished=finished,
-            seconds=seconds_between(turn.started, finished),
-            error=turn.error,
-            output=turn.output,
-            steps=tuple(steps),
-        )
+        told = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
+        ended = outcome_ops(self.keys, self.turn.deployment, told, unsure=self._is_unsure(outcome))
         try:
-            ended = outcome_ops(self.keys, turn.deployment, told, unsure=self._is_unsure(outcome))
             self.task.consul.txn([self.fence(), *also, *ended])
         except LockLost:
             raise
@@ -222,7 +173,9 @@ class HostDeployment:
         began = time.monotonic()
         cluster, targets = self.task.consul, self.targets
         found = [target.read(cluster) for target in targets]
-        watched = self._find_on_load_balancers()
+        # The node's maintenance has no service of its own.
+        services = {one.service or self.keys.service: one.tags if one.service else self.tags for one in targets}
+        watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         begun = (
             [] if self.turn.rolling_back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
@@ -262,7 +215,7 @@ class HostDeployment:
         notes: list[str] = []
         with self.watch() as watch:
             while True:
-                notes += [] if at_once else self._wait_for_load_balancers(since)
+                notes += [] if at_once else observed.wait_as_set(self.turn.watched, since, self.run.options)
                 back = watch.back_since()
                 if back is None or back <= since:
                     break
@@ -272,28 +225,6 @@ class HostDeployment:
         for note in notes:
             self.task.warn(f"{self.planned.host}: {note}")
         return {"drain_notes": notes}
-
-    def _wait_for_load_balancers(self, since: float) -> list[str]:
-        """Wait until the load balancers have let go of it -> what a person should know of that."""
-        options = self.run.options
-        watched = [observed.Watched(**{**one, "servers": [*map(tuple, one["servers"])]}) for one in self.turn.watched]
-        if watched:
-            min_time, deadline, fixed = options["drain_min_time"], options["drain_deadline"], options["drain_time"]
-            return observed.wait(watched, since, min_time, deadline, fixed).notes
-        time.sleep(max(0.0, since + options["drain_time"] - time.monotonic()))
-        return []
-
-    def _find_on_load_balancers(self) -> list[observed.Watched]:
-        """Its instances there: to be looked for while they serve."""
-        urls = self.run.options["load_balancers"]
-        if not urls:
-            return []
-        cluster, found = self.task.consul, []
-        for service in {target.service or self.keys.service for target in self.targets}:
-            path, params = service_query(service, self.node)
-            tags = self.tags if service == self.keys.service else ()
-            found += with_tags(parse_instances(cluster.get(path, params).data), tags)
-        return observed.find(urls, [f"{one.address}:{one.port}" for one in found])
 
     # -- the deployment -------------------------------------------------------------------------------------------
 
@@ -312,7 +243,6 @@ class HostDeployment:
 
         :raises HitlessError: it did not succeed; ``details`` hold its output.
         """
-        options = self.run.options
         environment = {
             "DEPLOY_SERVICE": self.keys.service,
             "DEPLOY_VERSION": checked_version(self.version),
@@ -322,61 +252,14 @@ class HostDeployment:
         }
         # An application that registers itself would drop its maintenance.
         with self.watch():
-            answer = self._run_on_host(command, environment)
-        result = {
-            "changed": True,
-            "rc": answer["rc"],
-            "stdout": answer["output"],
-            "stdout_lines": answer["output"].splitlines(),
-            "seconds": round(answer["seconds"], 3),
-        }
-        if answer["error"]:
-            what = f"The deployment command did not run: {answer['error']}."
-        elif answer["timed_out"]:
-            what = f"The deployment command was ended after {options['deploy_timeout']:g} s (rollout_deploy_timeout)."
-        elif answer["rc"] not in options["deploy_success_codes"]:
-            what = f"The deployment command exited with {answer['rc']}."
-        else:
-            return result
-        raise HitlessError(what, details=result)
-
-    def wait_for_command(self) -> None:
-        """Wait for the end of a deployment command that may still run on the host.
-
-        :raises HitlessError: it still runs after rollout_deploy_timeout.
-        """
-        answer = self._run_on_host("true", {})
-        if answer["error"]:
-            raise HitlessError(f"{self.planned.host}: {answer['error']}.")
-
-    def _run_on_host(self, command: str, environment: Mapping[str, str]) -> dict[str, Any]:
-        longest = self.run.options["deploy_timeout"]
-        request = {
-            "command": command,
-            "chdir": None,
-            "environment": dict(environment),
-            "timeout": longest,
-            # By node, too: several of them may share a machine, as they do in a lab.
-            "lock": f"{self.keys.service}.{checked_name(self.node, 'node')}",
-            "owner": f"deployment {self.turn.deployment}",
-            "wait": longest,
-            "keep": KEEP_OUTPUT,
-        }
-        answer = self.task.host.call("command", request, as_user=True)
-        if answer["waited_for"]:
-            who = answer["waited_for"]
-            self.task.warn(
-                f"{self.planned.host}: waited {answer['waited']:.0f} s for an earlier command to end ({who})."
-            )
-        return answer
+            return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment)
 
     # -- and back -------------------------------------------------------------------------------------------------
 
     def verify(self, health_url: str, health_match: str) -> tuple[dict[str, Any], Answer | None]:
         """The new process answers, its own checks pass and stay so, while the host gets no traffic.
 
-        A maintenance that ends meanwhile is put back. Without a health URL a passing check proves the new process only
-        once it must have run anew.
+        A maintenance that ends meanwhile is put back.
 
         :param health_url: asked from the host until it answers well, and matches ``health_match``.
         :returns: the result, and the catalog's last answer, for :meth:`return_to_rotation` right after.
@@ -388,51 +271,7 @@ class HostDeployment:
         # What it does not tell of, further services for instance, has been looked after since an earlier answer.
         shows_all = len(self.targets) == 1 and its and all(one.maintenance for one in its)
         with self.watch(seen.index if shows_all else 0) as watch:
-            return self._verify(health_url, health_match, seen, watch)
-
-    def _verify(
-        self, health_url: str, health_match: str, seen: Answer, watch: MaintenanceWatch
-    ) -> tuple[dict[str, Any], Answer | None]:
-        started = time.monotonic()
-        options, cluster = self.run.options, self.task.consul
-        answer: Answer | None = seen
-        stable_for, shown = options["min_healthy_time"], ""
-        if health_url:
-            shown = self._ask_application(health_url, health_match)
-            # What was read before that answer proves something only by staying so from now on.
-            if watch.back_since() or not stable_for:
-                answer = None
-        else:
-            found = with_tags(parse_instances(answer.data if answer else None), self.tags)
-            stable_for = max(stable_for, freshness(found, options["check_interval"]))
-        wanted = Wanted(
-            service=self.keys.service,
-            state="checks_passing",
-            node=self.node,
-            tags=self.tags,
-            stable_for=stable_for,
-            accept_warning=options["accept_warning"],
-            in_maintenance=True,
-        )
-        left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
-        reached = wait_for_health(cluster, wanted, left, first=answer)
-        result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
-        return result, reached.answer
-
-    def _ask_application(self, url: str, match: str) -> str:
-        """The start of what the health URL answered, asked from the host until it answers well.
-
-        :raises HitlessError: with its last answer.
-        """
-        deadline = self.run.options["healthy_deadline"]
-        request = {"url": url, "match": match or None, "interval": 0.25, "timeout": 5.0, "stable_for": 0.0}
-        answer = self.task.host.call("probe", {**request, "deadline": deadline})
-        if not answer["ok"]:
-            raise HitlessError(
-                f"The new process did not answer at {url} within {deadline:g} s: {answer['error']}.",
-                details={"health_url": url, "last_answer": answer["body"][:_SHOWN]},
-            )
-        return str(answer["body"][:_SHOWN])
+            return verify_node(self.task, self.run, self.node, health_url, health_match, seen, watch)
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""
@@ -508,9 +347,6 @@ class HostDeployment:
         # Shown where it happened, not only in the table at the end.
         self.task.warn(f"{self.planned.host}: {why}")
         self.turn = replace(self.turn, decision=decision, error=why)
-        if decision == states.ROLL_BACK:
-            steps = [*self.turn.steps, {"state": states.ROLLING_BACK, "at": timestamp()}]
-            self.turn = replace(self.turn, rolling_back=True, phase=states.PENDING, steps=steps)
         return {"changed": decision != states.STOP}
 
     def _act(self, decision: str, why: str, *, other_owner: bool) -> tuple[str, str]:
@@ -519,7 +355,12 @@ class HostDeployment:
         :raises LockLost: the lock is no longer ours, and nothing further is done.
         """
         try:
-            self._change_maintenance(decision, other_owner=other_owner)
+            if decision == states.ROLL_BACK:
+                self.roll_back()
+            elif decision == states.HOLD and not self.run.by_agents:
+                self.hold()
+            elif decision == states.END_MAINTENANCE and not self.run.by_agents:
+                self.undo(other_owner=other_owner)
         except LockLost:
             raise
         except HitlessError as error:
@@ -533,42 +374,42 @@ class HostDeployment:
                 self.task.warn(f"{self.node}: what became of it could not be recorded: {problem}")
         return decision, why
 
-    def _change_maintenance(self, decision: str, *, other_owner: bool) -> None:
-        cluster, agent = self.task.consul, self.task.agent if not self.run.by_agents else None
-        if decision == states.ROLL_BACK:
-            self.note(states.ROLLING_BACK)
-        elif agent is None or decision not in (states.END_MAINTENANCE, states.HOLD):
+    def roll_back(self) -> None:
+        """Begin its way back: the same steps, to the previous version.
+
+        :raises LockLost: the lock is no longer ours.
+        """
+        self.note(states.ROLLING_BACK)
+        self.turn = replace(self.turn.at(states.ROLLING_BACK), rolling_back=True, phase=states.PENDING)
+
+    def hold(self) -> None:
+        """Keep it in maintenance, and put it back where somebody ended that.
+
+        :raises LockLost: the lock is no longer ours.
+        """
+        self.task.consul.txn([self.fence()])
+        ours = maintenance.set_by_deployment_of(self.keys.service)
+        for target in self.targets:
+            maintenance.enable(self.task.consul, self.task.agent, target, self.reason, ours)
+
+    def undo(self, *, other_owner: bool = False) -> None:
+        """End this deployment's own maintenance: nothing was deployed.
+
+        :param other_owner: somebody else's was in the way of a drain: it stays, and what went out before it returns.
+        :raises LockLost: the lock is no longer ours.
+        """
+        if self.turn.phase == states.PENDING:
             return
-        elif decision == states.HOLD:
-            cluster.txn([self.fence()])
-            ours = maintenance.set_by_deployment_of(self.keys.service)
-            for target in self.targets:
-                maintenance.enable(cluster, agent, target, self.reason, ours)
-        elif self.turn.phase != states.PENDING:
-            cluster.txn([self.fence()])
-            maintenance.lift(agent, self.node, self.reason)
-            for target in self.targets:
-                answer = target.read(cluster)
-                if not target.is_there(answer.data):
-                    continue  # nothing is registered that could be in maintenance
-                try:
-                    # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
-                    maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
-                except HitlessError as error:
-                    # Where someone else's was in the way, it is still there; what went out before it is ours to end.
-                    if not (other_owner and error.details.get("foreign")):
-                        raise
-
-
-def read_turn(task: Task, run: Run, planned: PlannedHost) -> Turn:
-    """A host's turn as far as its status in Consul tells it: for one that nobody has handed on."""
-    status = read_version(task.consul, run.keys(task), planned.node).status or {}
-    if status.get("deployment") != run.id:
-        return Turn(run.id)
-    state = str(status.get("state"))
-    rolling_back = state == states.ROLLING_BACK
-    untouched = (states.DRAINING,) if not run.by_agents else (REQUESTED, WAITING, WITHDRAWN)
-    phase = state if state in (states.VERIFYING, states.RETURNING) else states.DEPLOYING
-    if state in untouched:
-        phase = states.PENDING if run.by_agents else states.DRAINING
-    return Turn(run.id, phase, rolling_back, started=status.get("at"), error=str(status.get("message") or ""))
+        cluster, agent = self.task.consul, self.task.agent
+        cluster.txn([self.fence()])
+        maintenance.lift(agent, self.node, self.reason)
+        for target in self.targets:
+            answer = target.read(cluster)
+            if not target.is_there(answer.data):
+                continue  # nothing is registered that could be in maintenance
+            try:
+                # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
+                maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
+            except HitlessError as error:
+                if not (other_owner and error.details.get("foreign")):
+                    raise

@@ -30,7 +30,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kin
     Urls,
     Version,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import parse_batch_size, parse_min_healthy
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import parse_batch_size, parse_min_healthy
 
 PREFIX = "rollout_"
 LATER = (

@@ -1,32 +1,29 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is recorded of a deployment: plan, outcomes, states, verdict (a private helper of this collection).
+"""What is recorded of a deployment: its plan, its state, its verdict (a private helper of this collection).
 
-Pure: plain data in and out. store.py reads and writes it; the outcomes of hosts are in states.py.
+Pure: plain data in and out. store.py reads and writes it; how each host ended is in outcome.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
     GOOD,
     LOST,
-    OUTCOMES,
     PENDING,
     SKIPPED,
-    SPENDING,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED as HOST_FAILED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
@@ -37,8 +34,8 @@ TO_CHANGE, FOREIGN, UNREACHABLE = "to_change", "foreign", "unreachable"
 _OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: SKIPPED, UNREACHABLE: SKIPPED}
 """State of a host in the plan -> its outcome where it gets no turn."""
 
-OUTPUT_LIMIT, ERROR_LIMIT, WHY_LIMIT = 8000, 2000, 300
-"""Characters kept of a host's output (its end), error, and reason in the plan."""
+WHY_LIMIT = 300
+"""Characters kept of a host's reason in the plan."""
 RECORD_LIMIT = 300_000
 """Bytes of a record: Consul takes 512 KiB for a whole transaction, in which a value is a third longer (base64)."""
 
@@ -65,25 +62,6 @@ SETTINGS = (
 """Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
 
 
-def timestamp(at: datetime | None = None) -> str:
-    """Now, or ``at``, as it stands in keys: ``2026-11-23T14:22:33Z``."""
-    return f"{(at or datetime.now(timezone.utc)).astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def parse_timestamp(text: str | None) -> datetime | None:
-    """A time as :func:`timestamp` writes it; None for anything else."""
-    try:
-        return datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-
-
-def seconds_between(started: str | None, finished: str | None) -> float | None:
-    """Seconds from one time to another; None where either is unknown."""
-    begin, end = parse_timestamp(started), parse_timestamp(finished)
-    return (end - begin).total_seconds() if begin and end else None
-
-
 @dataclass(frozen=True)
 class PlannedHost:
     """A host as the plan has it.
@@ -105,74 +83,6 @@ class PlannedHost:
     why: str | None = None
     outcome: str | None = None
     unsure: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a host ended.
-
-    :param outcome: one of :data:`OUTCOMES`.
-    :param from_version: what ran before; ``to_version``: what was to run.
-    :param seconds: its turn took.
-    :param output: the end of what the deployment printed.
-    :param steps: {state, at} of each step of its turn, in their order.
-    """
-
-    host: str
-    node: str
-    outcome: str
-    from_version: str | None = None
-    to_version: str | None = None
-    batch: int | None = None
-    started: str | None = None
-    finished: str | None = None
-    seconds: float | None = None
-    error: str = ""
-    output: str = ""
-    steps: tuple[Mapping[str, str], ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in its key and in results; error and output are bounded."""
-        if self.outcome not in OUTCOMES:
-            raise HitlessError(f"{self.outcome!r} is no outcome of a host; one of {', '.join(OUTCOMES)} is.")
-        return {
-            "host": self.host,
-            "node": self.node,
-            "outcome": self.outcome,
-            "from": self.from_version,
-            "to": self.to_version,
-            "batch": self.batch,
-            "started": self.started,
-            "finished": self.finished,
-            "seconds": None if self.seconds is None else round(self.seconds, 2),
-            "error": self.error[:ERROR_LIMIT],
-            "output": self.output[-OUTPUT_LIMIT:],
-            "steps": [{"state": str(step.get("state")), "at": str(step.get("at"))} for step in self.steps],
-        }
-
-    def to_json(self) -> str:
-        return _dump(self.as_dict())
-
-    @classmethod
-    def from_json(cls, text: str, node: str) -> Outcome:
-        """What a key holds; one that cannot be read counts as failed, since nothing is known to have gone well."""
-        data = json_object(text)
-        if data is None or data.get("outcome") not in OUTCOMES:
-            return cls(node, node, HOST_FAILED, error="Its outcome in Consul cannot be read.")
-        return cls(
-            host=str(data.get("host") or node),
-            node=node,
-            outcome=data["outcome"],
-            from_version=data.get("from"),
-            to_version=data.get("to"),
-            batch=data.get("batch"),
-            started=data.get("started"),
-            finished=data.get("finished"),
-            seconds=data.get("seconds"),
-            error=str(data.get("error") or ""),
-            output=str(data.get("output") or ""),
-            steps=_steps_of(data.get("steps")),
-        )
 
 
 @dataclass(frozen=True)
@@ -269,7 +179,7 @@ class Record:
 
     def to_json(self) -> str:
         """The value of its key; raises :class:`HitlessError` where that is more than Consul takes."""
-        text = _dump(self.as_dict())
+        text = json.dumps(self.as_dict(), separators=(",", ":"))
         if len(text) > RECORD_LIMIT:
             raise HitlessError(
                 f"The plan of {len(self.hosts)} hosts takes {len(text)} bytes, more than fits into a value of Consul.",
@@ -372,11 +282,6 @@ def planned_outcome(planned: PlannedHost, outcome: str, why: str = "") -> Outcom
     )
 
 
-def budget_spent(outcomes: Iterable[Outcome]) -> int:
-    """Hosts that spend the failure budget; those skipped do not."""
-    return sum(one.outcome in SPENDING for one in outcomes)
-
-
 def settle(
     record: Record,
     outcomes: Mapping[str, Outcome],
@@ -404,26 +309,6 @@ def settle(
     return replace(record, hosts={name: noted(planned) for name, planned in record.hosts.items()})
 
 
-def summary_of(outcomes: Iterable[str]) -> dict[str, int]:
-    """Outcome -> number of hosts, in the order of :data:`OUTCOMES`; none that no host has."""
-    counted = Counter(outcomes)
-    return {name: counted[name] for name in OUTCOMES if counted[name]}
-
-
 def verdict(outcomes: Iterable[str]) -> str:
     """successful where every host is ok, current or skipped; else failed, also within the failure budget."""
     return SUCCESSFUL if all(outcome in GOOD for outcome in outcomes) else FAILED
-
-
-def within_budget(outcomes: Sequence[str], failure_budget: int) -> bool:
-    """Whether a failed deployment reached every host and spent no more than its failure budget."""
-    spent = sum(outcome in SPENDING for outcome in outcomes)
-    return PENDING not in outcomes and 0 < spent <= failure_budget
-
-
-def _steps_of(data: object) -> tuple[Mapping[str, str], ...]:
-    return tuple(step for step in data if isinstance(step, dict)) if isinstance(data, list) else ()
-
-
-def _dump(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, separators=(",", ":"))

@@ -13,24 +13,27 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import is_maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_delete
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Held, read_lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, store, trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, states, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import recover_by_agent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import wait_for_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, take_lock
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
     lock_dict,
     read,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
     NodeVersion,
     read_versions,
@@ -163,7 +166,7 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
 # -- the steps of a recovery --------------------------------------------------------------------------------------
 
 
-def begin(task: Task, run: Run, controller: lock.Controller, inventory: Iterable[str]) -> Run:
+def begin(task: Task, run: Run, controller: Controller, inventory: Iterable[str]) -> Run:
     """Take the lock, and find what interrupted runs left behind; in check mode it is only told.
 
     :param inventory: names of all hosts that Ansible knows.
@@ -181,7 +184,7 @@ def begin(task: Task, run: Run, controller: lock.Controller, inventory: Iterable
     task.show(text)
     if task.check_mode:
         return run
-    store.mark_interrupted(task.consul, keys, run.session)
+    ending.mark_interrupted(task.consul, keys, run.session)
     left = [one.as_dict() for one in remains.left]
     wanted = {one["host"] for one in left if one["advice"] != LEAVE}
     known = set(inventory)
@@ -227,7 +230,7 @@ def verify(
     if host.run.by_agents:
         answer = recover_by_agent(host, health_url, either)
     else:
-        host.wait_for_command()
+        wait_for_command(host.task, host.run, host.planned, host.turn.deployment)
         host.turn = replace(host.turn, phase=states.DEPLOYING)
         answer = host.verify(health_url, either)[0]["health_answer"]
     is_new, is_old = bool(re.search(match_new, answer)), bool(re.search(match_old, answer))

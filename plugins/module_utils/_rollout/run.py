@@ -17,13 +17,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder, under_way
+from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet, store, trigger
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import plan as plans
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     RUNNING,
     SUCCESSFUL,
@@ -32,9 +36,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     plan_of,
     planned_hosts,
     settings_of,
-    timestamp,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
 
@@ -146,10 +150,10 @@ def require_consul(task: Task, run: Run, origin: str) -> None:
     except ConsulUnavailable as error:
         raise HitlessError(str(error), hint=origin) from None
     if held is not None and held.alive and task.check_mode:
-        task.warn(lock.under_way(keys, held))
+        task.warn(under_way(keys, held))
 
 
-def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: lock.Controller, forks: int) -> Run:
+def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: Controller, forks: int) -> Run:
     """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
     if task.check_mode:
         return replace(run, plan=_plan(task, run, hosts, forks))
@@ -159,9 +163,9 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: l
         plan = _plan(task, run, hosts, forks)
         record = record_of(replace(run, plan=plan))
         record.to_json()  # too large a plan is refused before the first write
-        for one in store.mark_interrupted(task.consul, keys, run.session):
+        for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        store.start(task.consul, keys, record, run.session)
+        store.write_record(task.consul, keys, record, run.session)
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
@@ -169,7 +173,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: l
     return replace(run, plan=plan, order=plan["order"], serial=plan["serial"], recorded=True)
 
 
-def take_lock(task: Task, run: Run, controller: lock.Controller, *, deployment: str | None = None) -> Run:
+def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str | None = None) -> Run:
     """The run with the session that holds the lock of its service, which is kept until the run ends.
 
     :param deployment: what the lock names; the run's own where not given.
@@ -179,7 +183,7 @@ def take_lock(task: Task, run: Run, controller: lock.Controller, *, deployment: 
     session = lock.take(
         task.consul,
         run.keys(task),
-        lock.Holder.now(name, run.operator, message, run.origin),
+        Holder.now(name, run.operator, message, run.origin),
         controller,
         wait=run.options["lock_wait"],
         progress_deadline=run.options["progress_deadline"] if name else 0,
@@ -215,9 +219,9 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     """
     keys = run.keys(task)
     try:
-        found = store.conclude(task.consul, keys, run.id)
+        found = ending.conclude(task.consul, keys, run.id)
     except ConsulError as error:
-        return store.unread(keys, run.id, error)
+        return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
     result = {
         "id": run.id,
@@ -231,12 +235,12 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     }
     if found.is_new:
         try:
-            store.end(task.consul, keys, found, run.session)
+            store.write_record(task.consul, keys, found.record, run.session)
         except ConsulError as error:
             result["unrecorded"] = f"The end could not be recorded. {error}"
     if found.is_new and not result["unrecorded"]:
         try:
-            store.prune(task.consul, keys, run.session, run.options["keep_deployments"])
+            prune(task.consul, keys, run.session, run.options["keep_deployments"])
         except HitlessError as error:  # the next one will try again
             task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
     try:
@@ -287,7 +291,7 @@ def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -
     return planned
 
 
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[plans.Plan, list[str]]:
+def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
     """The plan by what Consul says now, and what a person should know of it.
 
     :param forks: hosts that Ansible works on at once; 0 where that does not matter.
@@ -298,7 +302,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     states = fleet.host_states(
         there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
     )
-    settings = plans.PlanSettings(
+    settings = PlanSettings(
         service=run.service,
         registered_total=len(there.instances),
         serving_total=there.serving,
@@ -312,7 +316,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
         unverified=options["unverified"],
         uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
     )
-    plan = plans.make_plan(states, settings)
+    plan = make_plan(states, settings)
     longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in set(run.health_urls)]
@@ -325,7 +329,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
 
 
-def _too_many(plan: plans.Plan, forks: int) -> list[str]:
+def _too_many(plan: Plan, forks: int) -> list[str]:
     largest = max((len(batch) for batch in plan.batches), default=0)
     if not forks or largest <= forks:
         return []

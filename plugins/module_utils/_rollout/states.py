@@ -9,8 +9,8 @@ Pure: plain data in and out. host.py acts on it; ``scripts/write-options`` write
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
@@ -107,45 +107,6 @@ def states_table() -> str:
         trusted, spends = "yes" if state.version_is_trusted else "no", "yes" if state.spends_budget else ""
         rows.append(f"| `{name}` | {state.description} | {following} | {trusted} | {spends} |")
     return "\n".join(rows) + "\n"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one step of a host's turn hands to the next: plain data, since each step is a process of its own.
-
-    :param deployment: whose it is; what an earlier deployment of the same run left is nobody's.
-    :param phase: pending, draining, deploying, verifying, returning; a rollback takes the same phases.
-    :param started: when the host was begun.
-    :param steps: {state, at} of each step, for the record.
-    :param watched: its instances on the load balancers, see ``drain.Watched``.
-    :param index: of the answer that showed its maintenance.
-    :param restored: the user's restore tasks have run, so that it gets requests at their load balancer.
-    :param error: why its deployment failed; ``output``: the end of what that printed.
-    :param decision: on its last failure, see :func:`decide_on_failure`.
-    """
-
-    deployment: str
-    phase: str = PENDING
-    rolling_back: bool = False
-    started: str | None = None
-    steps: Sequence[Mapping[str, str]] = ()
-    watched: Sequence[Mapping[str, Any]] = ()
-    index: int = 0
-    restored: bool = False
-    error: str = ""
-    output: str = ""
-    decision: str = ""
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any] | None, deployment: str) -> Turn:
-        """From what the last step gave; a new one where that was none of this deployment."""
-        if not data or data.get("deployment") != deployment:
-            return cls(deployment)
-        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
-
-    @property
-    def state(self) -> str:
-        return ROLLING_BACK if self.rolling_back else self.phase
 
 
 # -- failures -----------------------------------------------------------------------------------------------------

@@ -1,49 +1,42 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Deployments as Consul keeps them: read, started, ended, pruned (a private helper of this collection).
+"""Deployments as Consul keeps them (a private helper of this collection).
 
 Each write is one transaction behind a ``check-session`` on the service's lock, so that a run that lost its lock changes
-nothing any more. Only the record counts: whoever ends a deployment, be it its own run or a later one, sees the same.
+nothing any more. ending.py finds how a deployment ended, pruning.py deletes old ones.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
     json_object,
     kv_check_session,
-    kv_delete,
     kv_read,
     kv_set,
     kv_text,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    FAILED,
     INTERRUPTED,
     RUNNING,
-    Outcome,
     PlannedHost,
     Record,
     outcomes_of,
-    parse_timestamp,
-    settle,
-    summary_of,
-    timestamp,
-    verdict,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import GOOD, PENDING
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
-from ansible_collections.hitless.consul.plugins.module_utils._views import report
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
 
 MESSAGE_LIMIT = 500
 """Characters of the message in a host's status."""
@@ -64,7 +57,7 @@ class Deployment:
     stop: str = ""
     lock: Held | None = None
     is_new: bool = False
-    """Whether this is more than Consul holds, see :func:`conclude`."""
+    """Whether this is more than Consul holds, see ``ending.conclude``."""
 
     @property
     def is_alive(self) -> bool:
@@ -160,6 +153,14 @@ def progress_op(keys: Keys, deployment: str, batch: int, stop: str = "") -> dict
     """
     progress = {"batch": batch, "at": timestamp(), "stop": stop}
     return kv_set(keys.progress(deployment), json.dumps(progress, separators=(",", ":")))
+
+
+def write_record(client: Client, keys: Keys, record: Record, session: str) -> None:
+    """Write the record of a deployment: that begins, or that has ended.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    client.txn([kv_check_session(keys.lock, session), kv_set(keys.record(record.id), record.to_json())])
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -273,113 +274,6 @@ def read_records(client: Client, keys: Keys, ids: Sequence[str]) -> list[Deploym
     return found
 
 
-# -- writing ------------------------------------------------------------------------------------------------------
-
-
-def start(client: Client, keys: Keys, record: Record, session: str) -> None:
-    """Write the record of a deployment that begins.
-
-    :raises LockLost: the session does not hold the service's lock.
-    """
-    _write(client, keys, record, session)
-
-
-def conclude(client: Client, keys: Keys, deployment: str, *, state: str | None = None) -> Deployment:
-    """How a deployment ended: each host with an outcome, the verdict, a sentence. Writes nothing: see :func:`end`.
-
-    Only what Consul holds counts, so that its own run, its keeper's successor and a recovery come to the same. A host
-    without an outcome is lost where its turn had begun, else pending. What has ended already stays as it is.
-
-    :param state: instead of the verdict (cancelled, interrupted).
-    """
-    found = require(client, keys, deployment)
-    return found if found.record.state != RUNNING else _concluded(client, keys, found, state)
-
-
-def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
-    """What can be told of a deployment whose end cannot be read: the result of one that can, with an empty table.
-
-    Whoever watches gets a verdict in any case; the record is settled by the run's keeper, or by the next run.
-    """
-    sentence = (
-        f"How {deployment} ended could not be read, and was not recorded: {error} What was done to each host stands "
-        f"above, and in {keys.outcomes(deployment)} once Consul answers. Then run hitless.consul.recover."
-    )
-    return {
-        "id": deployment,
-        "result": FAILED,
-        "verdict": sentence,
-        "table": "",
-        "hosts": {},
-        "errors": {},
-        "failed_hosts": [],
-        "unrecorded": "",
-    }
-
-
-def end(client: Client, keys: Keys, concluded: Deployment, session: str) -> None:
-    """Write what :func:`conclude` found.
-
-    :raises LockLost: the session does not hold the service's lock.
-    """
-    _write(client, keys, concluded.record, session)
-
-
-def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
-    """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
-
-    Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
-
-    :raises LockLost: the session does not hold the service's lock.
-    """
-    ids = list_ids(client, keys)
-    old = ids[keep:]
-    if not old:
-        return []
-    found = {one.record.id: one for one in read_records(client, keys, old)}
-    needed = _still_needed(client, keys, ids, list(found.values()))
-    old = [one for one in old if one not in needed]
-    # The record goes last: should this end halfway, the next one still knows which machines have logs.
-    logs = [
-        keys.agent_log(host.node, one)
-        for one in old
-        if one in found and found[one].record.by_agents
-        for host in found[one].record.hosts.values()
-        if host.batch is not None
-    ]
-    fence = kv_check_session(keys.lock, session)
-    trees = [*logs, *(keys.deployment(one) for one in old)]
-    for start_at in range(0, len(trees), TXN_LIMIT - 1):
-        part = trees[start_at : start_at + TXN_LIMIT - 1]
-        client.txn([fence, *(kv_delete(tree, recurse=True) for tree in part)])
-    return old
-
-
-def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Deployment]) -> set[str]:
-    """Of old deployments those that must stay.
-
-    :param ids: of all deployments, the newest first.
-    """
-    running = {one.record.id for one in old if one.lock and one.lock.holder.deployment == one.record.id}
-    running |= {one.record.id for one in old if one.record.state == RUNNING}
-    newest: dict[str, str] = {}
-    for one in ids:
-        newest.setdefault(_version_part(one), one)
-    last = [one.record for one in old if newest[_version_part(one.record.id)] == one.record.id and one.record.version]
-    there = read_versions(client, keys, {host.node for record in last for host in record.hosts.values()})
-
-    def is_target(record: Record) -> bool:
-        nodes = (there[host.node] for host in record.hosts.values())
-        return any(record.version in (node.version, node.previous) for node in nodes)
-
-    return running | {record.id for record in last if is_target(record)}
-
-
-def _version_part(deployment: str) -> str:
-    """What an id tells of its version, see ``keys.new_deployment_id``."""
-    return deployment.partition("-")[2].rpartition("-")[0]
-
-
 def find_interrupted(client: Client, keys: Keys) -> list[Deployment]:
     """The deployments that claim to run and that no living run holds the lock for, with their hosts.
 
@@ -388,93 +282,6 @@ def find_interrupted(client: Client, keys: Keys) -> list[Deployment]:
     kept = read_records(client, keys, list_ids(client, keys))
     ids = [one.record.id for one in kept if one.is_unsettled and not one.is_alive]
     return [found for one in ids if (found := read(client, keys, one)) is not None]
-
-
-def settled(
-    client: Client, keys: Keys, found: Deployment, versions: Mapping[str, NodeVersion] | None = None
-) -> Deployment:
-    """A deployment as it will stand once somebody has settled it, so that what readers see does not change then.
-
-    Writes nothing. One that runs, or that is settled already, is returned as it is.
-
-    :param versions: what is recorded of nodes, where the caller has read it.
-    """
-    if found.is_alive or not found.is_unsettled:
-        return found
-    return _concluded(client, keys, found, INTERRUPTED, versions)
-
-
-def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deployment]:
-    """Write ``interrupted`` on each record that claims to run while we hold the lock; returns those.
-
-    A deployment that the lock itself names is ours and stays.
-    """
-    ended: list[Deployment] = []
-    for found in find_interrupted(client, keys):
-        concluded = settled(client, keys, found)
-        cut_off = [one for name, one in concluded.outcomes.items() if name not in found.outcomes and one.steps]
-        for start_at in range(0, len(cut_off), TXN_LIMIT - 1):
-            part = cut_off[start_at : start_at + TXN_LIMIT - 1]
-            written = (kv_set(keys.outcome(found.record.id, one.node), one.to_json()) for one in part)
-            client.txn([kv_check_session(keys.lock, session), *written])
-        _write(client, keys, concluded.record, session)
-        ended.append(concluded)
-    return ended
-
-
-# -- inside -------------------------------------------------------------------------------------------------------
-
-
-def _concluded(
-    client: Client,
-    keys: Keys,
-    found: Deployment,
-    state: str | None,
-    versions: Mapping[str, NodeVersion] | None = None,
-) -> Deployment:
-    """A running deployment -> the same at its end."""
-    record = found.record
-    missing = [host.node for name, host in record.hosts.items() if name not in found.outcomes]
-    known = {node: (versions or {})[node] for node in missing if node in (versions or {})}
-    known.update(read_versions(client, keys, [node for node in missing if node not in known]))
-    statuses = {node: one.status for node, one in known.items() if one.status}
-    touched = {node: status for node, status in statuses.items() if status.get("deployment") == record.id}
-    interrupted = state == INTERRUPTED
-    noted = settle(
-        record,
-        found.outcomes,
-        begun=found.batch,
-        touched=touched,
-        why="the run was interrupted during its turn"
-        if interrupted
-        else "lost after its turn had begun, it wrote no outcome",
-    )
-    written = {one.node: one for one in found.outcomes.values()}
-    outcomes = outcomes_of(noted, written)
-    for name, one in outcomes.items():
-        if name not in found.outcomes and one.node in touched:
-            # The next run overwrites the status, which is all that a host cut off in its turn has left.
-            outcomes[name] = replace(
-                one, started=steps_of(touched[one.node])[0].get("at"), steps=steps_of(touched[one.node])
-            )
-    results = [one.outcome for one in outcomes.values()]
-    finished = timestamp()
-    if interrupted:
-        # As its keeper has seen it. Where that was gone as well, the last trace tells how long it went on.
-        ends = [one.finished for one in outcomes.values()] + [status.get("at") for status in touched.values()]
-        seen = [at for at in ends if parse_timestamp(at)]
-        finished = record.finished or max((str(at) for at in seen), default=record.started) or finished
-    changes: dict[str, Any] = {"finished": finished, "summary": summary_of(results)}
-    # The keeper has written interrupted already, and left the hosts to those who can read what became of them.
-    ended = (
-        replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
-    )
-    ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
-    return replace(found, record=ended, outcomes=outcomes, is_new=True)
-
-
-def _write(client: Client, keys: Keys, record: Record, session: str) -> None:
-    client.txn([kv_check_session(keys.lock, session), kv_set(keys.record(record.id), record.to_json())])
 
 
 def _lock_of(item: Mapping[str, Any] | None) -> Held | None:

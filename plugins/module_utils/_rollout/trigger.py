@@ -29,8 +29,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     INTERRUPTED,
     RUNNING,
     SUCCESSFUL,
-    timestamp,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
 REQUESTED, CLAIMED, REFUSED = "requested", "claimed", "refused"
 ENDS = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)

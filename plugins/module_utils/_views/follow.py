@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment, read_steps, require
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import key_name
-from ansible_collections.hitless.consul.plugins.module_utils._views.report import moment, plain, printable
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import moment, plain, printable
 
 Step = tuple[str, str]
 """Its state, and when it began as keys hold it."""

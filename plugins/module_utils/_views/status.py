@@ -13,6 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
@@ -21,7 +22,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
     list_recent,
     lock_dict,
     read,
-    settled,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
     NodeVersion,

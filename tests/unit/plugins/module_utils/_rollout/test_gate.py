@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import parse_instances
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from tests.unit.plugins.module_utils._consul.test_health import check, entry, maintenance
 
 pytestmark = pytest.mark.oldest

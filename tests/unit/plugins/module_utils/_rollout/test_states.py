@@ -34,7 +34,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     VERIFYING,
     Failure,
     Situation,
-    Turn,
     decide_after_undrain,
     decide_on_failure,
     never_began,
@@ -45,7 +44,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
 
 pytestmark = pytest.mark.oldest
 
-# -- transitions --------------------------------------------------------------------------------------------------
 
 FOLLOWING = {
     PENDING: {DRAINING, UNTOUCHED, SKIPPED, LOST},
@@ -78,26 +76,18 @@ def test_what_states_mean() -> None:
     assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "abandoned"]
 
 
-def test_a_turn_goes_on_within_its_own_deployment_only() -> None:
-    left = {
-        "deployment": "d1",
-        "phase": DEPLOYING,
-        "started": "2026-11-23T14:22:40Z",
-        "msg": "It broke.",
-        "failed": True,
-    }
-    assert Turn.of(left, "d1") == Turn("d1", DEPLOYING, started="2026-11-23T14:22:40Z")
-    assert Turn.of(left, "d2") == Turn("d2"), "the second rollout of a run begins anew"
-    assert Turn.of({"failed": True}, "d1") == Turn.of(None, "d1") == Turn("d1")
-    assert Turn("d1", DEPLOYING, rolling_back=True).state == ROLLING_BACK
-
-
-# -- failures -----------------------------------------------------------------------------------------------------
-
 IT_FAILED = Failure("Deploy: it exited with 3.")
+
+
 HOST_LOST = Failure("The host cannot be reached.", lost=True)
+
+
 LOCK_LOST = Failure("The lock is gone.", lock_lost=True)
+
+
 WAY: dict[str, Any] = {"to_version": "2", "rollback_to": "1", "from_version": "1"}
+
+
 BACK: dict[str, Any] = {**WAY, "state": ROLLING_BACK, "earlier": "It was broken."}
 NEVER: dict[str, Any] = {**WAY, "state": DEPLOYING, "never_began": True}
 RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "drained_by_hook": True}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome, PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 
-NOW = datetime(2026, 11, 23, 14, 30, tzinfo=timezone.utc)
 STARTED, FINISHED = "2026-11-23T14:22:33Z", "2026-11-23T14:23:45Z"
 
 
@@ -36,25 +34,6 @@ def deployment(state: str = "failed", budget: int = 0, **outcomes: str) -> tuple
     )
     told = {name: Outcome(name, name, outcome, seconds=12.34) for name, outcome in outcomes.items() if outcome}
     return one, told
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (None, "-"),
-        (0, "0 s"),
-        (0.44, "0.4 s"),
-        (9.96, "10 s"),
-        (59.4, "59 s"),
-        (59.9, "1 m 0 s"),
-        (72, "1 m 12 s"),
-        (3599.9, "1 h 0 m"),
-        (7400, "2 h 3 m"),
-        (100000, "1 d 3 h"),
-    ],
-)
-def test_durations(seconds: float | None, expected: str) -> None:
-    assert report.duration(seconds) == expected
 
 
 def test_the_table_of_hosts() -> None:
@@ -152,78 +131,6 @@ def test_a_rollback_is_called_one() -> None:
     one, _told = deployment("successful", a="ok")
     assert report.title(replace(one, direction="rollback")) == "Rollback of web to 1.4.2"
     assert report.title(replace(one, direction="rollback", version=None)) == "Rollback of web"
-
-
-def service(**more: Any) -> dict[str, Any]:
-    node = {"version": "1.4.2", "previous": "1.4.1", "health": "in rotation", "reason": ""}
-    return {"service": "web", "nodes": {"web1": node}, "running": None, "lock": None, "deployments": [], **more}
-
-
-def test_the_screen_of_a_quiet_service() -> None:
-    assert report.status(service(), NOW).splitlines() == [
-        "web",
-        "  node  version  previous  health       why",
-        "  web1  1.4.2    1.4.1     in rotation  -",
-        "",
-        "  running  nothing",
-        "  lock     free",
-        "",
-        "  no deployments yet",
-    ]
-
-
-def test_the_screen_of_a_service_that_is_being_deployed() -> None:
-    running = {
-        "id": "20261123T142233Z-1.4.2-7f3a",
-        "direction": "deploy",
-        "started": STARTED,
-        "holder": "anna@ci",
-        "batch": 2,
-        "batches": 5,
-        "results": {"web1": "ok", "web2": "pending"},
-    }
-    lock = {"holder": "anna@ci", "since": STARTED, "message": "web 1.4.2"}
-    done = {"id": "x", "state": "interrupted", "started": STARTED, "seconds": 72, "holder": "ben", "description": "d"}
-    before = {**done, "id": "w", "state": "failed", "direction": "rollback", "summary": {"ok": 3, "lost": 1}}
-    lines = report.status(service(running=running, lock=lock, deployments=[done, before], nodes={}), NOW).splitlines()
-    assert lines == [
-        "web",
-        "  no instances",
-        "",
-        (
-            "  running  20261123T142233Z-1.4.2-7f3a (deploy), started 7 m 27 s ago by anna@ci, batch 2 of 5: "
-            "1 changed, 1 to come"
-        ),
-        "  lock     taken 7 m 27 s ago by anna@ci (web 1.4.2)",
-        "",
-        "  last deployments",
-        "  id  state        started       took      by   how",
-        "  x   interrupted  7 m 27 s ago  1 m 12 s  ben  d",
-        "  w   failed       7 m 27 s ago  1 m 12 s  ben  rollback: 3 changed, 1 lost",
-    ]
-
-
-def test_a_service_of_many_nodes_shows_first_those_out_of_rotation() -> None:
-    good = {"version": "2", "previous": "1", "health": "in rotation", "reason": ""}
-    bad = {**good, "health": "maintenance", "reason": "disk"}
-    nodes = {f"web{number:03}": bad if number == 150 else good for number in range(200)}
-    lines = report.status(service(nodes=nodes), NOW).splitlines()
-    assert lines[2].split() == ["web150", "2", "1", "maintenance", "disk"]
-    assert "  ... and 140 more in rotation" in lines
-
-
-def test_the_story_of_a_deployment_tells_error_and_output_whole() -> None:
-    one, told = deployment(web1="ok", web2="failed")
-    error = "because " * 30
-    told["web2"] = replace(told["web2"], error=error, output="first\nlast", started=STARTED, finished=FINISHED)
-    steps = {"web2": [{"state": "draining", "at": STARTED}, {"state": "failed", "at": FINISHED}]}
-    log = {"web1": "    indented\x1b[31m\u202e \u00fc\n"}
-    text = report.story("failed", replace(one, message="hotfix", options={"batch_size": 1}), told, steps, log)
-    assert "web2  draining 14:22:33, failed +1 m 12 s" in text
-    assert "log of web1\n  |     indented?[31m? \u00fc" in text
-    assert f"web2: {error.strip()}\n  | first\n  | last" in text
-    assert "  message   hotfix\n  options   batch_size=1\n  batch 1   web1 web2" in text
-    assert "web2  1.4.1  1.4.2  failed   12.3     14:22:33  14:23:45" in text
 
 
 def test_nothing_to_recover_is_said() -> None:

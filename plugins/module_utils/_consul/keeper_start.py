@@ -1,0 +1,113 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts the program that keeps a lock for a run, ``keeper.py`` (a private helper of this collection)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._remote.programs import http
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+
+TTL = 15
+"""Seconds a session lives without renewal, at least; Consul takes up to twice as long."""
+KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER_STARTS = 30
+_PATHS = ("ca_path", "client_cert", "client_key")
+_KEEPER_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The run of Ansible that takes the lock.
+
+    :param name: a word no other run has.
+    :param pipe: read end of the pipe that ends with the run: all its processes hold the other end, and nobody else.
+    :param process: id of its main process.
+    :param results: read end of the pipe into which its workers write their results.
+    """
+
+    name: str
+    pipe: int
+    process: int
+    results: int | None = None
+
+
+def start_keeper(
+    connection: Connection,
+    keys: Keys,
+    holder: Holder,
+    session: str,
+    *,
+    pipe: int,
+    controller: int,
+    progress_deadline: float,
+    results: int | None = None,
+    ttl: int = TTL,
+) -> None:
+    """Start the program that renews the session for as long as the run lives; returns when it has detached itself.
+
+    :param pipe: read end of a pipe whose write end all processes of the run hold, and nobody else: its end is theirs.
+    :param controller: process id of the run's main process; while that is stopped, nothing is renewed.
+    :param results: read end of the pipe of the workers' results, which is emptied once the main process is dead.
+    :param progress_deadline: seconds without a new outcome of a host after which it gives up; 0 for never.
+    :raises HitlessError: it did not start.
+    """
+    config = {
+        "http": http.__file__,
+        "url": connection.base,
+        "headers": connection.headers,
+        "tls": {name: _absolute(value) if name in _PATHS else value for name, value in connection.tls.items()},
+        "datacenter": connection.datacenter or "",
+        "timeout": connection.timeout,
+        "lock": keys.lock,
+        "record": keys.record(holder.deployment) if holder.deployment else "",
+        "outcomes": keys.outcomes(holder.deployment) if holder.deployment else "",
+        "session": session,
+        "ttl": ttl,
+        "progress_deadline": progress_deadline,
+        "controller": controller,
+        "pipe": pipe,
+        "results": results,
+    }
+    try:
+        # Names for those who look at a process list; everything else, the token above all, by standard input.
+        # What it may keep of the environment is little, and no token.
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            [sys.executable, "-I", str(KEEPER), keys.service, holder.deployment],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            close_fds=True,
+            pass_fds=(pipe,) if results is None else (pipe, results),
+            cwd="/",
+            env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
+            start_new_session=True,
+        )
+        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
+        problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        failed = process.returncode != 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        failed, problem = True, f"not within {_KEEPER_STARTS} s"
+    except OSError as error:
+        failed, problem = True, str(error)
+    if failed:
+        raise HitlessError(
+            f"The program that keeps the lock of {keys.service} did not start ({sys.executable} {KEEPER}): {problem}."
+        )
+
+
+def _absolute(path: str | None) -> str:
+    """The keeper runs in another folder."""
+    return os.path.abspath(path) if path else ""

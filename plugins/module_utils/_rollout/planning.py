@@ -1,0 +1,192 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the plan of a deployment: which hosts, in which exact batches (a private helper of this collection).
+
+Pure: :func:`make_plan` is a function of what fleet.py has read. Its promise: as long as batches succeed, what we do
+ourselves never leaves fewer healthy instances than the minimum.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import (
+    NAMED,
+    HostPlan,
+    HostState,
+    Plan,
+    PlanSettings,
+    coordinator_name,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_checks import (
+    refuse_skipped,
+    refuse_unverifiable,
+    refuse_warning,
+    refuse_what_cannot_be,
+    refuse_without_target,
+    warnings_of,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FOREIGN, TO_CHANGE, UNREACHABLE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import minimum_of, sizes_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
+
+
+def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
+    """The plan, or a refusal that says what cannot work and what to set.
+
+    :param hosts: in the order they are to be changed in.
+    :raises HitlessError: what is asked for cannot work; nothing has been changed.
+    """
+    refuse_what_cannot_be(hosts, settings)
+    hosts = _rolled_back_already(hosts)
+    states = {one.host: _state(one, settings) for one in hosts}
+    refuse_skipped(hosts, states, settings)
+    chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
+    refuse_without_target(chosen, settings)
+    refuse_warning(chosen)
+    refuse_unverifiable(chosen, settings)
+    minimum = minimum_of(settings.min_healthy, settings.registered_total)
+    # Those that serve nothing take nothing away, and count as healthy once they are repaired.
+    ordered = sorted(chosen, key=lambda one: not _is_broken(one))
+    batches = _batches(ordered, settings, minimum)
+    plans: dict[str, HostPlan] = {}
+    for one in hosts:
+        state, why = states[one.host]
+        running = _running(one, settings)
+        to = one.target if state == TO_CHANGE else None
+        back = running if state == TO_CHANGE and running != to else None
+        plans[one.host] = HostPlan(
+            one.host, one.node, state, running, to, back, one.is_healthy, why, unsure=not one.sure
+        )
+    for number, batch in enumerate(batches, 1):
+        leader = coordinator_name(settings.service, number, len(batches))
+        for one in batch:
+            plans[one.host] = replace(plans[one.host], batch=number, coordinator=leader)
+    names = [[one.host for one in batch] for batch in batches]
+    return Plan(
+        settings.service,
+        plans,
+        names,
+        minimum,
+        settings.registered_total,
+        settings.serving_total,
+        _description(settings, plans, names, minimum),
+        warnings_of(plans, chosen, settings),
+        settings.uncovered,
+    )
+
+
+def _is_broken(one: HostState) -> bool:
+    return one.serving == 0
+
+
+def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
+    if one.maintenance and not one.maintenance.ours:
+        return FOREIGN, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
+    if (
+        settings.skip_current
+        and one.is_healthy
+        and not one.maintenance
+        and one.target is not None
+        and one.version == one.target
+        and one.sure
+    ):
+        return CURRENT, f"already healthy on {one.target}"
+    if one.unreachable:
+        return UNREACHABLE, one.unreachable
+    return TO_CHANGE, None
+
+
+def _running(one: HostState, settings: PlanSettings) -> str | None:
+    """What runs there: as recorded, else as given, else as the service's meta tells."""
+    return one.version if one.version_source == "recorded" else settings.previous_version or one.version
+
+
+def _rolled_back_already(hosts: Sequence[HostState]) -> list[HostState]:
+    """A rollback by hand forgets the previous version: a host on the one that others go back to is there already."""
+    targets = {one.target for one in hosts if one.target}
+    return [replace(one, target=one.version) if one.target is None and one.version in targets else one for one in hosts]
+
+
+def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:
+    """As many hosts a batch as its size and the minimum allow, in order."""
+    sizes = sizes_of(settings.batch_size, len(ordered))
+    healthy = settings.serving_total
+    batches: list[list[HostState]] = []
+    rest = list(ordered)
+    while rest:
+        size = sizes[min(len(batches), len(sizes) - 1)]
+        batch: list[HostState] = []
+        taken = 0
+        for one in rest[:size]:
+            if one.serving and healthy - taken - one.serving < minimum:
+                break
+            taken += one.serving
+            batch.append(one)
+        if not batch:
+            raise _too_few(rest[0], settings, healthy, minimum)
+        healthy += sum(one.registered - one.serving for one in batch if not one.blocked)
+        rest = rest[len(batch) :]
+        batches.append(batch)
+    return batches
+
+
+def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int) -> HitlessError:
+    total = settings.registered_total
+    share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
+    repaired = "" if healthy == settings.serving_total else " once the broken hosts are repaired"
+    have = f"{healthy} of its {total} instance{'' if total == 1 else 's'} {'is' if healthy == 1 else 'are'} healthy"
+    lower = healthy - one.serving
+    hint = f"Set rollout_min_healthy: {max(lower, 0)} to accept {'the downtime' if lower <= 0 else 'fewer'}."
+    if healthy < total:
+        hint = f"Repair the others first, or set rollout_min_healthy: {max(lower, 0)}" + (
+            " to accept the downtime." if lower <= 0 else " to accept fewer."
+        )
+    return HitlessError(
+        f"{settings.service} cannot be rolled over {one.host}: {have}{repaired}, and {minimum}{share} must stay so; "
+        "nothing was changed.",
+        hint=hint,
+    )
+
+
+def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: list[list[str]], minimum: int) -> str:
+    change = Counter(
+        (one.from_version or "unknown", one.to_version) for one in plans.values() if one.state == TO_CHANGE
+    )
+    count = sum(change.values())
+    hosts = f"{count} host{'' if count == 1 else 's'}"
+    if not change:
+        parts = [f"{settings.service}: nothing to do"]
+    elif len(change) == 1:
+        before, after = next(iter(change))
+        parts = [f"{settings.service} {before} -> {after} on {hosts} in {_sizes_told(batches)}"]
+    else:
+        ways = ", ".join(f"{number} from {before} to {after}" for (before, after), number in change.items())
+        parts = [f"{settings.service} on {hosts} ({ways}) in {_sizes_told(batches)}"]
+    if change:
+        parts.append(f"at least {minimum} of {settings.registered_total} stay healthy")
+    broken = [one.host for one in plans.values() if one.state == TO_CHANGE and not one.healthy]
+    if broken:
+        parts.append(f"not healthy now: {', '.join(broken[:NAMED])}" + (", ..." if len(broken) > NAMED else ""))
+    for state, text in ((CURRENT, "already current"), (FOREIGN, "in other maintenance"), (UNREACHABLE, "unreachable")):
+        found = sum(one.state == state for one in plans.values())
+        if found:
+            parts.append(f"{found} {text}")
+    if settings.uncovered:
+        parts.append(f"{len(settings.uncovered)} not covered")
+    if settings.direction == "rollback":
+        parts[0] = f"roll back {parts[0]}"
+    return "; ".join(parts)
+
+
+def _sizes_told(batches: list[list[str]]) -> str:
+    sizes = [len(batch) for batch in batches]
+    if len(sizes) == 1:
+        return "1 batch"
+    if len(set(sizes)) == 1:
+        return f"{len(sizes)} batches of {sizes[0]}"
+    return f"{len(sizes)} batches of {', '.join(map(str, sizes[:8]))}" + (", ..." if len(sizes) > 8 else "")

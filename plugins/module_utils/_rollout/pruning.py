@@ -1,0 +1,74 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which deployments of a service are kept, and the deletion of the rest (a private helper of this collection)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import TXN_LIMIT, kv_check_session, kv_delete
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import RUNNING, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
+    Deployment,
+    list_ids,
+    read_records,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
+
+
+def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
+    """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
+
+    Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
+
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    ids = list_ids(client, keys)
+    old = ids[keep:]
+    if not old:
+        return []
+    found = {one.record.id: one for one in read_records(client, keys, old)}
+    needed = _still_needed(client, keys, ids, list(found.values()))
+    old = [one for one in old if one not in needed]
+    # The record goes last: should this end halfway, the next one still knows which machines have logs.
+    logs = [
+        keys.agent_log(host.node, one)
+        for one in old
+        if one in found and found[one].record.by_agents
+        for host in found[one].record.hosts.values()
+        if host.batch is not None
+    ]
+    fence = kv_check_session(keys.lock, session)
+    trees = [*logs, *(keys.deployment(one) for one in old)]
+    for start_at in range(0, len(trees), TXN_LIMIT - 1):
+        part = trees[start_at : start_at + TXN_LIMIT - 1]
+        client.txn([fence, *(kv_delete(tree, recurse=True) for tree in part)])
+    return old
+
+
+def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Deployment]) -> set[str]:
+    """Of old deployments those that must stay.
+
+    :param ids: of all deployments, the newest first.
+    """
+    running = {one.record.id for one in old if one.lock and one.lock.holder.deployment == one.record.id}
+    running |= {one.record.id for one in old if one.record.state == RUNNING}
+    newest: dict[str, str] = {}
+    for one in ids:
+        newest.setdefault(_version_part(one), one)
+    last = [one.record for one in old if newest[_version_part(one.record.id)] == one.record.id and one.record.version]
+    there = read_versions(client, keys, {host.node for record in last for host in record.hosts.values()})
+
+    def is_target(record: Record) -> bool:
+        nodes = (there[host.node] for host in record.hosts.values())
+        return any(record.version in (node.version, node.previous) for node in nodes)
+
+    return running | {record.id for record in last if is_target(record)}
+
+
+def _version_part(deployment: str) -> str:
+    """What an id tells of its version, see ``keys.new_deployment_id``."""
+    return deployment.partition("-")[2].rpartition("-")[0]

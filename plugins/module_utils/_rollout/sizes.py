@@ -1,0 +1,60 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Numbers of hosts and of instances, which may be percentages (a private helper of this collection)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+
+Size: TypeAlias = "int | str"
+"""A number of hosts, or a percentage such as ``25%``."""
+
+_PERCENT = re.compile(r"(\d{1,3})\s*%")
+
+
+def parse_size(value: object, name: str, *, least: int) -> Size:
+    """``3``, ``"3"`` or ``"25%"``; raises :class:`HitlessError` for anything else."""
+    text = str(value).strip()
+    if not isinstance(value, bool):
+        percent = _PERCENT.fullmatch(text)
+        if percent and least <= int(percent[1]) <= 100:
+            return f"{int(percent[1])}%"
+        if text.isascii() and text.isdigit() and int(text) >= least:
+            return int(text)
+    raise HitlessError(
+        f"{name} must be a whole number, {least} or more, or a percentage such as 25%, and is {value!r}."
+    )
+
+
+def parse_batch_size(value: object, name: str) -> Size | list[Size]:
+    """A size, or a list of sizes, which may also come as text: ``1, 10%, 50%``."""
+    if isinstance(value, str) and ("," in value or value.strip().startswith("[")):
+        value = [part.strip(" '\"") for part in value.strip(" []").split(",")]
+    if not isinstance(value, list | tuple):
+        return parse_size(value, name, least=1)
+    if not value:
+        raise HitlessError(f"{name} is an empty list.", hint="Give at least one size.")
+    return [parse_size(item, name, least=1) for item in value]
+
+
+def parse_min_healthy(value: object, name: str) -> Size:
+    """A number of instances or a percentage, from 0 on."""
+    return parse_size(value, name, least=0)
+
+
+def minimum_of(min_healthy: Size, registered: int) -> int:
+    """The number of instances that must stay in rotation; a percentage is rounded up."""
+    if isinstance(min_healthy, str):
+        return -(-registered * int(min_healthy.rstrip("%")) // 100)
+    return min_healthy
+
+
+def sizes_of(batch_size: Size | Sequence[Size], hosts: int) -> list[int]:
+    """Each element as a number of hosts; a percentage is of the hosts to change, rounded down, at least 1."""
+    sizes = [batch_size] if isinstance(batch_size, int | str) else list(batch_size)
+    return [max(1, hosts * int(size.rstrip("%")) // 100) if isinstance(size, str) else size for size in sizes]

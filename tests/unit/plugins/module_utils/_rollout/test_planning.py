@@ -1,0 +1,205 @@
+"""Who is changed, in which batches: by properties, and by example."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import (
+    HostState,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import (
+    sizes_of,
+)
+from tests.unit.plugins.module_utils._rollout.test_plan import FOREIGN, OURS, a_host, planned, refused
+
+SIZE = st.one_of(st.integers(1, 8), st.integers(1, 100).map(lambda number: f"{number}%"))
+
+
+MINIMUM = st.one_of(st.integers(0, 12), st.integers(0, 100).map(lambda number: f"{number}%"))
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[HostState]:
+    """Hosts of one to three instances each, healthy or not, on some version, in some maintenance."""
+    hosts = []
+    for number in range(draw(st.integers(1, 14))):
+        registered = draw(st.integers(1, 3))
+        maintenance = draw(st.sampled_from([None, None, None, OURS, FOREIGN]))
+        healthy = 0 if maintenance else draw(st.integers(0, registered))
+        version = draw(st.sampled_from([None, "1.0.0", "2.0.0"]))
+        reason = draw(st.sampled_from([None, None, None, "no route to host"]))
+        blocked = None if healthy else draw(st.sampled_from([None, "disk is critical"]))
+        hosts.append(
+            a_host(
+                number,
+                registered=registered,
+                serving=healthy,
+                maintenance=maintenance,
+                version=version,
+                unreachable=reason,
+                blocked=blocked,
+            )
+        )
+    return hosts
+
+
+@given(fleets(), st.one_of(SIZE, st.lists(SIZE, min_size=1, max_size=4)), MINIMUM, st.integers(0, 5), st.booleans())
+def test_every_plan_keeps_its_promises(
+    hosts: list[HostState], batch_size: object, min_healthy: object, elsewhere: int, skip_current: bool
+) -> None:
+    options = {"batch_size": batch_size, "min_healthy": min_healthy, "skip_current": skip_current}
+    try:
+        plan = planned(hosts, elsewhere, unreachable="skip", **options)
+    except HitlessError as error:
+        assert "nothing was changed" in str(error)  # noqa: PT017 - it may refuse, and says so
+        return
+    by_name = {one.host: one for one in hosts}
+    turns = [name for batch in plan.batches for name in batch]
+
+    # Each host to change has exactly one turn, and no other host has any.
+    assert sorted(turns) == sorted(name for name, one in plan.hosts.items() if one.state == "to_change")
+    assert list(plan.hosts) == [one.host for one in hosts]
+    assert all(batch for batch in plan.batches)
+    for number, batch in enumerate(plan.batches, 1):
+        assert {plan.hosts[name].batch for name in batch} == {number}
+
+    # Broken ones first, and each kind in the order given.
+    broken = [name for name in turns if not by_name[name].serving]
+    assert turns == broken + [name for name in turns if by_name[name].serving]
+    for kind in (broken, turns[len(broken) :]):
+        assert kind == sorted(kind, key=list(by_name).index)
+
+    # No batch is larger than asked for, and none takes the service below the minimum.
+    sizes = sizes_of(batch_size, len(turns))  # type: ignore[arg-type]
+    healthy = plan.healthy
+    for number, batch in enumerate(plan.batches):
+        assert len(batch) <= sizes[min(number, len(sizes) - 1)]
+        taken = sum(by_name[name].serving for name in batch)
+        assert not taken or healthy - taken >= plan.minimum
+        healthy += sum(by_name[name].registered for name in batch if not by_name[name].blocked) - taken
+
+    # What the play is given is the same batches, each behind its coordinator.
+    result = plan.as_dict()
+    assert [name for name in result["order"] if name not in result["coordinators"]] == turns
+    assert sum(result["serial"]) == (len(result["order"]) or 1)
+    start = 0
+    for name, size, batch in zip(result["coordinators"], result["serial"], plan.batches, strict=False):
+        assert result["order"][start : start + size] == [name, *batch]
+        start += size
+
+
+@given(fleets(), SIZE, MINIMUM)
+def test_a_plan_depends_on_nothing_but_its_input(hosts: list[HostState], batch_size: object, minimum: object) -> None:
+    def outcome() -> object:
+        try:
+            return planned(hosts, batch_size=batch_size, min_healthy=minimum, unreachable="skip").as_dict()
+        except HitlessError as error:
+            return str(error)
+
+    assert outcome() == outcome()
+
+
+def test_broken_hosts_go_first_and_count_once_repaired() -> None:
+    hosts = [a_host(1), a_host(2, serving=0), a_host(3, serving=0, maintenance=OURS), a_host(4)]
+    plan = planned(hosts, batch_size=2, min_healthy=3)
+    assert plan.batches == [["web2", "web3"], ["web1"], ["web4"]]
+    assert "not healthy now: web2, web3" in plan.description
+
+
+def test_hosts_that_are_left_alone() -> None:
+    hosts = [
+        a_host(1, version="2.0.0"),
+        a_host(2, serving=0, maintenance=FOREIGN),
+        a_host(3, unreachable="no route to host"),
+        a_host(4),
+        a_host(5),
+    ]
+    plan = planned(hosts, unreachable="skip", min_healthy=0)
+    assert {name: one.state for name, one in plan.hosts.items()} == {
+        "web1": "current",
+        "web2": "foreign",
+        "web3": "unreachable",
+        "web4": "to_change",
+        "web5": "to_change",
+    }
+    assert plan.description == (
+        "web 1.0.0 -> 2.0.0 on 2 hosts in 2 batches of 1; at least 0 of 5 stay healthy; 1 already current; "
+        "1 in other maintenance; 1 unreachable"
+    )
+    assert plan.warnings == [
+        "web2 is skipped: in maintenance set by someone else: ansible disk replacement.",
+        "web3 is skipped: no route to host.",
+    ]
+
+
+def test_a_host_on_the_version_that_is_not_healthy_is_changed() -> None:
+    plan = planned([a_host(1), a_host(2, version="2.0.0", serving=0), a_host(3, version="2.0.0")], skip_current=True)
+    assert plan.batches == [["web2"], ["web1"]]
+    assert plan.hosts["web2"].rollback_to is None
+    assert plan.warnings == ["No rollback possible on 1 host: web2: the version is the one that runs there."]
+
+
+def test_a_host_whose_last_deployment_was_cut_off_is_changed_whatever_is_recorded() -> None:
+    plan = planned([a_host(1, version="2.0.0", sure=False), a_host(2, version="2.0.0")])
+    assert {name: host.state for name, host in plan.hosts.items()} == {"web1": "to_change", "web2": "current"}
+
+
+def test_all_hosts_are_changed_where_current_ones_are_not_skipped() -> None:
+    plan = planned([a_host(1, version="2.0.0"), a_host(2, version="2.0.0")], skip_current=False)
+    assert plan.batches == [["web1"], ["web2"]]
+
+
+@pytest.mark.parametrize(
+    ("host", "given_version", "back"),
+    [
+        (a_host(1), "0.9.0", "1.0.0"),
+        (a_host(1, version_source="meta"), None, "1.0.0"),
+        (a_host(1, version_source="meta"), "0.9.0", "0.9.0"),
+        (a_host(1, version=None, version_source=None), "0.9.0", "0.9.0"),
+        (a_host(1, version=None, version_source=None), None, None),
+    ],
+)
+def test_a_rollback_goes_to_what_is_recorded_else_given_else_told_by_the_service(
+    host: HostState, given_version: str | None, back: str | None
+) -> None:
+    assert planned([host, a_host(2)], previous_version=given_version).hosts["web1"].rollback_to == back
+
+
+def test_a_rollback_by_hand_resumes() -> None:
+    """A host that was rolled back has no previous version any more, and is on the one that others go back to."""
+    back = [
+        a_host(1, version="1.0.0", target=None),
+        a_host(2, version="2.0.0", target="1.0.0"),
+        a_host(3, version="2.0.0", target="1.0.0"),
+    ]
+    plan = planned(back, direction="rollback")
+    assert plan.hosts["web1"].state == "current"
+    assert plan.description.startswith("roll back web 2.0.0 -> 1.0.0 on 2 hosts")
+    back[0] = a_host(1, version="2.0.0", target=None)
+    assert "No previous version of web is recorded for 1 host: web1" in refused(back, direction="rollback")
+
+
+def test_several_versions_are_told() -> None:
+    hosts = [a_host(1), a_host(2, version="1.1.0"), a_host(3, version=None, version_source=None)]
+    assert planned(hosts).description.startswith(
+        "web on 3 hosts (1 from 1.0.0 to 2.0.0, 1 from 1.1.0 to 2.0.0, 1 from unknown to 2.0.0) in 3 batches of 1;"
+    )
+
+
+def test_one_instance_and_half_of_it() -> None:
+    assert refused([a_host(1)]) == (
+        "web cannot be rolled over web1: 1 of its 1 instance is healthy, and 1 (50% of 1) must stay so; nothing was "
+        "changed. Set rollout_min_healthy: 0 to accept the downtime."
+    )
+    assert planned([a_host(1)], min_healthy=0).batches == [["web1"]]
+
+
+def test_too_few_are_healthy_already() -> None:
+    hosts = [a_host(1), a_host(2), a_host(3, serving=0, maintenance=FOREIGN)]
+    assert refused(hosts, min_healthy="67%") == (
+        "web cannot be rolled over web1: 2 of its 3 instances are healthy, and 3 (67% of 3) must stay so; nothing was "
+        "changed. Repair the others first, or set rollout_min_healthy: 1 to accept fewer."
+    )
