@@ -93,7 +93,7 @@ class HostDeployment:
 
     def _is_unsure(self, state: str) -> bool:
         """Until something is deployed, what an earlier deployment left open stays so."""
-        return self.planned.unsure and state in (states.DRAINING, states.UNTOUCHED)
+        return self.planned.unsure and state in states.NOTHING_DEPLOYED
 
     def _status(self, state: str) -> dict[str, Any]:
         unsure = self._is_unsure(state)

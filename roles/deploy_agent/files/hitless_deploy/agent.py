@@ -210,7 +210,7 @@ class Agent:
             os.close(self.locks.pop())
 
     def notice(self, message):
-        """A request that is not accepted yet is told that it is seen and has to wait: its controller waits longer."""
+        """A request that nobody has accepted yet is told that it has to wait: its controller waits longer."""
         try:
             found = self.consul.once("GET", "/v1/kv/" + self.status_key)[1]
             if found:
