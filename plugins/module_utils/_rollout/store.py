@@ -217,11 +217,12 @@ def read_under_way(client: Client, keys: Keys, deployment: str) -> UnderWay:
         return UnderWay()
     waiting = {host.node: name for name, host in found.record.hosts.items() if name not in found.outcomes}
     there = read_versions(client, keys, waiting)
-    steps = {
-        waiting[node]: f"{one.status['state']} since {one.status['at']}"
+    latest = {
+        waiting[node]: steps_of(one.status)[-1]
         for node, one in there.items()
         if one.status and one.status.get("deployment") == deployment
     }
+    steps = {name: f"{step['state']} since {step['at']}" for name, step in latest.items()}
     return UnderWay(found.record.description, steps)
 
 
@@ -242,8 +243,7 @@ def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[
 
 def steps_of(status: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
     """The steps {state, at} that a host's status tells: all of them in agent mode, else the one that it is at."""
-    told = status.get("steps") or [status]
-    return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in told if isinstance(one, Mapping))
+    return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in status.get("steps") or [status])
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:
