@@ -187,14 +187,12 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
     }
     parsed = Record.from_json(kv_text(record), deployment, keys.service)
     outcomes = outcomes_of(parsed, written)
-    progress = _progress_of(values.get(keys.progress(deployment)))
-    # The first write to a host of a batch may be its outcome.
-    turns = [one.batch for one in outcomes.values() if one.batch is not None and one.outcome != PENDING]
+    begun, stop = _progress_of(values.get(keys.progress(deployment)))
     return Deployment(
         parsed,
         outcomes=outcomes,
-        batch=max([progress[0], *turns]),
-        stop=progress[1],
+        batch=_last_batch(begun, outcomes),
+        stop=stop,
         lock=_lock_of(values.get(keys.lock)),
     )
 
@@ -472,7 +470,7 @@ def _concluded(
         replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
-    return replace(found, record=ended, outcomes=outcomes, is_new=True)
+    return replace(found, record=ended, outcomes=outcomes, batch=_last_batch(found.batch, outcomes), is_new=True)
 
 
 def _write(client: Client, keys: Keys, record: Record, session: str) -> None:
@@ -484,6 +482,11 @@ def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
         return None
     session = item.get("Session") or ""
     return Held(Holder.parse(kv_text(dict(item))), session, bool(session))
+
+
+def _last_batch(begun: int, outcomes: Mapping[str, Outcome]) -> int:
+    """The last batch that was begun: the first write to a host of it may be its outcome."""
+    return max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
 
 
 def _progress_of(item: Mapping[str, Any] | None) -> tuple[int, str]:
