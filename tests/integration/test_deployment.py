@@ -255,11 +255,11 @@ def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
     web.end_host(run, "web1", "ok")
     web.unlock(run)
     ended = web.finish(run)
-    assert ended["lock_lost"].startswith("The end could not be recorded.")
+    assert ended["unrecorded"].startswith("The end could not be recorded.")
     assert ended["failed_hosts"] == ["web2"]
     assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
     assert web.state("d1") == "running"
-    assert ended["lock_lost"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
+    assert ended["unrecorded"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
     with pytest.raises(LockLost):
         web.start(web.rollout("d2", run.session))
     assert web.state("d2") is None
@@ -317,7 +317,8 @@ def test_recover_names_what_an_interrupted_run_left_and_clears_its_record(web: S
 
     recovers(web, check_mode=True)
     assert web.state("d1") == "running"
-    assert "left behind by an interrupted run" in web.shown[0]
+    assert f"{web.keys.service}: interrupted deployments" in web.shown[0]
+    assert f"{web.keys.service}: still in a deployment's maintenance" in web.shown[0]
     told = web.remains()
     assert [one["id"] for one in told["interrupted"]] == ["d1"]
     assert told["maintenance"] == [
@@ -334,6 +335,7 @@ def test_recover_names_what_an_interrupted_run_left_and_clears_its_record(web: S
             "to_version": None,
             "advice": "end_maintenance",
             "why": "its turn was cut off before anything was deployed",
+            "unsure": False,
         }
     ]
     web.client.txn([deployments.status_op(web.keys, node, "d1", "deploying")])

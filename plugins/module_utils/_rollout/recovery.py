@@ -144,7 +144,7 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
     step = status.get("state") if status.get("deployment") == deployment else None
     outcome = ended.outcome if ended else None
     what, why = advice(outcome, step)
-    if what == "leave" and ended is not None and ended.error:
+    if what == LEAVE and ended is not None and ended.error:
         why = ended.error
     return Left(
         host=planned.host if planned else node,

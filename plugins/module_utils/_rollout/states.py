@@ -211,7 +211,8 @@ def decide_on_failure(failure: Failure, at: Situation) -> tuple[str, str]:
 
 _BEFORE_SENT = re.compile(r"undefined|has no (attribute|element)|Finalization of task args|[Tt]emplate error")
 """What Ansible says of a template that it cannot resolve (ansible-core 2.16 to 2.21)."""
-_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations"}
+_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations", "timedout"}
+"""``timedout`` comes from the role with each; a task whose time was up says so in its message."""
 
 
 def never_began(result: Mapping[str, Any], name: str, action: str, first_tasks: Iterable[Mapping[str, str]]) -> bool:

@@ -226,6 +226,9 @@ UNDEFINED_OLD = {
     [
         (UNDEFINED, "Install", "ansible.builtin.command", True),
         (UNDEFINED_OLD, "Install", "ansible.builtin.command", True),
+        # As the role hands it on.
+        ({**UNDEFINED, "timedout": False}, "Install", "ansible.builtin.command", True),
+        ({"failed": True, "msg": "Timed out.", "timedout": False}, "Install", "ansible.builtin.command", False),
         # Whatever it says, it runs on the controller.
         ({"failed": True, "msg": "no", "assertion": "x"}, "Check", "assert", True),
         # A task that comes later, or one of the same name of another module.
