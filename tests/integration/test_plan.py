@@ -184,7 +184,7 @@ def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fl
 def test_what_the_hosts_do_not_cover(fleet: Fleet) -> None:
     for number in (1, 2, 3):
         fleet.add(number, version="1.0.0")
-    hosts = [{"host": "a", "node": fleet.node(1)}, {"host": "b", "node": fleet.node(3)}]
+    hosts = [WantedHost("a", fleet.node(1), "2.0.0"), WantedHost("b", fleet.node(3), "2.0.0")]
     assert fleet.plan(hosts=hosts)["uncovered"] == [fleet.node(2)]
     assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.notes[0]
 
