@@ -189,16 +189,21 @@ SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
         lambda asked: asked.get("/v1/health/service/web").data,
         '[{"Node": {}, "Service": {}, "Checks": []}]',
     ),
+    "sidecars": (
+        lambda asked: asked.get("/v1/health/connect/web").data,
+        '[{"Node": {}, "Service": {}, "Checks": []}]',
+    ),
     "node": (lambda asked: asked.get("/v1/health/node/n").data, '[{"Node": "n", "CheckID": "c", "Status": "passing"}]'),
     "node's services": (lambda asked: asked.get("/v1/catalog/node/n").data, '{"Node": {"Node": "n"}, "Services": {}}'),
     "nodes": (lambda asked: asked.get("/v1/catalog/nodes").data, '[{"Node": "n"}]'),
+    "services of a node": (lambda asked: asked.get("/v1/catalog/node/n").data, '{"Node": {}, "Services": {}}'),
     "services": (lambda asked: asked.get("/v1/catalog/services").data, '{"web": []}'),
     "session": (lambda asked: asked.get("/v1/session/info/s").data, '[{"ID": "s"}]'),
     "agent": (lambda asked: asked.get("/v1/agent/self").data, '{"Config": {}}'),
     "new session": (lambda asked: asked.put("/v1/session/create").data, '{"ID": "s"}'),
     "transaction": (lambda asked: asked.txn([kv_set("k", "v")]), '{"Results": [{"KV": {}}]}'),
 }
-LISTS = ("key", "service", "node", "nodes", "session")
+LISTS = ("key", "service", "sidecars", "node", "nodes", "session")
 
 
 @pytest.mark.parametrize("what", SHAPES)
