@@ -39,6 +39,7 @@ options:
   health_match: {description: "What its answer has to match.", type: str, default: ""}
   failed: {description: "The result of the task that failed.", type: dict, default: {}}
   task: {description: "Its name.", type: str, default: ""}
+  action: {description: "Its action, as it is written there.", type: str, default: ""}
 extends_documentation_fragment: [hitless.consul._attributes, hitless.consul._attributes.info]
 """
 

@@ -16,20 +16,14 @@ from ansible_collections.hitless.consul.plugins.plugin_utils._action import Hitl
 pytestmark = pytest.mark.oldest
 
 
-class _Module:
-    """Stands for a module whose perform raises."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def perform(self, task: object) -> dict[str, Any]:
-        raise self._error
-
-
 def run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> dict[str, Any]:
     monkeypatch.setattr(ActionBase, "run", lambda *_args: {})
     action = HitlessAction.__new__(HitlessAction)
-    action.module = _Module(error)  # type: ignore[assignment]
+
+    def perform(_task: object) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setattr(action, "perform", perform)
     action._task = SimpleNamespace(async_val=0, diff=False, action="hitless.consul.lock")
     monkeypatch.setattr(action, "_make_task", lambda _variables: None)
     return action.run(None, {})

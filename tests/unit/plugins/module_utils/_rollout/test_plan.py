@@ -205,6 +205,7 @@ def test_the_plan_of_five_hosts() -> None:
                 "rollback_to": "1.0.0",
                 "healthy": True,
                 "why": None,
+                "unsure": False,
             }
             for number, batch in ((1, 1), (2, 2), (3, 2), (4, 3), (5, 3))
         },
