@@ -205,7 +205,7 @@ def test_somebody_elses_maintenance_is_left(machine: Machine) -> None:
     machine.web.operator("disk")
     machine.start()
     status = machine.ask().follow(20)
-    assert (status.state, status.foreign, status.touched) == (FAILED, True, False)
+    assert (status.state, status.other_owner, status.touched) == (FAILED, True, False)
     assert machine.maintenance == "disk"
     assert not machine.runs()
 

@@ -228,7 +228,7 @@ def test_the_maintenance_of_another_owner_is_left_alone(web: Services, run: Run)
     host = web.host(run)
     with pytest.raises(HitlessError, match="reason: by hand") as error:
         host.drain()
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
     host.on_failure({"msg": str(error.value), **error.value.details}, "Drain")
     assert web.reasons() == {web.name: "by hand"}
     assert outcome(web)["outcome"] == "skipped"

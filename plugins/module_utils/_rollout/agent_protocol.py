@@ -88,7 +88,7 @@ class Status:
     """What the agent says of a request; ``index`` for compare-and-set.
 
     :param touched: the deployment may have changed the machine.
-    :param foreign: somebody else's maintenance was in the way.
+    :param other_owner: a maintenance set by someone else was in the way.
     :param answer: what ``health_match`` matched in the application's answer.
     """
 
@@ -97,7 +97,7 @@ class Status:
     message: str = ""
     steps: tuple[Mapping[str, str], ...] = ()
     touched: bool = False
-    foreign: bool = False
+    other_owner: bool = False
     answer: str = ""
     index: int = 0
 
@@ -113,7 +113,7 @@ class Status:
             message=str(data.get("message") or ""),
             steps=tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else (),
             touched=bool(data.get("touched")),
-            foreign=bool(data.get("foreign")),
+            other_owner=bool(data.get("other_owner")),
             answer=str(data.get("answer") or ""),
             index=index,
         )

@@ -129,7 +129,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
         error.details.update(printed)
         raise error
     if status.state == FAILED:
-        raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
+        raise HitlessError(status.message, details={**printed, "other_owner": status.other_owner})
     raise HitlessError(
         f"The request to {request.node} is abandoned: {status.message}.",
         details={**printed, "lost": True},

@@ -168,7 +168,7 @@ class HostDeployment:
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
-        :raises HitlessError: a maintenance set by someone else is there (``details["foreign"]``).
+        :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
         began = time.monotonic()
         cluster, targets = self.task.consul, self.targets
@@ -411,5 +411,5 @@ class HostDeployment:
                 # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
                 maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
             except HitlessError as error:
-                if not (other_owner and error.details.get("foreign")):
+                if not (other_owner and error.details.get("other_owner")):
                     raise

@@ -156,7 +156,7 @@ class Failure:
             output="\n".join(part for part in printed if part),
             lost=bool(item.get("lost") or item.get("unreachable")),
             lock_lost=bool(item.get("lock_lost")),
-            other_owner=bool(item.get("foreign")),
+            other_owner=bool(item.get("other_owner")),
         )
 
 

@@ -118,12 +118,12 @@ class Turn:
         before = self.maintenance(checks, services)
         # The whole machine's counts as well: it would stay out of rotation whatever is done here.
         found = [*before.values(), reason_of(checks, "")]
-        foreign = [reason for reason in found if reason is not None and not self.is_ours(reason)]
-        if foreign:
+        others = [reason for reason in found if reason is not None and not self.is_ours(reason)]
+        if others:
             raise Problem(
                 "%s is in maintenance set by someone else (reason: %s); leaving it unchanged."
-                % (self.config["node"], foreign[0] or "none given"),
-                foreign=True,
+                % (self.config["node"], others[0] or "none given"),
+                other_owner=True,
             )
         if any(reason is None for reason in before.values()):
             self.state["took_out"] = True
@@ -271,7 +271,7 @@ class Turn:
         self.say("failed: %s" % text)
         self.log.finish()
         self.steps.append({"state": FAILED, "at": now()})
-        self.write(FAILED, text, touched=touched, foreign=problem.foreign)
+        self.write(FAILED, text, touched=touched, other_owner=problem.other_owner)
 
     # -- maintenance and checks --
 

@@ -140,7 +140,7 @@ def test_anothers_maintenance_is_neither_taken_nor_cleared(reason: str) -> None:
         catalog = Catalog([entry(in_maintenance(reason)), entry(service_id="web-2")])
         with pytest.raises(HitlessError, match="web on web1 is in maintenance set by someone else") as error:
             change(catalog)
-        assert error.value.details == {"foreign": True, "reason": reason}
+        assert error.value.details == {"other_owner": True, "reason": reason}
         assert catalog.puts == []
 
 
@@ -155,7 +155,7 @@ def test_another_who_was_quicker_is_seen_afterwards() -> None:
     """The agent keeps the first reason, and the catalog showed it only after it had been asked."""
     with pytest.raises(HitlessError, match="set by someone else .reason: operator") as error:
         enable(Catalog([entry()], intruder="operator"))
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
 
 
 def test_check_mode_tells_and_sends_nothing() -> None:

@@ -204,7 +204,7 @@ def test_what_kind_of_failure_it_was() -> None:
     assert Failure.of({"msg": "x", "unreachable": True}).lost
     assert Failure.of({"msg": "x", "lost": True}).lost
     assert Failure.of({"msg": "x", "lock_lost": True}).lock_lost
-    assert Failure.of({"msg": "x", "foreign": True}).other_owner
+    assert Failure.of({"msg": "x", "other_owner": True}).other_owner
     assert Failure.of({"results": [{"failed": True, "msg": "x", "lost": True}]}).lost
     assert Failure.of({"results": [{"msg": "fine"}, {"msg": "x", "unreachable": True}]}).lost
 
