@@ -24,7 +24,7 @@ STEPS: dict[str, Callable[[Drive], bool]] = {
     "prepare": lambda drive: (drive.lab.vm("web1").directory / "preparing").exists(),
     "drain": lambda drive: "web1" in drive.maintenance(),
     "deploy": lambda drive: bool(drive.lab.vm("web1").deploys()),
-    "prove": lambda drive: drive.lab.vm("web1").running_version() == NEW,
+    "verify": lambda drive: drive.lab.vm("web1").running_version() == NEW,
     # Hardly longer than it takes to look.
     "return": lambda drive: drive.status("web1") in ("returning", "ok"),
     "between hosts": lambda drive: drive.outcomes().keys() >= {"web1", "web2"},

@@ -56,7 +56,7 @@ class Order:
 
     :param reason: deploy, rollback or recover.
     :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
-    :param scope: what goes into maintenance, as in ``_rotation.Turn``.
+    :param scope: what goes into maintenance, as in host.py.
     """
 
     deployment: str
@@ -78,9 +78,9 @@ class Order:
     @property
     def longest(self) -> float:
         """Seconds after which an agent that has accepted it must have ended it."""
-        # Proof, and then the same deadline again back in rotation.
-        proof = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
-        return self.drain_time + self.deploy_timeout + proof + SLACK
+        # Verification, and then the same deadline again back in rotation.
+        verification = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
+        return self.drain_time + self.deploy_timeout + verification + SLACK
 
 
 @dataclass(frozen=True)

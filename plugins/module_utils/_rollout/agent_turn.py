@@ -63,7 +63,7 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
 
 
 def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -> str:
-    """Ask the machine's agent to prove what is there and to bring it back -> what ``health_match`` matched.
+    """Ask the machine's agent to verify what is there and to return it to rotation -> what ``health_match`` matched.
 
     Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
     records that, see M(hitless.consul.version).

@@ -14,18 +14,18 @@ from hitless_deploy.maintenance_watch import MaintenanceWatch
 from hitless_deploy.programs import probe
 from hitless_deploy.programs.terminal import plain_text
 
-REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAILED = (
+REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING, DONE, FAILED = (
     "requested",
     "waiting",
     "claimed",
     "draining",
     "deploying",
-    "proving",
+    "verifying",
     "returning",
     "done",
     "failed",
 )
-UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING)
+UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING)
 OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)")
 UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -103,7 +103,7 @@ class Turn:
             self.drain()
         if self.request["reason"] != "recover" and self.state["step"] in (DRAINING, DEPLOYING):
             self.deploy()
-        self.prove()
+        self.verify()
 
     def take_out(self):
         """Maintenance on, seen in the catalog."""
@@ -163,10 +163,10 @@ class Turn:
         if result["rc"] not in self.config["success_codes"]:
             raise Problem("The deployment command exited with %s." % result["rc"])
 
-    def prove(self):
+    def verify(self):
         """The new process answers, and its own checks pass and stay so, while it gets no traffic."""
         request = self.request
-        self.begin(PROVING, touched=True)
+        self.begin(VERIFYING, touched=True)
         started = time.monotonic()
         deadline = started + request["healthy_deadline"]
         stable_for = request["min_healthy_time"]
@@ -198,7 +198,7 @@ class Turn:
                 "%s was not healthy within %g s: %s."
                 % (self.config["service"], request["healthy_deadline"], "; ".join(bad or ["it was never stable"]))
             )
-        self.say("proven: its own checks pass")
+        self.say("verified: its own checks pass")
 
     def ask_application(self, deadline):
         url = self.request["health_url"]
