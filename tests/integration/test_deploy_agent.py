@@ -496,7 +496,7 @@ def test_either_taken_or_withdrawn(machine: Machine) -> None:
         assert len(machine.runs()) == before + (not withdrawn)
 
 
-def test_the_request_of_a_dead_run_is_not_taken(machine: Machine) -> None:
+def test_the_request_of_an_interrupted_run_is_not_taken(machine: Machine) -> None:
     """Nobody would watch it, and another run may begin at any time."""
     machine.ask()
     machine.web.server.put(f"session/destroy/{machine.session}")

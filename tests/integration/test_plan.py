@@ -287,8 +287,8 @@ def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
 
 def test_refusals(fleet: Fleet) -> None:
     assert fleet.refused(hosts=[]).startswith(
-        f"No instance of {fleet.service} is registered, or the token may not read it (Consul answers both alike); "
-        "nothing was changed."
+        f"No instance of {fleet.service} is registered, or the token lacks read permission (Consul returns "
+        "an empty result for both); nothing was changed."
     )
     fleet.add(1)
     assert "Set rollout_min_healthy: 0 to accept the downtime." in fleet.refused()

@@ -94,7 +94,7 @@ CASES = [
 def test_the_same_command_again(drive: Drive, tmp_path: Path, how: str, step: str) -> None:
     for vm in drive.lab.vms:
         (vm.directory / "preparing").unlink(missing_ok=True)
-    # The lock of a run whose keeper died as well is free within 30 s.
+    # The lock of a run whose keeper was killed as well is free within 30 s.
     options: dict[str, Any] = {"hosts": HOSTS, "batch_size": 2, "lock_wait": 60, **hooks(tmp_path)}
     with Load(drive.lab) as load:
         with drive.start(NEW, kind="ssh", **options) as run:

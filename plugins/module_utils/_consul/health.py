@@ -332,7 +332,8 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
             f"No instance of {wanted.service}{where} is registered"
             + (f" with ID {wanted.service_id}" if wanted.service_id else "")
             + (f" and tags {', '.join(wanted.tags)}" if wanted.tags else "")
-            + f" after {round(deadline, 1):g} s (or the token may not read it: Consul answers both alike).",
+            + f" after {round(deadline, 1):g} s, or the token lacks read permission (Consul returns an "
+            "empty result for both).",
             details={"failing_checks": []},
         )
     only_checks = wanted.state == "checks_passing"

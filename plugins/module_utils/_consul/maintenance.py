@@ -57,7 +57,7 @@ def parse_reason(reason: str | None) -> DeploymentReason | None:
 
 
 def set_by_deployment_of(service: str) -> Callable[[str], bool]:
-    """Whether a reason is that of any deployment of the service; with its lock held, those of others are dead."""
+    """Whether a reason is that of any deployment of the service; with its lock held, all others were interrupted."""
 
     def ours(reason: str) -> bool:
         parsed = parse_reason(reason)

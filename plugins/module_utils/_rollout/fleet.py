@@ -142,7 +142,7 @@ def read_fleet(
 
     :param nodes: those whose recorded versions are read; all with an instance where not given.
     :param also: further services, for their maintenance.
-    :raises HitlessError: no instance is registered, or the token may see none: Consul answers both alike.
+    :raises HitlessError: no instance is registered, or the token may see none (Consul's answer to both is empty).
     """
     service = keys.service
     found, answer = read_any_case(client, service)
@@ -158,8 +158,8 @@ def read_fleet(
         where = f" in the datacenter {client.connection.datacenter}" if client.connection.datacenter else ""
         hidden = "Consul says that the token may not see some." if answer.filtered else ""
         raise HitlessError(
-            f"No instance of {service} is registered{where}, or the token may not read it (Consul answers both "
-            f"alike); nothing was changed. {hidden}".rstrip(),
+            f"No instance of {service} is registered{where}, or the token lacks read permission (Consul returns an "
+            f"empty result for both); nothing was changed. {hidden}".rstrip(),
             hint="Check rollout_service, and that the token has service:read on it and node:read on its nodes.",
         )
     if not instances:

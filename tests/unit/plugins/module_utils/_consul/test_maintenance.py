@@ -23,7 +23,7 @@ from tests.unit.plugins.module_utils._consul.test_health import maintenance as i
 pytestmark = pytest.mark.oldest
 
 OURS = "deploy:20261123T142233Z-1.4.2-7f3a web"
-DEAD = "deploy:20251123T142233Z-1.4.1-aaaa web"
+INTERRUPTED = "deploy:20251123T142233Z-1.4.1-aaaa web"
 
 
 def test_a_deployments_reason_tells_it_again() -> None:
@@ -44,7 +44,7 @@ def test_what_is_no_deployments_reason(reason: str | None) -> None:
 def test_only_deployments_of_the_same_service_are_ours() -> None:
     ours = set_by_deployment_of("web")
     assert ours(OURS)
-    assert ours(DEAD)
+    assert ours(INTERRUPTED)
     assert not ours("deploy:20261123T142233Z-1.4.2-7f3a web2")
 
 
@@ -127,9 +127,9 @@ def test_an_agent_that_takes_longer_than_the_deadline_has_done_it_all_the_same()
 
 
 def test_once_there_nothing_is_sent_and_the_first_reason_stays() -> None:
-    catalog = Catalog([entry(in_maintenance(DEAD))])
+    catalog = Catalog([entry(in_maintenance(INTERRUPTED))])
     change = enable(catalog)
-    assert (change.changed, change.after, catalog.puts) == (False, {"web": DEAD}, [])
+    assert (change.changed, change.after, catalog.puts) == (False, {"web": INTERRUPTED}, [])
     gone = Catalog([entry()])
     assert (disable(gone).changed, gone.puts) == (False, [])
 
