@@ -22,7 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import Load
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
     RESERVED,
     has_template,
@@ -73,7 +73,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Sources:
+class OptionSources:
     """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's.
 
     :param unread: inventory sources that could not be read, each with the reason.
@@ -86,7 +86,7 @@ class Sources:
     play: Mapping[str, Any] = field(default_factory=dict)
     localhost: Mapping[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
-    places: Places = field(default_factory=Places)
+    search_paths: SearchPaths = field(default_factory=SearchPaths)
     unread: Sequence[str] = ()
     load: Load = lambda path: None
     needed: Callable[[str], Iterable[str]] = lambda text: ()
@@ -111,7 +111,7 @@ class Values:
     ``by_host`` has the variables of each host, templates unresolved, once :meth:`find_hosts` has found them.
     """
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: OptionSources) -> None:
         self.sources = sources
         self._inventory = sources.inventory
         self.by_host: dict[str, Mapping[str, Any]] = {}

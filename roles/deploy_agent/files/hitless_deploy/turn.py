@@ -84,11 +84,11 @@ class Turn:
         try:
             try:
                 if self.state["step"] in (CLAIMED, DRAINING):
-                    self.take_out()
+                    self.enter_maintenance()
                 if self.state["step"] != RETURNING:
                     with self.watch:
-                        self.while_out()
-                self.give_back()
+                        self.in_maintenance()
+                self.return_to_rotation()
             except Problem as problem:
                 self.fail(problem)
         except Superseded as why:
@@ -97,7 +97,7 @@ class Turn:
         self.log.finish()
         self.agent.store.clear("state", "result")
 
-    def while_out(self):
+    def in_maintenance(self):
         """All that happens while the machine is in maintenance, which the watch looks after meanwhile."""
         if self.state["step"] == DRAINING:
             self.drain()
@@ -105,7 +105,7 @@ class Turn:
             self.deploy()
         self.verify()
 
-    def take_out(self):
+    def enter_maintenance(self):
         """Maintenance on, seen in the catalog."""
         self.begin(DRAINING)
         services = self.services()
@@ -126,7 +126,7 @@ class Turn:
                 other_owner=True,
             )
         if any(reason is None for reason in before.values()):
-            self.state["took_out"] = True
+            self.state["entered_maintenance"] = True
             self.agent.store.save(self.state)
         self.set_maintenance(True)
         self.drained = set(before.values()) == {self.reason} and not self.resumed
@@ -230,7 +230,7 @@ class Turn:
                 "The health URL %s is not at an address of this machine (%s)." % (url, ", ".join(sorted(own)))
             )
 
-    def give_back(self):
+    def return_to_rotation(self):
         """Maintenance off, seen; passing in rotation; version, previous version and status in one transaction."""
         self.begin(RETURNING)
         self.set_maintenance(False)
@@ -264,7 +264,7 @@ class Turn:
         try:
             if touched:
                 self.set_maintenance(True)
-            elif self.state.get("took_out"):
+            elif self.state.get("entered_maintenance"):
                 self.set_maintenance(False, only=self.reason)
         except Problem as worse:
             text = "%s And: %s" % (text, worse)
