@@ -342,21 +342,21 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
         for one in instances
         for check in one.failing(accept_warning=wanted.accept_warning, but_maintenance=only_checks)
     ]
-    said = "; ".join(
+    problem = "; ".join(
         (f"{check.told()}" if wanted.node else f"{one.node}: {check.told()}") for one, check in failing[:5]
     )
     if wanted.state == "out_of_rotation":
         inside = [one.node for one in instances if one.in_rotation]
-        said = f"still in rotation: {', '.join(inside) or 'too few are out'}"
+        problem = f"still in rotation: {', '.join(inside) or 'too few are out'}"
     elif not failing:
         # Nothing fails: the maintenance is missing that should have kept it out, or there are too few.
         outside = wanted.in_maintenance and any(one.maintenance is None for one in instances)
         number = len(instances)
-        said = "it is not in maintenance" if outside else f"{number} {'is' if number == 1 else 'are'} registered"
+        problem = "it is not in maintenance" if outside else f"{number} {'is' if number == 1 else 'are'} registered"
     what = {"passing": "in rotation", "checks_passing": "healthy", "out_of_rotation": "out of rotation"}[wanted.state]
     needed = "" if wanted.node else f" on {wanted.count} instances"
     return DeadlineExceeded(
-        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {said}.",
+        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {problem}.",
         details={
             "failing_checks": [
                 {

@@ -93,8 +93,8 @@ def start_keeper(
             env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
             start_new_session=True,
         )
-        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
-        problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        errors = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
+        problem = (errors.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         failed = process.returncode != 0
     except subprocess.TimeoutExpired:
         process.kill()

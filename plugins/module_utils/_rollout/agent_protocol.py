@@ -165,15 +165,15 @@ class Request:
         except ConsulError:
             return
 
-    def follow(self, accept_deadline: float, told: Callable[[Status], None] = lambda status: None) -> Status:
+    def follow(self, accept_deadline: float, on_status: Callable[[Status], None] = lambda status: None) -> Status:
         """Wait for the end of it, by blocking reads -> its last status: done or failed, withdrawn or abandoned.
 
         :param accept_deadline: seconds in which somebody has to accept it, and that a machine may be failed in Consul
             (serfHealth critical).
-        :param told: called with each new status.
+        :param on_status: called with each new status.
         :raises LockLost: another run has asked this machine for something else.
         """
-        follower = _Follower(self, accept_deadline, told)
+        follower = _Follower(self, accept_deadline, on_status)
         key = self.keys.status(self.node)
         path = f"/v1/kv/{key}"
         params: list[tuple[str, object]] = [("consistent", "")]
@@ -228,10 +228,10 @@ class Request:
 class _Follower:
     """Decides, at each look at the status, whether the wait is over."""
 
-    def __init__(self, request: Request, accept_deadline: float, told: Callable[[Status], None]) -> None:
+    def __init__(self, request: Request, accept_deadline: float, on_status: Callable[[Status], None]) -> None:
         self._request = request
         self._accept_deadline = accept_deadline
-        self._told = told
+        self._on_status = on_status
         started = time.monotonic()
         self._open_until = started + accept_deadline
         self._wait_until = started + accept_deadline + request.order.deploy_timeout + SLACK
@@ -251,7 +251,7 @@ class _Follower:
             )
         if status != self._last:
             self._last = status
-            self._told(status)
+            self._on_status(status)
         if status.has_ended or status.state in (WITHDRAWN, ABANDONED):
             return status
         return self._open(status) if status.is_open else self._under_way(status)

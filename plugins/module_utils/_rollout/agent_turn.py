@@ -71,8 +71,8 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     order = _order(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
     status = _follow(host, order)
     why = "recovered; which version it runs is not recorded"
-    told = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
-    host.task.consul.txn([host.fence(), told])
+    recorded = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
+    host.task.consul.txn([host.fence(), recorded])
     return status.answer
 
 

@@ -217,7 +217,7 @@ def _host_state(
     previous_version: str | None,
 ) -> HostState:
     recorded = fleet.versions.get(wanted.node) or NodeVersion(wanted.node)
-    told, version = usable_version(meta_version(instances)), usable_version(recorded.version)
+    of_meta, version = usable_version(meta_version(instances)), usable_version(recorded.version)
     previous = usable_version(recorded.previous)
     node_checks = _failing_node_checks(instances, accept_warning)
     down = next((check for check in node_checks if check.id == SERF_HEALTH), None)
@@ -227,8 +227,8 @@ def _host_state(
         registered=len(instances),
         serving=sum(one.in_rotation for one in instances),
         warning=tuple(warnings_of(instances, accept_warning=accept_warning)),
-        version=version or told,
-        version_source="recorded" if version else "meta" if told else None,
+        version=version or of_meta,
+        version_source="recorded" if version else "meta" if of_meta else None,
         target=wanted.target or previous or previous_version,
         previous=previous,
         maintenance=maintenance_of(fleet.service, [*instances, *others]),
@@ -279,8 +279,8 @@ def unusable_versions(fleet: Fleet, nodes: Iterable[str]) -> list[str]:
     by_node = _by_node(fleet.instances)
     for node in nodes:
         recorded = fleet.versions.get(node) or NodeVersion(node)
-        told = meta_version(by_node.get(node, ()))
-        for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", told)):
+        of_meta = meta_version(by_node.get(node, ()))
+        for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", of_meta)):
             if text and not usable_version(text):
                 found.setdefault(f"The {where} {text[:80]!r}", []).append(node)
     return [

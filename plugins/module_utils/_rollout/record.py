@@ -267,11 +267,11 @@ def outcomes_of(record: Record, written: Mapping[str, Outcome]) -> dict[str, Out
     """
     found: dict[str, Outcome] = {}
     for name, planned in record.hosts.items():
-        told = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
+        outcome = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
         if planned.node in written:
             found[name] = replace(written[planned.node], host=name)
-        elif told:
-            found[name] = planned_outcome(planned, told, planned.why or "")
+        elif outcome:
+            found[name] = planned_outcome(planned, outcome, planned.why or "")
     return found
 
 

@@ -226,8 +226,8 @@ def never_began(result: Mapping[str, Any], name: str, action: str, first_tasks: 
     if action.rpartition(".")[2] in STAYS_HERE:
         return True
     # What a module or a connection answers has more in it.
-    told = {key for key in result if not key.startswith("_ansible")}
-    return told <= _OF_EVERY_FAILURE and bool(_BEFORE_SENT.search(str(result.get("msg", ""))))
+    keys = {key for key in result if not key.startswith("_ansible")}
+    return keys <= _OF_EVERY_FAILURE and bool(_BEFORE_SENT.search(str(result.get("msg", ""))))
 
 
 def decide_after_undrain(failure: Failure | None, earlier: str) -> tuple[str, str]:
