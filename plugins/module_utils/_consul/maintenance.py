@@ -217,7 +217,7 @@ def disable(
 ) -> Change:
     """End our maintenance of the target; returns when the catalog no longer shows it.
 
-    Somebody else's is never ended, also one that is set in the moment when ours ends.
+    One set by someone else is never ended, also one that is set in the moment when ours ends.
 
     :raises HitlessError: there is a maintenance set by someone else (``details["other_owner"]``), or
         ours was not gone in time.

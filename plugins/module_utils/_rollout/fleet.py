@@ -241,7 +241,7 @@ def _host_state(
 
 
 def maintenance_of(service: str, instances: Iterable[Instance]) -> Maintenance | None:
-    """The maintenance that the instances of one node are in; somebody else's counts before one of ours."""
+    """The maintenance that the instances of one node are in; one set by someone else counts before one of ours."""
     is_ours = set_by_deployment_of(service)
     found = [
         Maintenance(is_ours(check.notes), check.notes)

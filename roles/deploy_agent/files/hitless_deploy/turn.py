@@ -319,7 +319,7 @@ class Turn:
     def set_maintenance(self, wanted, only=None):
         """Returns when the catalog shows it so for each instance, sent again while it does not.
 
-        Somebody else's is never ended, also one that is set meanwhile.
+        One set by someone else is never ended, also one that is set meanwhile.
         """
         sent = [0.0]
         if not wanted:
