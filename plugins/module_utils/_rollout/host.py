@@ -395,7 +395,7 @@ class HostDeployment:
     def undo(self, *, other_owner: bool = False) -> None:
         """End this deployment's own maintenance: nothing was deployed.
 
-        :param other_owner: one set by someone else was in the way of a drain: it stays; what went out before it returns.
+        :param other_owner: one set by someone else was in the way of a drain: it stays, what went out before returns.
         :raises LockLost: the lock is no longer ours.
         """
         if self.turn.phase == states.PENDING:
