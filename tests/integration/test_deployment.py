@@ -46,7 +46,7 @@ PLAN: dict[str, Any] = {
         "web1": {"node": "n1", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
         "web2": {"node": "n2", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
         "web3": {"node": "n3", "state": "current", "from": "2", "to": "2"},
-        "web4": {"node": "n4", "state": "foreign", "from": "1", "to": "2", "why": "oncall: disk"},
+        "web4": {"node": "n4", "state": "other_owner", "from": "1", "to": "2", "why": "oncall: disk"},
     },
 }
 

@@ -228,7 +228,7 @@ def test_the_maintenance_of_another_owner_is_left_alone(web: Services, run: Run)
     host = web.host(run)
     with pytest.raises(HitlessError, match="reason: by hand") as error:
         host.drain()
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
     host.on_failure({"msg": str(error.value), **error.value.details}, "Drain")
     assert web.reasons() == {web.name: "by hand"}
     assert outcome(web)["outcome"] == "skipped"
@@ -307,7 +307,7 @@ def test_a_lost_lock_stops_each_step_before_it_changes_anything(web: Services, r
 def test_draining_is_told_only_while_nothing_can_have_been_deployed(
     web: Services, run: Run, before: str | None, told: str
 ) -> None:
-    """A later run returns what was only drained without any proof."""
+    """A later run returns what was only drained without any verification."""
     if before:
         web.operator(ours(web, before))
     host = web.host(run)
@@ -386,7 +386,7 @@ def test_an_old_passing_is_no_proof_without_a_health_url(web: Services) -> None:
     assert web.reasons() == {web.name: ours(web)}
 
 
-def test_the_health_url_proves_the_new_process(web: Services, run: Run) -> None:
+def test_the_health_url_verifies_the_new_process(web: Services, run: Run) -> None:
     host = drained(web, with_options(run, check_interval=600))
     replies = [Reply(200, "version 1"), Reply(503, ""), Reply(200, "version 2")]
     with HttpServer(*replies) as app:

@@ -203,7 +203,7 @@ def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     fleet.add(2, fleet.check("_node_maintenance", "critical", ServiceID="", Notes="oncall disk"), version="1.0.0")
     fleet.add(3, version="1.0.0")
     found = fleet.plan(min_healthy=0)
-    assert [host["state"] for host in found["hosts"].values()] == ["to_change", "foreign", "to_change"]
+    assert [host["state"] for host in found["hosts"].values()] == ["to_change", "other_owner", "to_change"]
     assert found["batches"][0] == [fleet.node(1)]
     assert f"{fleet.node(2)} is skipped: in maintenance set by someone else: oncall disk." in fleet.notes
 
@@ -224,7 +224,7 @@ def test_maintenance_of_a_service_that_goes_with_it(consul: Server, fleet: Fleet
         },
     }
     fleet.client.put("/v1/catalog/register", body=json.dumps(body))
-    assert fleet.plan(maintenance=[fleet.service, worker.service])["hosts"][fleet.node(1)]["state"] == "foreign"
+    assert fleet.plan(maintenance=[fleet.service, worker.service])["hosts"][fleet.node(1)]["state"] == "other_owner"
     assert fleet.plan()["hosts"][fleet.node(1)]["state"] == "to_change"
 
 
@@ -287,8 +287,8 @@ def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
 
 def test_refusals(fleet: Fleet) -> None:
     assert fleet.refused(hosts=[]).startswith(
-        f"No instance of {fleet.service} is registered, or the token may not read it (Consul answers both alike); "
-        "nothing was changed."
+        f"No instance of {fleet.service} is registered, or the token lacks read permission (Consul returns "
+        "an empty result for both); nothing was changed."
     )
     fleet.add(1)
     assert "Set rollout_min_healthy: 0 to accept the downtime." in fleet.refused()

@@ -1,4 +1,4 @@
-"""A rollout whose controller dies is taken over; two at once, and an operator, do not meet."""
+"""A rollout whose controller is interrupted is taken over; two at once, and an operator, do not meet."""
 
 from __future__ import annotations
 

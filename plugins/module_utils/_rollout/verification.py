@@ -30,7 +30,7 @@ def verify_node(
 ) -> tuple[dict[str, Any], Answer | None]:
     """The health URL answers and matches; the node's own checks pass, and stay so.
 
-    Without a health URL a passing check proves the new process only once it must have run anew.
+    Without a health URL a passing check verifies the new process only once it must have run anew.
 
     :param seen: what the catalog said just now of the service on the node.
     :param watch: keeps the node in maintenance meanwhile.
@@ -43,7 +43,7 @@ def verify_node(
     stable_for, shown = options["min_healthy_time"], ""
     if health_url:
         shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
-        # What was read before that answer proves something only by staying so from now on.
+        # What was read before that answer counts only if it stays so from now on.
         if watch.back_since() or not stable_for:
             answer = None
     else:

@@ -84,8 +84,8 @@ def read_version(client: Client, keys: Keys, node: str) -> NodeVersion:
 
 def meta_version(instances: Iterable[Instance], key: str = "version") -> str | None:
     """The version that the instances of one node tell in their service's meta; None where they tell none or differ."""
-    told = {instance.meta.get(key) for instance in instances}
-    return told.pop() if len(told) == 1 else None
+    versions = {instance.meta.get(key) for instance in instances}
+    return versions.pop() if len(versions) == 1 else None
 
 
 def previous_after(before: NodeVersion, version: str) -> str | None:
@@ -195,5 +195,5 @@ def _status(text: str) -> dict[str, Any] | None:
         return None
     texts = {name: str(data[name] or "") for name in ("deployment", "state", "at", "message") if name in data}
     steps = data.get("steps")
-    told = {"steps": [one for one in steps if isinstance(one, Mapping)]} if isinstance(steps, list) else {}
-    return {name: one for name, one in data.items() if name != "steps"} | texts | told
+    valid_steps = {"steps": [one for one in steps if isinstance(one, Mapping)]} if isinstance(steps, list) else {}
+    return {name: one for name, one in data.items() if name != "steps"} | texts | valid_steps

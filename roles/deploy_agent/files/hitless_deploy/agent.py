@@ -170,7 +170,7 @@ class Agent:
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
         request["unsure"] = bool(asked.get("unsure"))
         steps = [*steps_of(status), {"state": FAILED, "at": now()}]
-        value = self.status(request, FAILED, why, steps, touched=touched, foreign=False)
+        value = self.status(request, FAILED, why, steps, touched=touched, other_owner=False)
         try:
             self.consul.txn([kv_cas(self.status_key, value, index)])
         except Conflict:

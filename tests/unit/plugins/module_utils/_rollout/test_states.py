@@ -72,8 +72,8 @@ def test_what_states_mean() -> None:
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
-    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "abandoned")
-    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "abandoned"]
+    of_agents = ("requested", "claimed", "done", "withdrawn", "abandoned")
+    assert [state for state in of_agents if not version_is_trusted(state)] == ["abandoned"]
 
 
 IT_FAILED = Failure("Deploy: it exited with 3.")
@@ -204,7 +204,7 @@ def test_what_kind_of_failure_it_was() -> None:
     assert Failure.of({"msg": "x", "unreachable": True}).lost
     assert Failure.of({"msg": "x", "lost": True}).lost
     assert Failure.of({"msg": "x", "lock_lost": True}).lock_lost
-    assert Failure.of({"msg": "x", "foreign": True}).other_owner
+    assert Failure.of({"msg": "x", "other_owner": True}).other_owner
     assert Failure.of({"results": [{"failed": True, "msg": "x", "lost": True}]}).lost
     assert Failure.of({"results": [{"msg": "fine"}, {"msg": "x", "unreachable": True}]}).lost
 
