@@ -189,6 +189,10 @@ SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
         lambda asked: asked.get("/v1/health/service/web").data,
         '[{"Node": {}, "Service": {}, "Checks": []}]',
     ),
+    "sidecar": (
+        lambda asked: asked.get("/v1/health/connect/web").data,
+        '[{"Node": {}, "Service": {}, "Checks": []}]',
+    ),
     "node": (lambda asked: asked.get("/v1/health/node/n").data, '[{"Node": "n", "CheckID": "c", "Status": "passing"}]'),
     "nodes": (lambda asked: asked.get("/v1/catalog/nodes").data, '[{"Node": "n"}]'),
     "services": (lambda asked: asked.get("/v1/catalog/services").data, '{"web": []}'),
@@ -197,7 +201,7 @@ SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
     "new session": (lambda asked: asked.put("/v1/session/create").data, '{"ID": "s"}'),
     "transaction": (lambda asked: asked.txn([kv_set("k", "v")]), '{"Results": [{"KV": {}}]}'),
 }
-LISTS = ("key", "service", "node", "nodes", "session")
+LISTS = ("key", "service", "sidecar", "node", "nodes", "session")
 
 
 @pytest.mark.parametrize("what", SHAPES)
