@@ -138,7 +138,7 @@ def test_versions(agents: Callable[[str], ModuleType], version: object, good: bo
 )
 def test_durations(agents: Callable[[str], ModuleType], duration: object, seconds: float) -> None:
     assert seconds_of(duration) == pytest.approx(seconds)
-    assert agents("turn").seconds_of(duration) == pytest.approx(seconds)
+    assert agents("checks").seconds_of(duration) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
