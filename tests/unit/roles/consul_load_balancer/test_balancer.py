@@ -15,7 +15,7 @@ import pytest
 
 from tests.http_server import HttpServer, Reply
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
+SCRIPT = Path(__file__).resolve().parents[4] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
 
 HAPROXY = """
 frontend clients
