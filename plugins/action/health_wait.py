@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import health
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 
 ARGUMENT_SPEC = {
@@ -21,9 +22,9 @@ ARGUMENT_SPEC = {
     "count": {"type": "int"},
     "stable_for": {"type": "float", "default": 0},
     "fresh": {"type": "bool", "default": False},
-    "check_interval": {"type": "float", "default": 30},
-    "accept_warning": {"type": "bool", "default": False},
-    "deadline": {"type": "float", "default": 300},
+    "check_interval": {"type": "float", "default": DEFAULTS["check_interval"]},
+    "accept_warning": {"type": "bool", "default": DEFAULTS["accept_warning"]},
+    "deadline": {"type": "float", "default": DEFAULTS["healthy_deadline"]},
 }
 
 

@@ -15,6 +15,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
@@ -27,10 +28,10 @@ ARGUMENT_SPEC = {
     "deployment": {"type": "str", "default": ""},
     "note": {"type": "str", "default": ""},
     "holder": {"type": "str"},
-    "wait": {"type": "float", "default": 0},
+    "wait": {"type": "float", "default": DEFAULTS["lock_wait"]},
     "ttl": {"type": "int", "default": 15},
     "keep": {"type": "bool", "default": True},
-    "progress_deadline": {"type": "float", "default": 0},
+    "progress_deadline": {"type": "float"},
     "session": {"type": "str"},
 }
 
@@ -46,7 +47,8 @@ def _present(task: Task, keys: Keys, controller: Controller) -> dict[str, Any]:
     params = task.params
     if not 10 <= params["ttl"] <= 86400:
         raise HitlessError(f"ttl must be 10 to 86400 seconds, not {params['ttl']}: Consul allows no other.")
-    if params["wait"] < 0 or params["progress_deadline"] < 0:
+    progress_deadline = params["progress_deadline"] or 0
+    if params["wait"] < 0 or progress_deadline < 0:
         raise HitlessError("wait and progress_deadline must not be negative.")
     held = lock.read_lock(task.consul, keys)
     if held and not held.alive:
@@ -65,8 +67,10 @@ def _present(task: Task, keys: Keys, controller: Controller) -> dict[str, Any]:
     result = {"changed": True, "session": "", "holder": asdict(holder), "waited": 0.0, "diff": diff}
     if not task.check_mode:
         began = time.monotonic()
-        wanted = {name: params[name] for name in ("wait", "ttl", "keep", "progress_deadline")}
-        session = lock.take(task.consul, keys, holder, controller, show=task.show, **wanted)
+        wanted = {name: params[name] for name in ("wait", "ttl", "keep")}
+        session = lock.take(
+            task.consul, keys, holder, controller, progress_deadline=progress_deadline, show=task.show, **wanted
+        )
         return {**result, "session": session, "waited": round(time.monotonic() - began, 3)}
     if held and not params["wait"]:
         raise refusal(keys, held.holder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import registration
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import AGENT_SPEC, CLUSTER_SPEC, Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 
 ARGUMENT_SPEC = {
@@ -16,7 +17,7 @@ ARGUMENT_SPEC = {
     **AGENT_SPEC,
     "services": {"type": "list", "elements": "dict", "required": True},
     "phase": {"type": "str", "choices": ["check", "register"], "required": True},
-    "deploy_timeout": {"type": "float", "default": 1800},
+    "deploy_timeout": {"type": "float", "default": DEFAULTS["deploy_timeout"]},
     "reload": {"type": "bool", "default": False},
     "deadline": {"type": "float", "default": 30},
 }

@@ -60,10 +60,9 @@ options:
     default: true
   progress_deadline:
     description:
-      - Seconds without a new outcome of any host of the O(deployment) after which the lock is kept no longer; V(0) for
-        no such deadline.
+      - Seconds without a new outcome of any host of the O(deployment) after which the lock is kept no longer.
+      - Without it there is no such deadline.
     type: float
-    default: 0
   session:
     description:
       - With O(state=absent), the session that holds the lock.

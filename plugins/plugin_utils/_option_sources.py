@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.address imp
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import decrypted
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import Settings, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Settings, Sources
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
     TRUST_IS_EXPLICIT,
     collection_has_role,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from types import ModuleType
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,9 +16,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
@@ -40,6 +42,14 @@ def started(consul: str | None) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+def order(version: str | None = "2.0.0", **changes: Any) -> Order:
+    """What a rollout with the defaults of its options asks of a machine."""
+    of_options = {one.name: DEFAULTS[one.name] for one in fields(Order) if one.name in DEFAULTS}
+    fixed = {"reason": "deploy", "previous": "", "remember": None, "scope": ("service",), "tags": ()}
+    asked = {"deployment": ID, "version": version, "health_url": "", "health_match": ""}
+    return Order(**{**of_options, **fixed, **asked, **changes})
 
 
 class Services:
@@ -123,9 +133,8 @@ class Services:
 
     def rollout(self, deployment: str = ID, *, session: str = "", **options: Any) -> Run:
         """A run that holds the lock, with the defaults of a rollout's options and a quick proof."""
-        defaults = {option.name: option.default for option in OPTIONS}
         quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
-        values = {**defaults, **quick, "service": self.name, "version": "2", **options}
+        values = {**DEFAULTS, **quick, "service": self.name, "version": "2", **options}
         return Run(deployment, values, session=session or self.session(Keys(self.name).lock), operator="anna@ci")
 
     def task(self, module: ModuleType, *, check_mode: bool = False, on: Host | None = None, **params: Any) -> Task:

@@ -18,22 +18,23 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
+    ABANDONED,
     DONE,
     FAILED,
-    GIVEN_UP,
     WAITING,
     WITHDRAWN,
-    Order,
     Request,
     Status,
     read_agent_log,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from lab import wait_until
 from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
+from tests.integration.services import order as asked
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"
@@ -102,7 +103,7 @@ class Machine:
 
     def ask(self, version: str | None = NEW, **order: Any) -> Request:
         quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
-        wanted = Order(**{"deployment": ID, "version": version, "previous": OLD, "remember": OLD, **quick, **order})
+        wanted = asked(version, **{"deployment": ID, "previous": OLD, "remember": OLD, **quick, **order})
         request = Request(self.client, self.keys, self.node, wanted, self.session)
         request.submit()
         return request
@@ -231,6 +232,23 @@ def test_a_request_that_is_not_clean_is_refused(machine: Machine, order: dict[st
     assert "cannot be used" in status.message
     assert not machine.runs()
     assert machine.maintenance is None
+
+
+@pytest.mark.parametrize("name", ["drain_time", "deploy_timeout", "healthy_deadline", "scope", "reason", "session"])
+def test_a_request_that_lacks_a_value_is_refused(machine: Machine, name: str) -> None:
+    """A default of the machine's own would differ one day from that of the rollout."""
+    request = machine.ask()
+    key = machine.keys.new(machine.node)
+    pair = machine.client.key(key)
+    assert pair is not None
+    wanted = json.loads(pair.value)
+    del wanted[name]
+    machine.client.set_key(key, json.dumps(wanted))
+    machine.start()
+    status = request.follow(20)
+    assert (status.state, status.touched) == (FAILED, False)
+    assert status.message.startswith(f"The request lacks {name}.")
+    assert not machine.runs()
 
 
 def test_a_drain_that_was_interrupted_begins_anew(machine: Machine) -> None:
@@ -505,24 +523,29 @@ def test_a_newer_request_waits_for_the_command_of_the_older(machine: Machine) ->
     machine.ask("2.0.1")
     machine.reaches("deploying")
     second = machine.ask("2.0.2")
-    seen: list[str] = []
+    trusted: dict[str, bool] = {}
+
+    def see(status: Status) -> None:
+        there = read_version(machine.client, machine.keys, machine.node)
+        trusted[status.state] = there.version_is_trusted
+
     # Sooner than the command ends; that it is told to wait keeps it from being withdrawn.
-    assert second.follow(5, lambda status: seen.append(status.state)).state == DONE
-    assert WAITING in seen
+    assert second.follow(5, see).state == DONE
+    assert (trusted[WAITING], trusted[DONE]) == (False, True), "the older one had been cut off"
     assert [line.split()[0] for line in machine.runs()] == ["2.0.1", "2.0.2"]
     assert machine.recorded("version") == "2.0.2"
 
 
-def test_one_that_was_given_up_stops_at_its_next_step(machine: Machine) -> None:
+def test_one_that_was_abandoned_stops_at_its_next_step(machine: Machine) -> None:
     machine.configure("sleep 2")
     machine.start()
     request = machine.ask()
     seen = machine.reaches("deploying")
-    assert request.end(seen, GIVEN_UP, "out of sight")
+    assert request.end(seen, ABANDONED, "out of sight")
     wait_until("it has let go", lambda: "left as it is" in (machine.folder / "log").read_text(encoding="utf-8"))
     assert machine.maintenance == f"deploy:{ID} {machine.web.name}"
     assert machine.recorded("version") is None
-    assert machine.status().state == GIVEN_UP
+    assert machine.status().state == ABANDONED
 
 
 def test_one_deployment_at_a_time_on_a_machine(machine: Machine, consul: Server, tmp_path: Path) -> None:

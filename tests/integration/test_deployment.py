@@ -25,7 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._remote.host import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
@@ -93,7 +93,7 @@ class Service:
         self.client.put(f"/v1/session/destroy/{run.session}")
 
     def rollout(self, deployment_id: str, session: str = "", plan: Mapping[str, Any] = PLAN, **options: Any) -> Run:
-        values = {option.name: option.default for option in OPTIONS}
+        values = dict(DEFAULTS)
         about = {**values, "service": self.keys.service, "version": "2", **options}
         return Run(deployment_id, about, session=session, plan=plan, operator="anna@ci", origin="here")
 
@@ -523,7 +523,7 @@ def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
             ]
         )
     session = web.lock("d05")
-    gone = prune(web.client, web.keys, session)
+    gone = prune(web.client, web.keys, session, keep=20)
     assert sorted(gone) == [f"d{number:02}" for number in range(10) if number != 5]
     left = {key.key.split("/")[3] for key in web.client.keys(web.keys.deployments)}
     assert left == {"d05", *(f"d{number}" for number in range(10, 30))}

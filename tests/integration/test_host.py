@@ -212,7 +212,7 @@ def test_the_servers_of_a_host_are_found_by_the_address_of_its_instances(web: Se
     head = "# pxname,svname,qcur,scur,stot,status,type,addr,\n"
     pages = [f"{head}web,a,0,1,5,UP,2,10.1.2.3:8080,\n", f"{head}web,a,0,0,6,MAINT,2,10.1.2.3:8080,\n"]
     with HttpServer(*(Reply(body=page) for page in pages)) as balancer:
-        host = web.host(web.rollout(drain_observe=[f"{balancer.url}/"], drain_least=0, drain_time=100))
+        host = web.host(web.rollout(load_balancers=[f"{balancer.url}/"], drain_min_time=0, drain_time=100))
         host.leave()
         host = web.host(host.run, json.loads(json.dumps(asdict(host.turn))))
         assert host.wait_until_drained()["drain_notes"] == []
@@ -268,8 +268,15 @@ def test_a_list_of_services(web: Services, run: Run) -> None:
     assert (web.reasons(), other.reasons()) == ({web.name: ours(web)}, {other.name: ours(web)})
     verify_and_return(host)
     assert (web.reasons(), other.reasons()) == ({web.name: None}, {other.name: None})
-    with pytest.raises(HitlessError, match="not among the services that go into maintenance"):
-        web.host(with_options(run, maintenance=[other.name]), asdict(host.turn)).main_target  # noqa: B018
+
+
+def test_a_list_of_services_without_the_service_is_refused_before_anything(web: Services, run: Run) -> None:
+    host = web.host(with_options(run, maintenance=["other"]))
+    with pytest.raises(HitlessError, match="not among the services that go into maintenance .other.*rollout_maint"):
+        host.leave()
+    assert (web.reasons(), state(web)) == ({web.name: None}, "")
+    with pytest.raises(HitlessError, match="not among the services that go into maintenance .other"):
+        host.end_maintenance()
 
 
 def test_a_lost_lock_stops_each_step_before_it_changes_anything(web: Services, run: Run) -> None:
@@ -445,6 +452,17 @@ def test_a_host_that_was_only_drained_is_put_back(web: Services, run: Run) -> No
     assert host.turn.error == "It broke. Nothing was deployed."
     assert web.reasons() == {web.name: None}
     assert (outcome(web)["outcome"], state(web)) == ("untouched", "untouched")
+
+
+def test_a_host_without_the_service_is_untouched(web: Services, run: Run) -> None:
+    """There is no instance whose maintenance could end; what was taken out beside it is put back."""
+    host = web.host(with_options(run, maintenance=[web.name, "absent"]))
+    with pytest.raises(HitlessError, match="No instance of absent") as error:
+        host.drain()
+    assert web.reasons() == {web.name: ours(web)}
+    assert failed(host, {"msg": str(error.value)}) == "end_maintenance"
+    assert (web.reasons(), outcome(web)["outcome"]) == ({web.name: None}, "untouched")
+    assert outcome(web)["error"].count("No instance of absent") == 1
 
 
 def test_what_cannot_be_rolled_back_is_put_back_into_maintenance(web: Services, run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -16,7 +15,11 @@ import pytest
 
 from lab import ConsulError, Lab, LabError, wait_until
 from lab.testkit import link_tree
+from lab.testkit.ansible_run import environment
 from tests.fleet import CONSUL
+
+# Past the proxy of whoever runs the tests.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def traffic_without(lab: Lab, address: str) -> bool:
@@ -104,7 +107,7 @@ def test_a_request_in_flight_is_answered_when_the_application_stops(fleet: Lab) 
 def answer(url: str) -> str | None:
     """The version that answers there, None when nobody does."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with DIRECT.open(url, timeout=5) as response:
             return str(json.load(response)["version"])
     except OSError:
         return None
@@ -113,7 +116,7 @@ def answer(url: str) -> str | None:
 def health(url: str) -> int:
     """The status of /health, 0 when nobody answers."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+        with DIRECT.open(f"{url}/health", timeout=5) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -250,13 +253,13 @@ def test_a_vm_out_of_reach_loses_its_sessions_but_not_its_commands(fleet: Lab, t
 @pytest.mark.parametrize(
     "inventory", ["static-local.yml", "static-ssh.yml", "local/web.consul.yml", "ssh/web.consul.yml"]
 )
-def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str) -> None:
+def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str, tmp_path: Path) -> None:
     path = fleet.write_inventory() / inventory
     program = Path(sys.executable).with_name("ansible")
     pattern = "web" if inventory.startswith("static") else "service_web"
     command = [program, "-i", path, pattern, "-m", "ansible.builtin.raw", "-a", "{{ lab_vm_dir }}/deploy 2.0.0"]
-    environment = {**os.environ, **fleet.environment, "ANSIBLE_COLLECTIONS_PATH": str(link_tree.make())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    env = environment(link_tree.make(), tmp_path, fleet.environment)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [vm.running_version() for vm in fleet.vms] == ["2.0.0"] * 5
 

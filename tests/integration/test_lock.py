@@ -577,7 +577,7 @@ def test_a_keeper_that_cannot_start_says_why(consul: Server, client: Client, key
     connection = Connection("https://127.0.32.1:8501", ca_path=str(tmp_path / "missing.pem"))
 
     with pytest.raises(HitlessError, match=r"did not start.*No such file"):
-        start_keeper(connection, keys, ANNA, "no-session", pipe=0, controller=os.getpid())
+        start_keeper(connection, keys, ANNA, "no-session", pipe=0, controller=os.getpid(), progress_deadline=0)
 
 
 def test_the_keeper_speaks_tls_with_a_client_certificate_and_a_token(start: Start, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._remote.host import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, read_fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, read_plan
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -79,7 +79,7 @@ class Fleet:
         **options: Any,
     ) -> dict[str, Any]:
         """The plan as a run keeps it; its notes and its number of requests are kept."""
-        values = {option.name: option.default for option in OPTIONS}
+        values = dict(DEFAULTS)
         asked = health_urls or []
         about = {**values, "service": self.service, "version": "2.0.0", **options}
         run = Run("id", about, health_urls=asked)

@@ -1,6 +1,7 @@
 """One protocol, told twice: the steps of push mode and the deploy agent of a machine keep the same rules.
 
-The rules are compared value by value; the turns are run by both on a real Consul, and have to end the same.
+The rules are compared value by value; the turns are run by both on a real Consul, and have to take the same states, as
+the table of a host's states has them, and to end the same.
 """
 
 from __future__ import annotations
@@ -26,15 +27,31 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
     parse_instances,
     read_instances,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import ON_HOST, Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import rescue, rotation
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import DONE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import (
     checked_name,
     checked_version,
-    json_object,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    DEPLOYING,
+    DRAINING,
+    FAILED,
+    OK,
+    PENDING,
+    RETURNING,
+    ROLLED_BACK,
+    ROLLING_BACK,
+    SKIPPED,
+    UNTOUCHED,
+    VERIFYING,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from lab import wait_until
 from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
@@ -249,34 +266,42 @@ def test_freshness(
 # -- whole turns --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Ended:
-    """How a turn ended, and whether the deployment may have touched the host."""
-
-    how: str
-    message: str
-    touched: bool
+DEPLOY = (DRAINING, DEPLOYING, VERIFYING, RETURNING)
 
 
 @dataclass
 class Case:
     """What both have to do alike.
 
-    :param how: ``done``, ``refused`` (somebody else's maintenance is in the way) or ``failed``.
-    :param said: a pattern of the message.
+    :param outcome: of the host, with ``rollout_rollback: none`` where ``rollback`` is not set.
+    :param said: a pattern of the error that is recorded.
     :param left: the reason of the maintenance that is left; ``ours`` is this deployment's.
+    :param taken: the states that the host takes before its outcome.
+    :param runs: of the deployment command, as far as it comes to its end: version, previous version and reason.
     :param prepare: is called before the turn, ``meanwhile`` while the command runs, which waits for it.
     """
 
-    how: str
+    outcome: str
     said: str = ""
     left: str | None = None
-    touched: bool = True
+    taken: tuple[str, ...] = DEPLOY
+    runs: tuple[str, ...] = (f"{NEW} {OLD} deploy",)
     prepare: Callable[[Machine], object] = lambda machine: None
     meanwhile: Callable[[Machine], object] = lambda machine: None
     command: str = "true"
     answer: Callable[[Asked], Reply] | None = None
-    order: dict[str, Any] = field(default_factory=dict)
+    health_match: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def touched(self) -> bool:
+        """Whether the deployment may have changed the host."""
+        return DEPLOYING in self.taken
+
+    @property
+    def recorded(self) -> tuple[str | None, str | None]:
+        """The version that is recorded in the end, and the one before."""
+        return {OK: (NEW, OLD), ROLLED_BACK: (OLD, None)}.get(self.outcome, (None, None))
 
 
 def end_maintenance(machine: Machine) -> None:
@@ -309,89 +334,105 @@ def login(asked: Asked) -> Reply:
 
 
 CASES = {
-    "goes well": Case(DONE),
-    "a health URL that answers": Case(DONE, answer=lambda asked: Reply(200, NEW), order={"health_match": NEW}),
+    "goes well": Case(OK),
+    "a health URL that answers": Case(OK, answer=lambda asked: Reply(200, NEW), health_match=NEW),
     "an operator's maintenance": Case(
-        "refused", "set by someone else .reason: disk.", "disk", False, lambda machine: machine.web.operator("disk")
+        SKIPPED,
+        "set by someone else .reason: disk.",
+        "disk",
+        (DRAINING,),
+        (),
+        lambda machine: machine.web.operator("disk"),
     ),
     "an operator's maintenance of the whole node": Case(
-        "refused", "set by someone else .reason: kernel.", None, False, take_out_node
+        SKIPPED, "set by someone else .reason: kernel.", None, (DRAINING,), (), take_out_node
     ),
     "another service's deployment": Case(
-        "refused",
+        SKIPPED,
         f"set by someone else .reason: {BEFORE} api.",
         f"{BEFORE} api",
-        False,
+        (DRAINING,),
+        (),
         lambda machine: machine.web.operator(f"{BEFORE} api"),
     ),
     "an earlier deployment's maintenance": Case(
-        DONE, prepare=lambda machine: machine.web.operator(f"{BEFORE} {machine.web.name}")
+        OK, prepare=lambda machine: machine.web.operator(f"{BEFORE} {machine.web.name}")
     ),
-    "not registered": Case("failed", "No instance of", None, False, lambda machine: machine.web.deregister()),
-    "the maintenance ends while the command runs": Case(DONE, meanwhile=end_maintenance),
-    "the application registers itself while the command runs": Case(DONE, meanwhile=register_anew),
-    "the command fails": Case("failed", "exited with 3", "ours", command="exit 3"),
+    "not registered": Case(
+        UNTOUCHED, "No instance of", None, (DRAINING,), (), lambda machine: machine.web.deregister()
+    ),
+    "the maintenance ends while the command runs": Case(OK, meanwhile=end_maintenance),
+    "the application registers itself while the command runs": Case(OK, meanwhile=register_anew),
+    "the command fails": Case(FAILED, "exited with 3", "ours", DEPLOY[:2], command="exit 3"),
     "the command takes too long": Case(
-        "failed", "ended after 1 s", "ours", command="sleep 60", order={"deploy_timeout": 1}
+        FAILED, "ended after 1 s", "ours", DEPLOY[:2], (), command="sleep 60", options={"deploy_timeout": 1}
     ),
-    "a redirect": Case("failed", "it redirects to /login", "ours", answer=login, order={"health_match": "log in"}),
-    "an error": Case("failed", "it answered 500", "ours", answer=lambda asked: Reply(500)),
+    "a redirect": Case(FAILED, "it redirects to /login", "ours", DEPLOY[:3], answer=login, health_match="log in"),
+    "an error": Case(FAILED, "it answered 500", "ours", DEPLOY[:3], answer=lambda asked: Reply(500)),
     "the old version answers": Case(
-        "failed", "does not match '2'", "ours", answer=lambda asked: Reply(200, OLD), order={"health_match": "2"}
+        FAILED, "does not match '2'", "ours", DEPLOY[:3], answer=lambda asked: Reply(200, OLD), health_match="2"
     ),
     "a pattern that takes ages": Case(
-        "failed",
+        FAILED,
         "takes more than 1 s",
         "ours",
+        DEPLOY[:3],
         answer=lambda asked: Reply(200, "a" * 40 + "!"),
-        order={"health_match": "(a+)+$"},
+        health_match="(a+)+$",
     ),
     "a check that fails": Case(
-        "failed", "no database", "ours", prepare=lambda machine: machine.web.set("critical", "no database")
+        FAILED, "no database", "ours", DEPLOY[:3], prepare=lambda machine: machine.web.set("critical", "no database")
     ),
-    "a check that warns": Case("failed", "warning", "ours", prepare=lambda machine: machine.web.set("warning")),
+    "a check that warns": Case(
+        FAILED, "warning", "ours", DEPLOY[:3], prepare=lambda machine: machine.web.set("warning")
+    ),
     "a check that may warn": Case(
-        DONE, prepare=lambda machine: machine.web.set("warning"), order={"accept_warning": True}
+        OK, prepare=lambda machine: machine.web.set("warning"), options={"accept_warning": True}
+    ),
+    "the command fails, and is rolled back": Case(
+        ROLLED_BACK,
+        "exited with 3",
+        None,
+        (*DEPLOY[:2], ROLLING_BACK, *DEPLOY),
+        (f"{NEW} {OLD} deploy", f"{OLD} {NEW} rollback"),
+        command='test "$DEPLOY_REASON" = rollback || exit 3',
+        options={"rollback": "host"},
+    ),
+    "the rollback fails too": Case(
+        FAILED,
+        "exited with 3.*The rollback failed too.*exited with 3",
+        "ours",
+        (*DEPLOY[:2], ROLLING_BACK, *DEPLOY[:2]),
+        (f"{NEW} {OLD} deploy", f"{OLD} {NEW} rollback"),
+        command="exit 3",
+        options={"rollback": "host"},
     ),
 }
 
 
-def by_push(machine: Machine, case: Case, url: str) -> Ended:
-    """As the steps of the role do it, rollout_rollback being none."""
-    order = {"accept_warning": False, "health_match": "", "deploy_timeout": 60, **case.order}
-    turn = rotation.Turn(machine.client, machine.client, machine.keys, ID, machine.node, machine.session)
-    # Apart from this process, as on a host.
-    host, apart, is_out = Host(None), Host(None, sys.executable, as_user=in_a_shell), False
-    proof = rotation.Proof(
-        url, order["health_match"], deadline=2, stable_for=0, check_interval=0, accept_warning=order["accept_warning"]
-    )
-    asked = {"environment": {}, "chdir": None, "lock": machine.web.name, "owner": ID, "wait": 0, "keep": 1000}
-    asked["timeout"] = order["deploy_timeout"]
-    try:
-        rotation.take_out(turn, rotation.Drain())
-        rotation.drained(turn, rotation.Drain(), [], 0.0)
-        is_out = True
-        with turn.watch():
-            command = json.loads(machine.config.read_text(encoding="utf-8"))["command"]
-            answer = apart.call("command", {**asked, "command": command}, as_user=True)
-        if answer["timed_out"] or answer["rc"]:
-            why = f"ended after {order['deploy_timeout']} s" if answer["timed_out"] else f"exited with {answer['rc']}"
-            raise HitlessError(f"The deployment command {why}.")
-        rotation.prove(turn, host, proof)
-        rotation.put_back(turn, proof)
-    except HitlessError as error:
-        failure = rescue.failure_of({"msg": str(error), **error.details})
-        verdict, _why = rescue.judge(
-            failure, started=is_out, attempt="deploy", rollback=False, rollback_to=OLD, to_version=NEW
-        )
-        if verdict == rescue.CLEARED:
-            maintenance.lift(turn.agent, turn.node, turn.reason)
-        elif not failure.foreign:
-            mine = maintenance.set_by_deployment_of(turn.keys.service)
-            maintenance.enable(turn.cluster, turn.agent, turn.targets[0], turn.reason, mine)
-        how = "refused" if failure.foreign else "failed"
-        return Ended(how, str(error), is_out)
-    return Ended(DONE, "", True)
+def push(host: HostDeployment, command: str, url: str, match: str) -> None:
+    host.drain()
+    host.deploy(command)
+    _result, seen = host.verify(url, match)
+    host.return_to_rotation(seen)
+
+
+def agent(host: HostDeployment, _command: str, url: str, match: str) -> None:
+    deploy_by_agent(host, url, match)
+
+
+Turn = Callable[[HostDeployment, str, str, str], None]
+
+
+def whole_turn(take: Turn, host: HostDeployment, *about: str) -> None:
+    """A host's turn as the role has it taken, its rollback too."""
+    for _direction in ("deploy", "rollback"):
+        try:
+            take(host, *about)
+        except HitlessError as error:
+            host.on_failure({"msg": str(error), **error.details}, "")
+        if host.turn.decision != states.ROLL_BACK:
+            return
 
 
 def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
@@ -399,21 +440,36 @@ def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
     return done.returncode, done.stdout, done.stderr
 
 
-def by_agent(machine: Machine, case: Case, url: str) -> Ended:
-    machine.start()
-    order = {"deploy_timeout": 60, **case.order, "health_url": url}
-    status = machine.ask(healthy_deadline=2, **order).follow(60)
-    how = DONE if status.state == DONE else "refused" if status.foreign else "failed"
-    return Ended(how, status.message, status.touched or how == DONE)
+def taken(outcome: Outcome) -> tuple[str, ...]:
+    """The states of a host before its outcome; the deploy agent's own are those of its request."""
+    ends = {"done", "failed", outcome.outcome}
+    names = [{"proving": VERIFYING}.get(step["state"], step["state"]) for step in outcome.steps]
+    assert names[-1] in ends
+    return tuple(name for name in names if name not in {"requested", "waiting", "claimed", *ends})
 
 
-@pytest.mark.parametrize("side", [by_push, by_agent], ids=["push", "agent"])
+def require_table(outcome: Outcome) -> None:
+    """Each of its states follows from the one before, as the table of states has it."""
+    state = PENDING
+    for name in (*taken(outcome), outcome.outcome):
+        after = ROLLING_BACK if state == ROLLING_BACK and name in DEPLOY else name
+        states.require_transition(state, after)
+        state = after
+
+
+@pytest.mark.parametrize("mode", ["push", "agent"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_turn(consul: Server, tmp_path: Path, side: Callable[..., Ended], name: str) -> None:
+def test_a_turn(consul: Server, tmp_path: Path, mode: str, name: str) -> None:
     case = CASES[name]
     machine = Machine(consul, tmp_path)
     up, go = tmp_path / "up", tmp_path / "go"
     machine.configure(f"touch {up}; while [ ! -e {go} ]; do sleep 0.02; done; ( {case.command} )")
+    command = json.loads(machine.config.read_text(encoding="utf-8"))["command"]
+    options = {"deploy_timeout": 60, "healthy_deadline": 2, "rollback": "none", **case.options}
+    run = machine.web.rollout(ID, session=machine.session, mode=mode, **options)
+    # The command runs apart from this process, as on a host.
+    apart = Host(None, sys.executable, as_user=in_a_shell)
+    host = machine.web.host(run, on=apart, from_version=OLD, to_version=NEW, rollback_to=OLD)
     problems: list[BaseException] = []
 
     def beside() -> None:
@@ -430,8 +486,11 @@ def test_a_turn(consul: Server, tmp_path: Path, side: Callable[..., Ended], name
     if case.touched:
         watcher.start()
     try:
+        if mode == "agent":
+            machine.start()
         with HttpServer(answer=case.answer, address=consul.address) as application:
-            ended = side(machine, case, application.url if case.answer else "")
+            url = application.url if case.answer else ""
+            whole_turn(agent if mode == "agent" else push, host, command, url, case.health_match)
         if case.touched:
             watcher.join(30)
         left = machine.web.reasons().get(machine.web.name)
@@ -440,7 +499,15 @@ def test_a_turn(consul: Server, tmp_path: Path, side: Callable[..., Ended], name
         consul.put("agent/maintenance?enable=false")
         wait_until("the node is in rotation", lambda: machine.web.node_reason() is None)
     assert not problems
-    assert ended.how == case.how, ended.message
-    assert (ended.touched, up.exists()) == (case.touched, case.touched)
-    assert re.search(case.said, ended.message) if case.said else not ended.message
+    found = machine.client.key(machine.keys.outcome(ID, machine.node))
+    assert found is not None
+    ended = Outcome.from_json(found.value, machine.node)
+    assert ended.outcome == case.outcome, ended.error
+    assert (taken(ended), up.exists()) == (case.taken, case.touched)
+    require_table(ended)
+    assert re.search(case.said, ended.error) if case.said else not ended.error
     assert left == (ours(machine) if case.left == "ours" else case.left)
+    assert tuple(machine.runs()) == case.runs
+    there = read_version(machine.client, machine.keys, machine.node)
+    assert (there.version, there.previous) == case.recorded
+    assert there.version_is_trusted is (case.outcome != FAILED)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,10 @@ def test_also_where_the_rollouts_datacenter_is_the_clusters_own(centers: dict[st
     fleet = read_fleet(Client(Connection(centers["dc1"].url)), Keys("web"))
     found = {name: reach(agent(server), NODE, NODE).datacenter for name, server in centers.items()}
     hosts = {name: WantedHost(NODE, NODE, datacenter=found[name]) for name in centers}
-    assert host_states(fleet, [hosts["dc1"]])[0].datacenter == "dc1"
+    asked: dict[str, Any] = {"accept_warning": False, "previous_version": None}
+    assert host_states(fleet, [hosts["dc1"]], **asked)[0].datacenter == "dc1"
     with pytest.raises(HitlessError, match="asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1"):
-        host_states(fleet, [hosts["dc2"]])
+        host_states(fleet, [hosts["dc2"]], **asked)
 
 
 @pytest.mark.parametrize("second", ["dc2", "dc1"])

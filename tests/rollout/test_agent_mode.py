@@ -103,10 +103,10 @@ def test_a_machine_whose_agent_is_down_is_lost_and_does_not_deploy_later(drive: 
     vm = drive.lab.vm("web2")
     vm.deploy_agent.stop()
     with Load(drive.lab) as load:
-        result = drive.run(NEW, kind="agent", pickup_deadline=3, failure_budget=1)
+        result = drive.run(NEW, kind="agent", accept_deadline=3, failure_budget=1)
         assert result.rc != 0
         assert result.red == {"web2"}
-        assert "web2 did not pick its request up within 3 s" in flat(result.output)
+        assert "web2 did not accept its request within 3 s" in flat(result.output)
         assert drive.outcomes() == {"web1": "ok", "web2": "lost", "web3": "ok", "web4": "ok"}
         vm.deploy_agent.start()
         time.sleep(3)
@@ -245,7 +245,7 @@ def test_a_machine_that_dies_in_its_turn_is_lost_and_the_next_run_goes_on(drive:
     version = "2.0.0-deployslow5"
     vm = drive.lab.vm("web1")
     with Load(drive.lab) as load:
-        run = drive.start(version, kind="agent", pickup_deadline=3)
+        run = drive.start(version, kind="agent", accept_deadline=3)
         with run:
             reaches(vm, "deploying", run=run)
             wait_until("the command runs", lambda: bool(vm.deploys()))

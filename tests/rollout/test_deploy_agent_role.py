@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import DONE, Order, Request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import DONE, Request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services, started
+from tests.integration.services import Services, order, started
 
 PLAYBOOK = """
 - hosts: localhost
@@ -70,8 +70,8 @@ def test_what_it_installs_deploys(ansible: Ansible, consul: Server, tmp_path: Pa
     secrets[0].chmod(0o600)
     secrets[0].write_text("", encoding="utf-8")  # this Consul knows no tokens
     keys = Keys(web.name)
-    order = Order("20261123T142233Z-2.0.0-7f3a", "2.0.0", drain_time=0, min_healthy_time=0, check_interval=0)
-    request = Request(web.client(), keys, web.node, order, web.session(keys.lock))
+    asked = order("2.0.0", drain_time=0, min_healthy_time=0, check_interval=0)
+    request = Request(web.client(), keys, web.node, asked, web.session(keys.lock))
     request.submit()
     (start,) = of_unit(tmp_path, web.name, "ExecStart")
     with subprocess.Popen(shlex.split(start)) as agent:

@@ -72,7 +72,7 @@ class LongRequests:
 
 def test_the_drain_ends_when_the_load_balancer_shows_no_session(drive: Drive) -> None:
     lab = drive.lab
-    observe = {"drain_observe": lab.balancer.stats_url, "drain_least": 0, "drain_most": 90, "drain_time": FIXED}
+    observe = {"load_balancers": lab.balancer.stats_url, "drain_min_time": 0, "drain_deadline": 90, "drain_time": FIXED}
     with Load(lab) as load, LongRequests(f"{lab.frontend}/") as long, RotationWatch(lab) as watch:
         result = drive.run(NEW, kind="ssh", **observe)
     assert result.rc == 0, result.output
@@ -93,7 +93,7 @@ def test_a_load_balancer_that_does_not_answer_is_named_and_waited_for(drive: Dri
     gone = f"{nobody()}/"
     observe = [drive.lab.balancer.stats_url, gone]
     with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:
-        result = drive.run(NEW, hosts="web1", drain_observe=observe, drain_least=0, drain_time=3)
+        result = drive.run(NEW, hosts="web1", load_balancers=observe, drain_min_time=0, drain_time=3)
     assert result.rc == 0, result.output
     load.check_nothing_lost()
     assert f"web1: {gone} does not answer" in flat(result.output)
@@ -105,7 +105,7 @@ def test_a_load_balancer_that_does_not_answer_is_named_and_waited_for(drive: Dri
 
 @pytest.mark.slow
 def test_what_is_no_statistics_is_refused_before_anything_is_changed(drive: Drive) -> None:
-    result = drive.run(NEW, drain_observe=f"{drive.lab.frontend}/")
+    result = drive.run(NEW, load_balancers=f"{drive.lab.frontend}/")
     assert result.rc != 0
     assert "does not answer with HAProxy's statistics" in flat(result.output)
     assert drive.running() == [OLD] * 2
@@ -162,8 +162,8 @@ class Static:
         return {
             "drain_tasks": self.hook("drain.yml", "drain", drain),
             "restore_tasks": self.hook("restore.yml", "ready", restore),
-            "drain_observe": self.stats,
-            "drain_least": 0,
+            "load_balancers": self.stats,
+            "drain_min_time": 0,
             "drain_time": FIXED,
         }
 

@@ -159,7 +159,9 @@ def test_a_batch_that_is_lost_as_a_whole(drive: Drive, tasks: str, way: str) -> 
         cut_off(drive, "web1", deploys_on(drive, "web1")),
         cut_off(drive, "web2", deploys_on(drive, "web2")),
     ):
-        result = drive.run(NEW, kind="ssh", hosts="web1:web2:web3", batch_size=2, failure_budget=2, **options)
+        result = drive.run(
+            NEW, kind="ssh", hosts="web1:web2:web3", batch_size=2, failure_budget=2, min_healthy=2, **options
+        )
     load.check_nothing_lost()
     assert result.rc != 0
     assert "1 changed, 2 lost (web1, web2)" in flat(result.output), result.output

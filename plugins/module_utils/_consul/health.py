@@ -111,10 +111,6 @@ class Instance:
             if check.status not in good and not (but_maintenance and check.is_maintenance)
         ]
 
-    def is_healthy(self, *, accept_warning: bool = False) -> bool:
-        """Whether all its checks, its node's and maintenance among them, are as they should be."""
-        return not self.failing(accept_warning=accept_warning)
-
     @property
     def in_rotation(self) -> bool:
         """Whether it may get traffic: a load balancer that follows Consul's DNS also serves what warns."""

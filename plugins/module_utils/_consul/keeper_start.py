@@ -50,9 +50,9 @@ def start_keeper(
     *,
     pipe: int,
     controller: int,
+    progress_deadline: float,
     results: int | None = None,
     ttl: int = TTL,
-    progress_deadline: float = 0,
 ) -> None:
     """Start the program that renews the session for as long as the run lives; returns when it has detached itself.
 

@@ -51,14 +51,15 @@ def take(
     holder: Holder,
     controller: Controller,
     *,
-    wait: float = 0,
+    wait: float,
+    progress_deadline: float,
     ttl: int = TTL,
     keep: bool = True,
-    progress_deadline: float = 0,
     show: Callable[[str], None] = lambda text: None,
 ) -> str:
     """:func:`acquire` for a run, and keep it for as long as that lives -> the session.
 
+    :param progress_deadline: see ``start_keeper``.
     :param keep: false where something else renews the session.
     :param show: told whom it waits for.
     """

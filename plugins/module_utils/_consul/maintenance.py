@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
@@ -121,6 +121,10 @@ class Target:
         """Whether any of it is in maintenance, whoever has set that."""
         return any(reason is not None for reason in [*self.reasons(data).values(), self.node_reason(data)])
 
+    def is_there(self, data: Any) -> bool:
+        """Whether the catalog knows it."""
+        return bool(data) and bool(self.reasons(data))
+
     def require(self, data: Any) -> None:
         if self.service is not None:
             require_registered(self._instances(data), self.service, self.node)
@@ -155,6 +159,7 @@ class Change:
     """What a change of maintenance did, and the catalog's data that showed it.
 
     :param shown_at: when the catalog showed it, on the monotonic clock.
+    :param index: of the answer that showed it, for a blocking read of what happens from then on.
     """
 
     target: Target
@@ -162,6 +167,7 @@ class Change:
     after: dict[str, str | None]
     shown_at: float
     shown: Any
+    index: int = 0
 
     @property
     def changed(self) -> bool:
@@ -196,6 +202,24 @@ def enable(
     # Somebody may have been quicker than our request: the agent kept theirs.
     _refuse_foreign(target, change.after, None, ours)
     return change
+
+
+def enable_all(
+    cluster: Client,
+    agent: Client,
+    targets: Sequence[Target],
+    reason: str,
+    ours: Callable[[str], bool],
+    found: Sequence[Answer] = (),
+) -> list[Change]:
+    """:func:`enable` for each of them, one after the other.
+
+    :param found: what the catalog says of each, where that was read just now.
+    """
+    return [
+        enable(cluster, agent, target, reason, ours, first=found[number] if found else None)
+        for number, target in enumerate(targets)
+    ]
 
 
 def disable(
@@ -296,12 +320,13 @@ def _apply(
 
     path, params = target.query()
     try:
-        return cluster.watch(path, params, decide, started + within, first=answer)
+        shown, answer = cluster.watch_with_answer(path, params, decide, started + within, first=answer)
+        return replace(shown, index=answer.index)
     except DeadlineExceeded:
         # The agent may have taken so long to answer that nobody has looked since.
-        shown = change(target.read(cluster).data)
-        if shown:
-            return shown
+        late = change(target.read(cluster).data)
+        if late:
+            return late
         state = "in" if reason is not None else "without"
         raise HitlessError(
             f"The catalog did not show {target.name} {state} maintenance within {within:g} s, although its agent took "

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import NODE_MAINTENANCE, SERVICE_MAINTENANCE
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import SHOWN_WITHIN, Target, send
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 
@@ -28,15 +30,16 @@ _FOR_EVER = float("inf")
 class MaintenanceWatch:
     """A thread beside the steps of one host; ``with`` bounds it.
 
-    It follows the checks of the node, so that nothing which happens elsewhere wakes it. At the end of ``with`` nothing
-    is sent any more, though a read may still be under way.
+    It costs one blocking read for as long as nothing happens on the node. It follows the checks of the node, so that
+    nothing which happens elsewhere wakes it. At the end of ``with`` nothing is sent any more, though a read may still
+    be under way.
 
     :param cluster: asks the cluster, from the thread that holds the ``with``.
     :param agent: asks the host's own agent, which nobody else does meanwhile.
     :param targets: all that is in maintenance; ``reason`` is that of the deployment.
     :param fence: the operations that hold while the lock of the deployment is ours: after that, another run may have
         returned the host to rotation. Empty without a lock.
-    :raises LockLost: from the beginning of ``with``, where something is to be put back and the lock is lost.
+    :param since: index of an answer that showed all of it in maintenance; 0 where none is known.
     """
 
     def __init__(
@@ -46,26 +49,24 @@ class MaintenanceWatch:
         targets: Sequence[Target],
         reason: str,
         fence: Sequence[dict[str, Any]] = (),
+        *,
+        since: int = 0,
     ) -> None:
         self._cluster = cluster
         self._agent = agent
         self._targets = targets
         self._reason = reason
         self._fence = fence
-        # Made here: the library takes Consul's variables out of the environment meanwhile, which the thread must not.
+        self._first = Answer(None, since, 200) if since else None
         self._own = Client(cluster.connection, retry_for=0)
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._looked_at = time.monotonic()
         self._dropped_at: float | None = None
         self._back_at: float | None = None
+        self._lost: LockLost | None = None
 
     def __enter__(self) -> MaintenanceWatch:
-        try:
-            self._look(self._own)
-        except LockLost:
-            raise
-        except HitlessError:
-            pass  # no answer now: the thread goes on trying
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
@@ -74,14 +75,19 @@ class MaintenanceWatch:
             self._ended.set()
 
     def back_since(self) -> float | None:
-        """Looks anew, and returns once the host is out of rotation: since when, on the monotonic clock.
+        """Returns once the host is out of rotation: since when, on the monotonic clock.
 
-        None where it has been out all the time.
+        None where it has been out all the time, as far as Consul has told by now.
 
         :raises HitlessError: the catalog does not show it in time.
+        :raises LockLost: it was to be put back, and the lock is no longer ours.
         """
         until = time.monotonic() + SHOWN_WITHIN
-        while not self._look(self._cluster):
+        while True:
+            if self._lost:
+                raise self._lost
+            if self._dropped_at is None or self._back_at is not None:
+                return self._back_at
             if time.monotonic() >= until:
                 names = " and ".join(target.name for target in self._targets)
                 raise HitlessError(
@@ -90,28 +96,49 @@ class MaintenanceWatch:
                     hint="Find out who sends the request to its Consul agent; its log has it.",
                 )
             time.sleep(0.1)
-        return self._back_at
+            self._look(self._cluster)
 
     def _run(self) -> None:
-        node = Target(self._targets[0].node)
-        path, params = node.query()
+        path, params = Target(self._targets[0].node).query()
         while not self._ended.is_set():
+            first, self._first = self._first, None
             try:
-                self._own.watch(path, params, self._decide, _FOR_EVER, every=LOOK_EVERY)
-            except LockLost:
-                return  # the next step finds that out itself
+                self._own.watch(path, params, self._decide, _FOR_EVER, every=LOOK_EVERY, first=first)
+            except LockLost as error:
+                self._lost = error
+                return
             except HitlessError:
                 # No answer, or the host is away: a maintenance that nobody can end either.
                 self._ended.wait(RESEND_AFTER)
 
-    def _decide(self, _checks: Any) -> bool | None:
+    def _decide(self, checks: Any) -> bool | None:
+        """What follows from the checks of the node; None for the answer that the watch begins with."""
         if self._ended.is_set():
             return True
+        is_time = time.monotonic() - self._looked_at >= LOOK_EVERY
+        if checks is None or (not is_time and self._dropped_at is None and self._is_out(checks)):
+            raise AskAgain(LOOK_EVERY)
         raise AskAgain(LOOK_EVERY if self._look(self._own) else RESEND_AFTER)
+
+    def _is_out(self, checks: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the checks of the node alone show all of it in maintenance.
+
+        What they cannot tell, an instance without a check of its own for example, takes a look.
+        """
+        there = {check["CheckID"] for check in checks}
+        for target in self._targets:
+            if target.node_wide:
+                wanted = {NODE_MAINTENANCE}
+            else:
+                ids = {check.get("ServiceID") for check in checks if check.get("ServiceName") == target.service}
+                wanted = {f"{SERVICE_MAINTENANCE}{one}" for one in ids} or {""}
+            if not wanted <= there:
+                return False
+        return True
 
     def _look(self, client: Client) -> bool:
         """Put back what was dropped -> whether all is in maintenance."""
-        began = time.monotonic()
+        began = self._looked_at = time.monotonic()
         dropped = [
             (target, name)
             for target in self._targets

@@ -4,8 +4,8 @@
 """A request to a machine's own deploy agent, from writing it to its end (a private helper of this collection).
 
 The request stands in the node's key ``new``, what became of it in ``status`` beside it. Both sides change ``status`` by
-compare-and-set, so that of "taken" and "withdrawn", and of "done" and "given up", exactly one happens. The other side
-is roles/deploy_agent/files; docs/agent-mode.md tells the states.
+compare-and-set, so that of "accepted" and "withdrawn", and of "done" and "abandoned", exactly one happens. The other
+side is roles/deploy_agent/files; docs/agent-mode.md tells the states.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 
 REQUESTED, WAITING, DONE, FAILED = "requested", "waiting", "done", "failed"
-WITHDRAWN, GIVEN_UP = "withdrawn", "given_up"
+WITHDRAWN, ABANDONED = "withdrawn", "abandoned"
 EVENT = "hitless-deploy"
 """Name of the Consul event that may wake an agent sooner."""
 EVENT_LIMIT = 99
@@ -52,6 +52,8 @@ LOOK_EVERY = 15.0
 class Order:
     """What a machine is asked to do; never how: its own configuration says which command that is.
 
+    It carries all values: the machine has no defaults of its own, which would differ from those of the rollout one day.
+
     :param reason: deploy, rollback or recover.
     :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
     :param scope: what goes into maintenance, as in ``_rotation.Turn``.
@@ -59,23 +61,23 @@ class Order:
 
     deployment: str
     version: str | None
-    reason: str = "deploy"
-    previous: str = ""
-    remember: str | None = None
-    scope: tuple[str, ...] = ("service",)
-    tags: tuple[str, ...] = ()
-    drain_time: float = 10.0
-    deploy_timeout: float = 1800.0
-    healthy_deadline: float = 300.0
-    min_healthy_time: float = 10.0
-    check_interval: float = 30.0
-    accept_warning: bool = False
-    health_url: str = ""
-    health_match: str = ""
+    reason: str
+    previous: str
+    remember: str | None
+    scope: tuple[str, ...]
+    tags: tuple[str, ...]
+    drain_time: float
+    deploy_timeout: float
+    healthy_deadline: float
+    min_healthy_time: float
+    check_interval: float
+    accept_warning: bool
+    health_url: str
+    health_match: str
 
     @property
     def longest(self) -> float:
-        """Seconds after which an agent that has taken it must have ended it."""
+        """Seconds after which an agent that has accepted it must have ended it."""
         # Proof, and then the same deadline again back in rotation.
         proof = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
         return self.drain_time + self.deploy_timeout + proof + SLACK
@@ -118,7 +120,7 @@ class Status:
 
     @property
     def is_open(self) -> bool:
-        """Nobody has taken it yet."""
+        """Nobody has accepted it yet."""
         return self.state in (REQUESTED, WAITING)
 
     @property
@@ -130,7 +132,7 @@ class Status:
 class Request:
     """One request to one node.
 
-    :param session: of the deployment's lock: the agent takes the request only while it holds that.
+    :param session: of the deployment's lock: the agent accepts the request only while it holds that.
     """
 
     client: Client
@@ -163,23 +165,24 @@ class Request:
         except ConsulError:
             return
 
-    def follow(self, pickup: float, told: Callable[[Status], None] = lambda status: None) -> Status:
-        """Wait for the end of it, by blocking reads -> its last status: done or failed, withdrawn or given up.
+    def follow(self, accept_deadline: float, told: Callable[[Status], None] = lambda status: None) -> Status:
+        """Wait for the end of it, by blocking reads -> its last status: done or failed, withdrawn or abandoned.
 
-        :param pickup: seconds in which somebody has to take it, and that a machine may be out of Consul's sight for.
+        :param accept_deadline: seconds in which somebody has to accept it, and that a machine may be failed in Consul
+            (serfHealth critical).
         :param told: called with each new status.
         :raises LockLost: another run has asked this machine for something else.
         """
-        follower = _Follower(self, pickup, told)
+        follower = _Follower(self, accept_deadline, told)
         key = self.keys.status(self.node)
         path = f"/v1/kv/{key}"
         params: list[tuple[str, object]] = [("consistent", "")]
         # Each wait has an end of its own, see decide: this one only bounds what cannot happen.
-        forever = time.monotonic() + self.order.longest + pickup + 2 * self.order.deploy_timeout + 3600
+        forever = time.monotonic() + self.order.longest + accept_deadline + 2 * self.order.deploy_timeout + 3600
         return self.client.watch(path, params, follower.decide, forever, every=LOOK_EVERY)
 
     def end(self, seen: Status, state: str, message: str) -> bool:
-        """Withdraw it or give it up, unless its status has changed since: then the agent was quicker."""
+        """Withdraw or abandon it, unless its status has changed since: then the agent was quicker."""
         ended = self._status(state, message, seen.steps, touched=seen.touched)
         try:
             self._change(kv_set_if(self.keys.status(self.node), ended, seen.index), None)
@@ -193,7 +196,7 @@ class Request:
             return there is not None and there.value == ended
         return True
 
-    def is_out_of_sight(self) -> bool:
+    def has_failed_in_consul(self) -> bool:
         """Whether Consul's gossip holds the node for dead."""
         answer = self.client.get(f"/v1/health/node/{self.node}")
         return all(check["Status"] != "passing" for check in answer.data or () if check["CheckID"] == SERF_HEALTH)
@@ -225,13 +228,13 @@ class Request:
 class _Follower:
     """Decides, at each look at the status, whether the wait is over."""
 
-    def __init__(self, request: Request, pickup: float, told: Callable[[Status], None]) -> None:
+    def __init__(self, request: Request, accept_deadline: float, told: Callable[[Status], None]) -> None:
         self._request = request
-        self._pickup = pickup
+        self._accept_deadline = accept_deadline
         self._told = told
         started = time.monotonic()
-        self._open_until = started + pickup
-        self._wait_until = started + pickup + request.order.deploy_timeout + SLACK
+        self._open_until = started + accept_deadline
+        self._wait_until = started + accept_deadline + request.order.deploy_timeout + SLACK
         self._end_by = 0.0
         self._unseen_since = 0.0
         self._look_at = 0.0
@@ -249,7 +252,7 @@ class _Follower:
         if status != self._last:
             self._last = status
             self._told(status)
-        if status.has_ended or status.state in (WITHDRAWN, GIVEN_UP):
+        if status.has_ended or status.state in (WITHDRAWN, ABANDONED):
             return status
         return self._open(status) if status.is_open else self._under_way(status)
 
@@ -258,20 +261,21 @@ class _Follower:
         now = time.monotonic()
         if now < until:
             raise AskAgain(min(until - now, LOOK_EVERY))
-        return self._over(status, WITHDRAWN, "nobody has taken it in time")
+        return self._over(status, WITHDRAWN, "nobody has accepted it in time")
 
     def _under_way(self, status: Status) -> Status | None:
         now = time.monotonic()
         self._end_by = self._end_by or now + self._request.order.longest
         if now >= self._end_by:
-            return self._over(status, GIVEN_UP, f"it did not end within {self._request.order.longest:g} s")
+            return self._over(status, ABANDONED, f"it did not end within {self._request.order.longest:g} s")
         if now >= self._look_at:
             # Not at the first sight: its agent has just answered.
-            unseen = self._look_at > 0 and self._request.is_out_of_sight()
+            unseen = self._look_at > 0 and self._request.has_failed_in_consul()
             self._unseen_since = (self._unseen_since or now) if unseen else 0.0
-            self._look_at = now + min(LOOK_EVERY, self._pickup or LOOK_EVERY)
-        if self._unseen_since and now - self._unseen_since >= self._pickup:
-            return self._over(status, GIVEN_UP, f"the machine is out of Consul's sight, at the step {status.state}")
+            self._look_at = now + min(LOOK_EVERY, self._accept_deadline or LOOK_EVERY)
+        if self._unseen_since and now - self._unseen_since >= self._accept_deadline:
+            where = f"at the step {status.state}"
+            return self._over(status, ABANDONED, f"the machine failed in Consul (serfHealth critical), {where}")
         raise AskAgain(max(0.01, min(self._end_by, self._look_at) - now))
 
     def _over(self, status: Status, state: str, message: str) -> Status | None:
@@ -328,11 +332,11 @@ def read_agent_log(client: Client, keys: Keys, node: str, deployment: str) -> st
     return "".join(pair.value for pair in client.keys(keys.agent_log(node, deployment)))
 
 
-def unpicked(node: str, service: str, pickup: float) -> HitlessError:
-    """The error for a request that nobody took."""
+def not_accepted(node: str, service: str, accept_deadline: float) -> HitlessError:
+    """The error for a request that nobody accepted."""
     return HitlessError(
-        f"{node} did not pick its request up within {pickup:g} s (rollout_pickup_deadline), so that it is withdrawn: "
-        "the machine will not deploy it when it comes back.",
+        f"{node} did not accept its request within {accept_deadline:g} s (rollout_accept_deadline), so that it is "
+        "withdrawn: the machine will not deploy it when it comes back.",
         hint=f"Is the machine up, and its deploy agent running (systemctl status hitless-deploy-{service})?",
         details={"lost": True},
     )

@@ -26,7 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     Order,
     Request,
     Status,
-    unpicked,
+    not_accepted,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
@@ -48,8 +48,10 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
     version = checked_version(host.version)
     back = host.turn.rolling_back
     kept = None if back else host.planned.from_version or None
-    order = replace(
-        _order(host, health_url, health_match),
+    order = _order(
+        host,
+        health_url,
+        health_match,
         version=version,
         reason=host.why,
         previous=host.replaced_version,
@@ -66,7 +68,7 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
     records that, see M(hitless.consul.version).
     """
-    order = replace(_order(host, health_url, health_match), reason="recover")
+    order = _order(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
     status = _follow(host, order)
     why = "recovered; which version it runs is not recorded"
     told = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
@@ -74,11 +76,23 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     return status.answer
 
 
-def _order(host: HostDeployment, health_url: str, health_match: str) -> Order:
+def _order(
+    host: HostDeployment,
+    health_url: str,
+    health_match: str,
+    *,
+    version: str | None,
+    reason: str,
+    previous: str,
+    remember: str | None,
+) -> Order:
     options = host.run.options
     return Order(
         deployment=host.turn.deployment,
-        version=None,
+        version=version,
+        reason=reason,
+        previous=previous,
+        remember=remember,
         scope=tuple(host.scope),
         tags=host.tags,
         drain_time=options["drain_time"],
@@ -102,7 +116,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
     if options["agent_event"]:
         request.fire_event()
     with log:
-        status = request.follow(options["pickup_deadline"])
+        status = request.follow(options["accept_deadline"])
     touched = status.touched or status.state not in (FAILED, WITHDRAWN)
     phase = states.RETURNING if status.state == DONE else states.DEPLOYING if touched else host.turn.phase
     steps = [*host.turn.steps, *(dict(step) for step in status.steps)]
@@ -111,12 +125,15 @@ def _follow(host: HostDeployment, order: Order) -> Status:
         return status
     printed = log.of_failure()
     if status.state == WITHDRAWN:
-        error = unpicked(request.node, request.keys.service, options["pickup_deadline"])
+        error = not_accepted(request.node, request.keys.service, options["accept_deadline"])
         error.details.update(printed)
         raise error
     if status.state == FAILED:
         raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
-    raise HitlessError(f"{request.node} is given up: {status.message}.", details={**printed, "lost": True})
+    raise HitlessError(
+        f"The request to {request.node} is abandoned: {status.message}.",
+        details={**printed, "lost": True},
+    )
 
 
 class _Log:

@@ -127,12 +127,12 @@ def parse(url: str, text: str) -> Statistics:
         raise HitlessError(
             f"{url} is the status of nginx, which counts no sessions of a single instance, so that its drain cannot be "
             "observed.",
-            hint="Remove it from rollout_drain_observe, and let rollout_drain_time be long enough for it.",
+            hint="Remove it from rollout_load_balancers, and let rollout_drain_time be long enough for it.",
         )
     if not text.startswith("# pxname,svname,"):
         raise HitlessError(
             f"{url} does not answer with HAProxy's statistics (asked for as CSV, {url};csv).",
-            hint="rollout_drain_observe takes the address of HAProxy's `stats uri`.",
+            hint="rollout_load_balancers takes the address of HAProxy's `stats uri`.",
         )
     servers: dict[Name, Server] = {}
     ever = 0
@@ -266,8 +266,8 @@ class Drained:
 def wait(
     watched: Sequence[Watched],
     since: float,
-    least: float,
-    most: float,
+    min_time: float,
+    deadline: float,
     fixed: float,
     *,
     asked: Callable[[str], Statistics] = ask,
@@ -277,9 +277,9 @@ def wait(
     """Return when all load balancers show the instance drained.
 
     :param since: when the drain began, on ``clock``.
-    :param least: seconds it lasts in any case; after ``most`` seconds sessions that are left are given up.
+    :param min_time: seconds it lasts in any case; after ``deadline`` seconds sessions that are left are given up.
     :param fixed: seconds for a load balancer that cannot be observed.
-    :raises HitlessError: one still sends new requests there after ``most`` seconds.
+    :raises HitlessError: one still sends new requests there after ``deadline`` seconds.
     """
     named: dict[str, str] = {}
     while True:
@@ -288,11 +288,11 @@ def wait(
         blind = [one for one in watched if one.blind]
         named |= {one.url: one.blind for one in blind}
         busy = [one for one in watched if one.busy and not one.blind]
-        if passed >= most:
-            _refuse_followers_of_nobody(busy, most)
-        if passed >= (max(fixed, least) if blind else least) and (not busy or passed >= most):
+        if passed >= deadline:
+            _refuse_followers_of_nobody(busy, deadline)
+        if passed >= (max(fixed, min_time) if blind else min_time) and (not busy or passed >= deadline):
             notes = [f"{why} It was waited for by the fixed time ({fixed:g} s)." for why in named.values()]
-            notes += [f"{one.url} still shows {one.busy} after {most:g} s; they are given up." for one in busy]
+            notes += [f"{one.url} still shows {one.busy} after {deadline:g} s; they are given up." for one in busy]
             return Drained(passed, notes)
         sleep(EVERY)
 
@@ -304,18 +304,17 @@ def wait_as_set(watched: Sequence[Mapping[str, Any]], since: float, options: Map
     """
     fixed = options["drain_time"]
     if watched:
-        return wait(
-            [Watched.of(one) for one in watched], since, options["drain_least"], options["drain_most"], fixed
-        ).notes
+        balancers = [Watched.of(one) for one in watched]
+        return wait(balancers, since, options["drain_min_time"], options["drain_deadline"], fixed).notes
     time.sleep(max(0.0, since + fixed - time.monotonic()))
     return []
 
 
-def _refuse_followers_of_nobody(busy: Sequence[Watched], most: float) -> None:
+def _refuse_followers_of_nobody(busy: Sequence[Watched], deadline: float) -> None:
     taking = [one for one in busy if one.taking]
     if taking:
         raise HitlessError(
-            f"{taking[0].url} still sends requests to this instance {most:g} s after its maintenance began "
+            f"{taking[0].url} still sends requests to this instance {deadline:g} s after its maintenance began "
             f"({taking[0].busy}).",
             hint="Does that load balancer follow Consul? If not, rollout_drain_tasks can take an instance out there.",
         )

@@ -175,7 +175,7 @@ def read_fleet(
 
 
 def host_states(
-    fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool = False, previous_version: str | None = None
+    fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool, previous_version: str | None
 ) -> list[HostState]:
     """Each host as it was found.
 

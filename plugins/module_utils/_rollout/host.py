@@ -17,7 +17,6 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Wanted, wait_for_health
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
@@ -36,7 +35,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, progress_op, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import verify_node
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import (
+    verify_node,
+    wait_until_passing,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
 
 
@@ -72,9 +74,13 @@ class HostDeployment:
     def targets(self) -> list[maintenance.Target]:
         return maintenance.targets_of(self.node, self.keys.service, self.scope, self.tags)
 
-    def watch(self) -> MaintenanceWatch:
-        """Keeps the host in maintenance from now on, see there."""
-        return MaintenanceWatch(self.task.consul, self.task.agent, self.targets, self.reason, [self.fence()])
+    def watch(self, since: int = 0) -> MaintenanceWatch:
+        """Keeps the host in maintenance from now on, see there.
+
+        :param since: index of a later answer that showed its maintenance than the one that the drain began with.
+        """
+        cluster, agent, fence = self.task.consul, self.task.agent, [self.fence()]
+        return MaintenanceWatch(cluster, agent, self.targets, self.reason, fence, since=since or self.turn.index)
 
     # -- fenced writes --------------------------------------------------------------------------------------------
 
@@ -83,7 +89,7 @@ class HostDeployment:
 
     def _is_unsure(self, state: str) -> bool:
         """Until something is deployed, what an earlier deployment left open stays so."""
-        return self.planned.unsure and state in (states.DRAINING, states.UNTOUCHED)
+        return self.planned.unsure and state in states.NOTHING_DEPLOYED
 
     def _status(self, state: str) -> dict[str, Any]:
         unsure = self._is_unsure(state)
@@ -165,23 +171,21 @@ class HostDeployment:
         found = [target.read(cluster) for target in targets]
         # The node's maintenance has no service of its own.
         services = {one.service or self.keys.service: one.tags if one.service else self.tags for one in targets}
-        watched = observed.find_on_node(cluster, self.run.options["drain_observe"], self.node, services)
+        watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
-        begun = (
-            [] if self.turn.rolling_back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
-        )
+        back = self.turn.rolling_back
+        begun = [] if back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is told only while nothing can have been deployed there, so that a later run may trust it.
-        told = states.DEPLOYING if out_already and not self.turn.rolling_back else ""
+        told = states.DEPLOYING if out_already and not back else ""
         self.enter(states.DRAINING, told=told, also=begun)
         ours = maintenance.set_by_deployment_of(self.keys.service)
-        changes = [
-            maintenance.enable(cluster, self.task.agent, target, self.reason, ours, first=answer)
-            for target, answer in zip(targets, found, strict=True)
-        ]
+        changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}
-        self.turn = replace(self.turn, watched=[asdict(one) for one in watched])
+        # Of several answers the oldest: what has happened since any of them is looked at.
+        index = min(change.index for change in changes)
+        self.turn = replace(self.turn, watched=[asdict(one) for one in watched], index=index)
         result = {
             "changed": any(change.changed for change in changes),
             "instances": [name for change in changes for name in change.after],
@@ -254,8 +258,7 @@ class HostDeployment:
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        with self.watch() as watch:
-            return verify_node(self.task, self.run, self.node, health_url, health_match, watch)
+        return verify_node(self.task, self.run, self.targets, self.watch, health_url, health_match)
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""
@@ -273,7 +276,7 @@ class HostDeployment:
 
         :param seen: what :meth:`verify` saw just now of the service on the node, so that it need not be read again.
         """
-        service, options = self.keys.service, self.run.options
+        service = self.keys.service
         ours = maintenance.set_by_deployment_of(service)
         changes = [
             maintenance.disable(
@@ -281,11 +284,8 @@ class HostDeployment:
             )
             for target in self.targets
         ]
-        wanted = Wanted(service=service, node=self.node, tags=self.tags, accept_warning=options["accept_warning"])
-        # What showed the end of the maintenance usually shows the health as well.
-        shown = [change.shown for change in changes if change.target.service == service]
-        if not (shown and wanted.holds(wanted.select(shown[0]))):
-            wait_for_health(self.task.consul, wanted, options["healthy_deadline"])
+        shown = next((change.shown for change in changes if change.target.service == service), None)
+        wait_until_passing(self.task, self.run, self.node, shown)
         return any(change.changed for change in changes)
 
     # -- what fails -----------------------------------------------------------------------------------------------
@@ -373,8 +373,7 @@ class HostDeployment:
         """
         self.task.consul.txn([self.fence()])
         ours = maintenance.set_by_deployment_of(self.keys.service)
-        for target in self.targets:
-            maintenance.enable(self.task.consul, self.task.agent, target, self.reason, ours)
+        maintenance.enable_all(self.task.consul, self.task.agent, self.targets, self.reason, ours)
 
     def undo(self, *, other_owner: bool = False) -> None:
         """End this deployment's own maintenance: nothing was deployed.
@@ -388,9 +387,12 @@ class HostDeployment:
         cluster.txn([self.fence()])
         maintenance.lift(agent, self.node, self.reason)
         for target in self.targets:
+            answer = target.read(cluster)
+            if not target.is_there(answer.data):
+                continue  # nothing is registered that could be in maintenance
             try:
                 # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
-                maintenance.disable(cluster, agent, target, lambda found: found == self.reason)
+                maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
             except HitlessError as error:
                 if not (other_owner and error.details.get("foreign")):
                     raise

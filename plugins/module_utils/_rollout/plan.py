@@ -81,14 +81,14 @@ class PlanSettings:
     service: str
     registered_total: int
     serving_total: int
-    batch_size: Size | Sequence[Size] = 1
-    min_healthy: Size = "50%"
-    skip_current: bool = True
-    unreachable: str = "fail"
-    rollback: str = "host"
-    previous_version: str | None = None
-    direction: str = "deploy"
-    unverified: bool = False
+    batch_size: Size | Sequence[Size]
+    min_healthy: Size
+    skip_current: bool
+    unreachable: str
+    rollback: str
+    previous_version: str | None
+    direction: str
+    unverified: bool
     uncovered: tuple[str, ...] = ()
 
 

@@ -12,7 +12,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import T
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import RUNNING, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
-    KEEP,
     Deployment,
     list_ids,
     read_records,
@@ -20,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
 
 
-def prune(client: Client, keys: Keys, session: str, keep: int = KEEP) -> list[str]:
+def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
 
     Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.

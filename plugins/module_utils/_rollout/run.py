@@ -23,7 +23,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import Sources, read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Sources
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
@@ -47,10 +48,10 @@ class Run:
 
     :param options: of the rollout, by name without the prefix.
     :param hosts: those of rollout_hosts, in the inventory's order.
-    :param hooks: the user's files and roles, see ``options.Hook``.
+    :param hooks: the user's files and roles, see ``option_reader.Hook``.
     :param steps: of each host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
-    :param address: what localhost takes from its hosts to ask Consul, see ``options.Address``.
+    :param address: what localhost takes from its hosts to ask Consul, see ``option_sources.Address``.
     :param first_tasks: name and action of the tasks of the deployment before which none has touched a host.
     :param operator: who runs it; ``origin``: from where.
     :param claim: of the request that it follows, empty where it follows none.
@@ -325,7 +326,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
     notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
     fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["drain_observe"])]
+    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
 
 
 def _too_many(plan: Plan, forks: int) -> list[str]:

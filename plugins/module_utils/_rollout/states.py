@@ -79,6 +79,8 @@ OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, FAILED, LOST, SKIPPED, PENDING)
 """What a host may have ended as, in the order in which they are told; pending where its turn never began."""
 GOOD = tuple(name for name in OUTCOMES if STATES[name].is_good)
 SPENDING = tuple(name for name in OUTCOMES if STATES[name].spends_budget)
+NOTHING_DEPLOYED = (PENDING, DRAINING, UNTOUCHED, SKIPPED)
+"""States of a turn in which the host runs what it ran before."""
 
 
 def require_transition(before: str, after: str) -> None:
@@ -87,7 +89,7 @@ def require_transition(before: str, after: str) -> None:
         raise HitlessError(f"A host that is {before} cannot become {after}.")
 
 
-_UNTRUSTED_OF_AGENTS = ("proving", "given_up")
+_UNTRUSTED_OF_AGENTS = ("proving", "abandoned")
 """States of a machine's own agent, beside those above, in which the recorded version may not be what runs."""
 
 

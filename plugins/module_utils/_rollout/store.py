@@ -38,8 +38,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
 
-KEEP = 20
-"""Deployments of a service that are kept."""
 MESSAGE_LIMIT = 500
 """Characters of the message in a host's status."""
 
@@ -254,7 +252,7 @@ def list_ids(client: Client, keys: Keys) -> list[str]:
     return sorted(names - {""}, reverse=True)
 
 
-def list_recent(client: Client, keys: Keys, limit: int = KEEP) -> list[Deployment]:
+def list_recent(client: Client, keys: Keys, limit: int) -> list[Deployment]:
     """The newest deployments of a service, without their hosts' own outcomes, in two requests for up to 63."""
     return read_records(client, keys, list_ids(client, keys)[:limit])
 

@@ -39,6 +39,7 @@ class Turn:
     :param started: when the host was begun.
     :param steps: {state, at} of each step, for the record.
     :param watched: its instances on the load balancers, see ``drain.Watched``.
+    :param index: of the answer that showed its maintenance.
     :param restored: the user's restore tasks have run, so that it gets requests at their load balancer.
     :param error: why its deployment failed; ``output``: the end of what that printed.
     :param decision: on its last failure, see ``states.decide_on_failure``.
@@ -50,6 +51,7 @@ class Turn:
     started: str | None = None
     steps: Sequence[Mapping[str, str]] = ()
     watched: Sequence[Mapping[str, Any]] = ()
+    index: int = 0
     restored: bool = False
     error: str = ""
     output: str = ""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One service of a machine: which request is taken, gone on with, or dropped."""
+"""One service of a machine: which request is accepted, gone on with, or dropped."""
 
 import fcntl
 import json
@@ -112,14 +112,14 @@ class Agent:
             return False
         if status.get("state") in UNDER_WAY[1:]:
             # Claimed here, and begun: what was done is not known any more.
-            self.give_up(asked, index, status, "Interrupted, and what it had been doing is not known any more.", True)
+            self.refuse(asked, index, status, "Interrupted, and what it had been doing is not known any more.", True)
             return False
         if status.get("state") not in (REQUESTED, WAITING, CLAIMED):
             return False
         try:
             request = checked_request(asked, self.config)
         except Problem as problem:
-            self.give_up(asked, index, status, str(problem), False)
+            self.refuse(asked, index, status, str(problem), False)
             return False
         if self.hold():
             return True  # it had to wait, and may not be asked for any more
@@ -135,7 +135,7 @@ class Agent:
             index = self.consul.txn(claim)[self.status_key][1]
         except Conflict as conflict:
             if 2 in conflict.failed:
-                self.tell("%s is not taken: the run that asked is gone" % mine)
+                self.tell("%s is not accepted: the run that asked is gone" % mine)
                 return False
             return True
         self.tell("%s: %s %s" % (mine, request["reason"], request.get("version", "")))
@@ -165,8 +165,8 @@ class Agent:
         finally:
             log.finish()
 
-    def give_up(self, asked, index, status, why, touched):
-        """A request that cannot be taken, or gone on with."""
+    def refuse(self, asked, index, status, why, touched):
+        """A request that cannot be accepted, or gone on with."""
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
         request["unsure"] = bool(asked.get("unsure"))
         steps = [*steps_of(status), {"state": FAILED, "at": now()}]
@@ -210,13 +210,14 @@ class Agent:
             os.close(self.locks.pop())
 
     def notice(self, message):
-        """A request that nobody has taken yet is told that it is seen and has to wait: its controller waits longer."""
+        """A request that is not accepted yet is told that it is seen and has to wait: its controller waits longer."""
         try:
             found = self.consul.once("GET", "/v1/kv/" + self.status_key)[1]
             if found:
                 status, index = parsed((kv_text(found[0]), found[0]["ModifyIndex"]))
                 if status.get("state") == REQUESTED:
                     asked = {name: str(status.get(name))[:200] for name in ("deployment", "request")}
+                    asked["unsure"] = bool(status.get("unsure"))
                     self.consul.txn([kv_cas(self.status_key, self.status(asked, WAITING, message), index)])
         except (Unavailable, Problem, Conflict):
             pass

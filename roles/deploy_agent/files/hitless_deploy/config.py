@@ -20,7 +20,7 @@ DEFAULTS = {
     "directory": None,
     "environment": {},
     "success_codes": [0],
-    "deploy_timeout": 3600,
+    "timeout": 3600,
     "exclusive": "service",
     "url": "http://127.0.0.1:8500",
     "token_file": None,
@@ -60,7 +60,7 @@ def read_config(path):
     codes = config["success_codes"]
     if not isinstance(codes, list) or not all(isinstance(code, int) and not isinstance(code, bool) for code in codes):
         raise Problem("%s: success_codes must be a list of numbers." % path)
-    for name in ("deploy_timeout", "log_limit"):
+    for name in ("timeout", "log_limit"):
         if not is_number(config[name]) or config[name] <= 0:
             raise Problem("%s: %s must be a number above 0." % (path, name))
     environment = config["environment"]
@@ -77,28 +77,8 @@ def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-REQUEST_DEFAULTS = {
-    "reason": "deploy",
-    "version": None,
-    "previous": "",
-    "remember": None,
-    "scope": ["service"],
-    "tags": [],
-    "drain_time": 10,
-    "deploy_timeout": 86400,
-    "healthy_deadline": 300,
-    "min_healthy_time": 10,
-    "check_interval": 30,
-    "accept_warning": False,
-    "health_url": "",
-    "health_match": "",
-    "session": "",
-    "unsure": False,
-}
-
-
 def checked_request(data, config):
-    """The request with defaults; raises Problem for one that is not clean.
+    """The request; raises Problem for one that is not clean, or lacks a value: there are no defaults here.
 
     It comes from whoever may write the key: it says which version, and never what is run.
     """
@@ -106,15 +86,15 @@ def checked_request(data, config):
         raise Problem("The request names no deployment.")
     if data.get("service", config["service"]) != config["service"]:
         raise Problem("The request is for %r, and this is the agent of %s." % (data.get("service"), config["service"]))
-    request = dict(REQUEST_DEFAULTS)
-    request.update((name, value) for name, value in data.items() if value is not None)
-    wrong = [name for name, is_right in RULES.items() if not is_right(request[name])]
-    if request["reason"] != "recover" and not is_version(request["version"]):
+    missing = [name for name in RULES if name not in data]
+    if missing:
+        raise Problem("The request lacks %s. Is the controller's collection as new as this agent?" % missing[0])
+    wrong = [name for name, is_right in RULES.items() if not is_right(data[name])]
+    if data["reason"] != "recover" and not is_version(data["version"]):
         wrong.insert(0, "version")
     if wrong:
-        raise Problem("The request's %s cannot be used: %r." % (wrong[0], request[wrong[0]]))
-    request["deploy_timeout"] = min(request["deploy_timeout"], config["deploy_timeout"])
-    return request
+        raise Problem("The request's %s cannot be used: %r." % (wrong[0], data[wrong[0]]))
+    return dict(data, deploy_timeout=min(data["deploy_timeout"], config["timeout"]))
 
 
 def is_version(value):
@@ -135,6 +115,7 @@ def is_text(value):
 
 RULES = {
     "reason": lambda value: value in REASONS,
+    "version": lambda value: value is None or is_version(value),
     "previous": lambda value: value == "" or is_version(value),
     "remember": lambda value: value in (None, "") or is_version(value),
     "scope": lambda value: isinstance(value, list) and value and all(is_name(part) for part in value),

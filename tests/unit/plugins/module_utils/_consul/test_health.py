@@ -95,8 +95,8 @@ def test_nothing_is_no_instance() -> None:
 )
 def test_the_status_of_an_instance(checks: Data, status: str, healthy: bool) -> None:
     (one,) = parse_instances([entry(*checks)])
-    assert (one.status, one.is_healthy()) == (status, healthy)
-    assert one.is_healthy(accept_warning=True) is (healthy or status == "warning")
+    assert (one.status, not one.failing(accept_warning=False)) == (status, healthy)
+    assert (not one.failing(accept_warning=True)) is (healthy or status == "warning")
     # DNS serves what warns, whatever a deployment accepts.
     assert one.in_rotation is (healthy or status == "warning")
 

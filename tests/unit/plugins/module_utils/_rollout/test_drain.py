@@ -111,10 +111,10 @@ class Story:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def drain(self, least: float = 0, most: float = 20, fixed: float = 10) -> drain.Drained:
+    def drain(self, min_time: float = 0, deadline: float = 20, fixed: float = 10) -> drain.Drained:
         watched = drain.find(list(self._answers), ["10.0.0.1:8080"], self.asked)
         clock: Callable[[], float] = lambda: self.now  # noqa: E731
-        return drain.wait(watched, 0.0, least, most, fixed, asked=self.asked, clock=clock, sleep=self.sleep)
+        return drain.wait(watched, 0.0, min_time, deadline, fixed, asked=self.asked, clock=clock, sleep=self.sleep)
 
 
 def test_it_is_over_when_the_instance_is_out_and_idle() -> None:
@@ -134,16 +134,16 @@ def test_idle_is_not_drained_while_new_requests_come() -> None:
 
 def test_at_least_and_at_most() -> None:
     story = Story(lb=[page(UP), out()])
-    story.drain(least=3)
+    story.drain(min_time=3)
     assert story.now == pytest.approx(3, abs=drain.EVERY)
     story = Story(lb=[page(UP), out(sessions=2)])
-    assert story.drain(most=5).notes == [f"{LB} still shows 2 sessions after 5 s; they are given up."]
+    assert story.drain(deadline=5).notes == [f"{LB} still shows 2 sessions after 5 s; they are given up."]
     assert story.now == pytest.approx(5, abs=drain.EVERY)
 
 
 def test_one_that_goes_on_sending_requests_stops_the_deployment() -> None:
     with pytest.raises(HitlessError, match=f"{LB} still sends requests to this instance 5 s after .* .it is UP."):
-        Story(lb=[page(UP)]).drain(most=5)
+        Story(lb=[page(UP)]).drain(deadline=5)
 
 
 def test_all_are_asked() -> None:

@@ -24,6 +24,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 from tests.unit.plugins.module_utils._rollout.test_plan import OURS
 
 
+def states_of(fleet: Fleet, hosts: list[WantedHost], **options: Any) -> list[HostState]:
+    return host_states(fleet, hosts, **{"accept_warning": False, "previous_version": None, **options})
+
+
 # --- what Consul said -> hosts -------------------------------------------------------------------------------
 def check(check_id: str, status: str = "passing", service_id: str = "web", **more: object) -> dict[str, object]:
     return {"CheckID": check_id, "Name": check_id, "Status": status, "ServiceID": service_id, **more}
@@ -41,7 +45,7 @@ def one_state(*checks: dict[str, object], meta: dict[str, str] | None = None, **
     fleet = Fleet(
         "web", parse_instances([entry("node1", *checks, meta=meta)]), {"node1": NodeVersion("node1", **recorded)}
     )
-    (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")])
     return state
 
 
@@ -75,7 +79,7 @@ def test_a_version_that_cannot_be_deployed_is_unknown_and_told(text: str) -> Non
         f"The meta {text!r} of 1 node: node1",
         f"The previous version {text!r} of 1 node: node2",
     ]
-    (state,) = host_states(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
+    (state,) = states_of(fleet, [WantedHost("web2", "node2")], previous_version="0.9")
     assert state.target == "0.9"
 
 
@@ -119,7 +123,7 @@ def test_what_warns_gets_traffic_and_could_not_be_verified() -> None:
     # One that serves nothing has nothing to lose: its deployment may be the cure.
     assert one_state(check("http", "critical"), warns).warning == ()
     fleet = Fleet("web", parse_instances([entry("node1", warns)]))
-    (accepted,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")], accept_warning=True)
+    (accepted,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")], accept_warning=True)
     assert (accepted.serving, accepted.is_healthy, accepted.warning) == (1, True, ())
     assert fleet.serving == 1
 
@@ -127,13 +131,13 @@ def test_what_warns_gets_traffic_and_could_not_be_verified() -> None:
 def test_a_dead_agent_makes_a_host_unreachable() -> None:
     data = entry("node1", check("http"))
     data["Checks"][0] = check("serfHealth", "critical", "", Output="Agent not live or unreachable")  # type: ignore[index]
-    (state,) = host_states(Fleet("web", parse_instances([data])), [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(Fleet("web", parse_instances([data])), [WantedHost("web1", "node1", "2.0.0")])
     assert state.unreachable is not None
     assert "Agent not live or unreachable" in state.unreachable
 
 
 def test_a_host_without_the_service() -> None:
-    (state,) = host_states(Fleet("web", []), [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(Fleet("web", []), [WantedHost("web1", "node1", "2.0.0")])
     assert (state.registered, state.serving) == (0, 0)
 
 
@@ -161,7 +165,7 @@ def test_whose_maintenance_it_is(checks: list[dict[str, object]], found: Mainten
 def test_maintenance_of_a_service_that_shares_it_counts() -> None:
     other = entry("node1", check("_service_maintenance:worker", "critical", "worker", Notes="oncall queue"))
     fleet = Fleet("web", parse_instances([entry("node1")]), others=parse_instances([other]))
-    (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0")])
+    (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0")])
     assert state.maintenance == Maintenance(False, "oncall queue")
     assert state.serving == 1
 
@@ -173,7 +177,7 @@ def test_maintenance_of_a_service_that_shares_it_counts() -> None:
 def test_what_can_verify_a_host(checks: list[dict[str, object]], verifiable: bool) -> None:
     fleet = Fleet("web", parse_instances([entry("node1", *checks)]))
     for asked, expected in (({}, verifiable), ({"health_url": True}, True), ({"smoke_test": True}, True)):
-        (state,) = host_states(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
+        (state,) = states_of(fleet, [WantedHost("web1", "node1", "2.0.0", **asked)])
         assert state.verifiable is expected
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import (
     HostState,
     Maintenance,
@@ -30,10 +33,14 @@ def a_host(number: int, **changes: object) -> HostState:
     return HostState(f"web{number}", **{**values, **changes})  # type: ignore[arg-type]
 
 
+OF_OPTIONS = [one.name for one in fields(PlanSettings) if one.name in DEFAULTS and one.name != "service"]
+
+
 def planned(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> Plan:
     registered = sum(one.registered for one in hosts) + elsewhere
     serving = sum(one.serving for one in hosts) + elsewhere
-    return make_plan(hosts, PlanSettings("web", registered, serving, **changes))  # type: ignore[arg-type]
+    values = {name: DEFAULTS[name] for name in OF_OPTIONS} | changes
+    return make_plan(hosts, PlanSettings("web", registered, serving, **values))
 
 
 def refused(hosts: list[HostState], elsewhere: int = 0, **changes: object) -> str:

@@ -36,6 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     Situation,
     decide_after_undrain,
     decide_on_failure,
+    never_began,
     outcome_of,
     require_transition,
     version_is_trusted,
@@ -71,8 +72,8 @@ def test_what_states_mean() -> None:
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
-    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "given_up")
-    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "given_up"]
+    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "abandoned")
+    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "abandoned"]
 
 
 IT_FAILED = Failure("Deploy: it exited with 3.")
@@ -90,6 +91,9 @@ WAY: dict[str, Any] = {"to_version": "2", "rollback_to": "1", "from_version": "1
 BACK: dict[str, Any] = {**WAY, "state": ROLLING_BACK, "earlier": "It was broken."}
 
 
+NEVER: dict[str, Any] = {**WAY, "state": DEPLOYING, "never_began": True}
+
+
 RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "drained_by_hook": True}
 
 
@@ -105,6 +109,14 @@ RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "d
         (IT_FAILED, {**WAY, "state": DRAINING, "rollback_to": ""}, END_MAINTENANCE, "Nothing was deployed."),
         # It began: the same steps with the previous version.
         *((IT_FAILED, {**WAY, "state": state}, ROLL_BACK, "it exited") for state in (DEPLOYING, VERIFYING, RETURNING)),
+        # Surely not: its first task was never sent to the host.
+        (IT_FAILED, NEVER, END_MAINTENANCE, "Nothing was deployed."),
+        (IT_FAILED, {**NEVER, "drained_by_hook": True}, UNDO_DRAIN, "Nothing was deployed."),
+        (IT_FAILED, {**NEVER, "wants_rollback": False}, END_MAINTENANCE, "Nothing was deployed."),
+        (IT_FAILED, {**NEVER, "rollback_to": ""}, END_MAINTENANCE, "Nothing was deployed."),
+        (HOST_LOST, NEVER, GIVE_UP, "left as it is"),
+        (LOCK_LOST, NEVER, STOP, "left as it is"),
+        (IT_FAILED, {**BACK, "never_began": True}, HOLD, "The rollback failed too"),
         # There is none, it is the same, or none is wanted: a broken instance never gets traffic.
         (IT_FAILED, {"state": DEPLOYING, "to_version": "2"}, HOLD, "No previous version is known"),
         (IT_FAILED, {**WAY, "state": DEPLOYING, "rollback_to": "2"}, HOLD, "The previous version is the same"),
@@ -199,3 +211,42 @@ def test_what_kind_of_failure_it_was() -> None:
     assert Failure.of({"msg": "x", "foreign": True}).other_owner
     assert Failure.of({"results": [{"failed": True, "msg": "x", "lost": True}]}).lost
     assert Failure.of({"results": [{"msg": "fine"}, {"msg": "x", "unreachable": True}]}).lost
+
+
+FIRST = [{"name": "Check", "action": "assert"}, {"name": "Install", "action": "ansible.builtin.command"}]
+
+
+UNDEFINED = {
+    "failed": True,
+    "changed": False,
+    "msg": "Task failed: Finalization of task args for 'x' failed: 'y' is undefined",
+}
+
+
+UNDEFINED_OLD = {
+    "failed": True,
+    "msg": "The task includes an option with an undefined variable. The error was: 'y' is undefined",
+}
+
+
+@pytest.mark.parametrize(
+    ("result", "name", "action", "surely"),
+    [
+        (UNDEFINED, "Install", "ansible.builtin.command", True),
+        (UNDEFINED_OLD, "Install", "ansible.builtin.command", True),
+        # Whatever it says, it runs on the controller.
+        ({"failed": True, "msg": "no", "assertion": "x"}, "Check", "assert", True),
+        # A task that comes later, or one of the same name of another module.
+        (UNDEFINED, "Restart", "ansible.builtin.service", False),
+        (UNDEFINED, "Install", "ansible.builtin.shell", False),
+        # It was sent: the module answered, or the time was up, or one item of a loop had gone before.
+        ({**UNDEFINED, "rc": 1, "stderr": "y is undefined"}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "invocation": {}}, "Install", "ansible.builtin.command", False),
+        ({"failed": True, "msg": "Timed out after 2 second(s)."}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "results": []}, "Install", "ansible.builtin.command", False),
+        ({**UNDEFINED, "unreachable": True}, "Install", "ansible.builtin.command", False),
+        ({}, "", "", False),
+    ],
+)
+def test_a_deployment_that_never_began(result: dict[str, Any], name: str, action: str, surely: bool) -> None:
+    assert never_began(result, name, action, FIRST) is surely

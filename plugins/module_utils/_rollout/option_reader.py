@@ -1,0 +1,289 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of a rollout, read and checked, and what follows from them (a private helper of this collection)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
+    HookTasks,
+    Load,
+    opaque,
+    read_role,
+    read_tasks,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places, find_file, find_role
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kinds import RoleName
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import (
+    Address,
+    Settings,
+    Sources,
+    Values,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
+    Templates,
+    given_to,
+    refuse_missing_handler,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
+    BY_NAME,
+    DEFAULTS,
+    OPTIONS,
+    PREFIX,
+    UNSET,
+    Option,
+)
+
+DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
+NEEDS_CONNECTION = (
+    "deploy_tasks",
+    "deploy_role",
+    "deploy_success_codes",
+    "become",
+    "gather_facts",
+    "prepare_tasks",
+    "smoke_tasks",
+)
+"""Options that only the mode push can follow."""
+DRAINED_BY_CONTROLLER = ("load_balancers", "drain_tasks", "restore_tasks")
+"""Likewise: in agent mode each machine drains itself."""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Tasks or a role of the user's.
+
+    :param name: ``prepare``, ``deploy``, ``smoke``, ...
+    :param option: the option that names it.
+    :param target: absolute path, or the full name of a collection's role.
+    """
+
+    name: str
+    option: str
+    kind: str
+    target: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"name": self.name, "kind": self.kind, "path" if self.kind == "tasks" else "role": self.target}
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """All options, checked, and what follows from them.
+
+    :param options: run-wide ones by name, without the prefix.
+    :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
+    :param health_urls: the hosts with a health URL.
+    :param address: see :class:`Address`.
+    :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
+    """
+
+    options: dict[str, Any]
+    hosts: list[str]
+    hooks: list[Hook]
+    steps: list[str]
+    rollback_steps: list[str]
+    health_urls: list[str] = field(default_factory=list)
+    address: Address = field(default_factory=Address)
+    first_tasks: list[dict[str, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "options": self.options,
+            "hosts": self.hosts,
+            "hooks": [hook.as_dict() for hook in self.hooks],
+            "steps": self.steps,
+            "rollback_steps": self.rollback_steps,
+            "health_urls": self.health_urls,
+            "first_tasks": self.first_tasks,
+            "address": asdict(self.address),
+        }
+
+
+def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
+    """All options of a rollout, or a refusal; nothing has been changed then.
+
+    :param deploys: whether a version is going to be deployed; a recovery needs neither one nor a way to deploy it, and
+        looks for no hooks.
+    :raises HitlessError: one clear sentence.
+    """
+    _refuse_settings(sources.settings)
+    values = Values(sources)
+    values.check_names(["extra vars", "the play's variables", "the variables of localhost"])
+    hosts = values.find_hosts()
+    values.check_names(hosts)
+    _refuse_ignored_files(sources.places)
+    options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
+    address = values.find_address()
+    if not deploys:
+        restore = [_hook(BY_NAME["restore_tasks"], options, sources.places)] if options["restore_tasks"] else []
+        options |= {hook.option: hook.target for hook in restore}
+        return RolloutOptions(options, hosts, restore, [], [], address=address)
+    _refuse_contradictions(options)
+    way = "deploy_by_agent" if options["mode"] == "agent" else _deploy_way(values, options)
+    if options["mode"] == "agent":
+        _refuse_connections(values, options)
+    health_urls = _hosts_with_health_url(values)
+    hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
+    options |= {hook.option: hook.target for hook in hooks}
+    tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
+    refuse_missing_handler(list(tasks.values()))
+    _check_templates(values, options, list(tasks.values()))
+    rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
+    first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
+    steps = [*first, *rollback_steps]
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, _first_tasks(way, tasks))
+
+
+def _tasks_of(hook: Hook, load: Load) -> HookTasks:
+    if hook.kind == "tasks":
+        return read_tasks(hook.option, hook.target, load)
+    return read_role(hook.option, hook.target, load) if os.path.isabs(hook.target) else opaque(hook.option, hook.target)
+
+
+def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str]]:
+    if way == "deploy_command":
+        return [{"name": "Deploy", "action": "hitless.consul.rollout_step"}]
+    return tasks[way].before_anything() if way in tasks else []
+
+
+def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
+    """The steps of one host from its maintenance on; what has nothing in between is one step, and quicker."""
+    apart = bool(options["drain_tasks"])
+    between = [step for step, wanted in (("smoke", options["smoke_tasks"]), ("restore_by_hook", apart)) if wanted]
+    back = ["verify", *between, "return"] if between else ["verify_and_return"]
+    return ["drain_by_hook" if apart else "drain", way, *back]
+
+
+def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:
+    value = options[option.name]
+    if isinstance(option.kind, RoleName):
+        return Hook(option.name.removesuffix("_role"), option.name, "role", find_role(value, option.variable, places))
+    return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, places))
+
+
+def _refuse_settings(settings: Settings) -> None:
+    if settings.strategy.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") not in ("linear", "debug"):
+        raise HitlessError(
+            f"A rollout cannot run with the strategy {settings.strategy}: it does not keep to batches.",
+            hint="Unset ANSIBLE_STRATEGY (strategy in ansible.cfg).",
+        )
+    if settings.native_templates:
+        raise HitlessError(
+            "A rollout cannot run with Ansible's setting jinja2_native: your templates would make the number 1.1 of "
+            "the version 1.10.",
+            hint="Set ANSIBLE_JINJA2_NATIVE=false (jinja2_native in ansible.cfg), or use ansible-core 2.19 or newer.",
+        )
+
+
+def _refuse_ignored_files(places: Places) -> None:
+    if places.ignored:
+        raise HitlessError(
+            f"{', '.join(places.ignored)} would set options of this rollout, but Ansible does not read variables "
+            "beside a playbook that imports another.",
+            hint="Move group_vars and host_vars beside the inventory, or give the options as vars of import_playbook.",
+        )
+
+
+def _refuse_contradictions(options: Mapping[str, Any]) -> None:
+    if options["direction"] == "deploy" and not options["version"]:
+        raise HitlessError("rollout_version is not set: the version to deploy.", hint="Add -e rollout_version=VERSION.")
+    if bool(options["drain_tasks"]) != bool(options["restore_tasks"]):
+        there, missing = ("drain", "restore") if options["drain_tasks"] else ("restore", "drain")
+        raise HitlessError(
+            f"rollout_{there}_tasks is set, and rollout_{missing}_tasks is not: what the one takes out of a load "
+            "balancer the other puts back."
+        )
+    if options["drain_deadline"] < options["drain_min_time"]:
+        raise HitlessError(
+            f"rollout_drain_deadline ({options['drain_deadline']:g} s) is less than rollout_drain_min_time "
+            f"({options['drain_min_time']:g} s)."
+        )
+    scope = options["maintenance"]
+    if isinstance(scope, list) and options["service"] not in scope:
+        raise HitlessError(
+            f"rollout_maintenance ({', '.join(scope)}) does not contain {options['service']}, which would keep its "
+            "traffic.",
+            hint=f"Add {options['service']} to the list.",
+        )
+
+
+def _deploy_way(values: Values, options: Mapping[str, Any]) -> str:
+    """Which of the three ways it is; refuses none, and more than one."""
+    shared = [name for name in DEPLOY_WAYS if options.get(name)]
+    with_command = values.hosts_with("deploy_command")
+    ways = [*(["deploy_command"] if with_command else []), *shared]
+    listed = ", ".join(PREFIX + name for name in DEPLOY_WAYS)
+    if not ways:
+        raise HitlessError(f"Nothing says how a version gets onto a host: set one of {listed}.")
+    if len(ways) > 1:
+        raise HitlessError(
+            f"{' and '.join(PREFIX + name for name in ways)} are both set; one of {listed} is needed.",
+            hint=f"rollout_deploy_command is set for {with_command[0]}." if with_command else "",
+        )
+    having = set(with_command)
+    missing = [host for host in values.by_host if host not in having]
+    if with_command and missing:
+        raise HitlessError(
+            f"rollout_deploy_command is set for {with_command[0]}, and not for {', '.join(missing[:5])}.",
+            hint="Set it for every host.",
+        )
+    return ways[0]
+
+
+def _refuse_connections(values: Values, options: Mapping[str, Any]) -> None:
+    """Agent mode logs in nowhere: what would need that is refused, and never left out silently."""
+    with_command = values.hosts_with("deploy_command")
+    if with_command:
+        raise HitlessError(
+            f"rollout_deploy_command is set for {with_command[0]}, and in agent mode a machine's own configuration "
+            "says what its deployment is.",
+            hint="Set deploy_agent_services of the role deploy_agent there, and empty the option for this mode: "
+            "-e rollout_deploy_command=",
+        )
+    needs_connection = [
+        name for name in NEEDS_CONNECTION if options[name] not in UNSET and options[name] != DEFAULTS[name]
+    ]
+    if needs_connection:
+        named = " and ".join(PREFIX + name for name in needs_connection)
+        raise HitlessError(
+            f"{named} cannot be used with rollout_mode agent, which logs in on no host.",
+            hint="Let the deployment command of the machine do it, or remove the option.",
+        )
+    drained = [name for name in DRAINED_BY_CONTROLLER if options[name]]
+    if drained:
+        raise HitlessError(
+            f"{' and '.join(PREFIX + name for name in drained)} cannot be used with rollout_mode agent: there each "
+            "machine drains itself.",
+            hint="Remove it, and let rollout_drain_time be long enough.",
+        )
+
+
+def _hosts_with_health_url(values: Values) -> list[str]:
+    """Hosts whose application is asked; refuses a match without an address to ask."""
+    asked = values.hosts_with("health_url")
+    unasked = [host for host in values.hosts_with("health_match") if host not in set(asked)]
+    if unasked:
+        raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
+    return asked
+
+
+def _check_templates(values: Values, options: Mapping[str, Any], hooks: list[HookTasks]) -> None:
+    """Options that are read on the hosts, and the user's tasks, must not fail for want of a variable."""
+    given, stand_ins = given_to(options["version"], options["direction"])
+    sources = values.sources
+    shared = {**sources.play, **sources.extra}
+    templates = Templates(values.by_host, shared, hooks, sources.needed)
+    for option in OPTIONS:
+        if option.per_host:
+            found = values.templates_of(option.variable)
+            templates.refuse_unresolvable(
+                option.variable, found, stand_ins, lambda value, host: sources.inventory.resolve(value, host, given)
+            )
+    templates.refuse_unknown_variables()
