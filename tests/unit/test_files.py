@@ -38,7 +38,7 @@ ELSEWHERE = {
     "_rollout/verification.py": "integration/test_host.py",
     "_views/log.py": "integration/test_log.py",
 }
-"""File of plugins/module_utils without a unit test file of its own -> the test that holds it: most take a real Consul."""
+"""File of plugins/module_utils without a unit test file of its own -> the test that holds it, most by a real Consul."""
 
 
 def product_files() -> list[Path]:
