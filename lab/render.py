@@ -86,9 +86,9 @@ def balancer(request: dict[str, Any]) -> None:
         write(Path(path), render(role, template, variables), int(mode, 8))
     folder = Path(variables["consul_load_balancer_directory"])
     folder.chmod(0o750)
-    script = folder / "balancer.py"
-    shutil.copyfile(CHECKOUT / "roles" / role / "files" / "balancer.py", script)
-    script.chmod(0o755)
+    for script in (CHECKOUT / "roles" / role / "files").glob("*.py"):
+        shutil.copyfile(script, folder / script.name)
+        (folder / script.name).chmod(0o755 if script.name == "balancer.py" else 0o644)
 
 
 def main() -> None:

@@ -84,8 +84,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.te
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_prefix
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import ENTRY_LIMIT, LogWriter
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
+    data_of,
+    host_of,
     host_variables,
     play_variables_of,
+    task_of,
+    uuid_of,
 )
 
 STEP = "hitless.consul.rollout_step"
@@ -137,20 +141,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._play = play
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        self._began[host.get_name(), task._uuid] = time.monotonic()
+        self._began[host.get_name(), uuid_of(task)] = time.monotonic()
         if task.action == STEP and task.args.get("step") in _ENDS_DEPLOYMENT:
             self._deploying.discard(host.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        data = _data(result)
+        data = data_of(result)
         self._told(result, "changed" if data.get("changed") else "ok")
-        step = data.get("step") if _task(result).action == STEP else None
+        step = data.get("step") if task_of(result).action == STEP else None
         if step == "prepare":
             self._begin(data)
         elif step == "plan" and data.get("recorded"):
             self._open()
         elif step in _DRAINED:
-            self._deploying.add(_host(result).get_name())
+            self._deploying.add(host_of(result).get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._told(result, "ignored" if ignore_errors else "failed")
@@ -159,7 +163,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._told(result, "unreachable")
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        self._began.pop((_host(result).get_name(), _task(result)._uuid), None)
+        self._began.pop((host_of(result).get_name(), uuid_of(task_of(result))), None)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - Ansible's interface
         until = time.monotonic() + float(self.get_option("close_within"))
@@ -237,11 +241,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         return self._is_own(task) and not is_step and (task.action == STEP or not task.action.startswith(OURS))
 
     def _told(self, result: Any, outcome: str) -> None:
-        task, host, data = _task(result), _host(result).get_name(), _data(result)
-        began = self._began.pop((host, task._uuid), None)
+        task, host, data = task_of(result), host_of(result).get_name(), data_of(result)
+        began = self._began.pop((host, uuid_of(task)), None)
         if outcome in ("ok", "changed") and self._is_housekeeping(task, data):
             return
-        self._hide_tokens_of(_host(result))
+        self._hide_tokens_of(host_of(result))
         hidden = bool(task.no_log) or bool(data.get("_ansible_no_log"))
         entry: dict[str, Any] = {
             "time": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
@@ -280,21 +284,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return str(plain_text(text))  # type: ignore[no-untyped-call]
-
-
-# A result's attributes have an underscore up to ansible-core 2.18, and lose it in 2.23.
-
-
-def _data(result: Any) -> Mapping[str, Any]:
-    return result.result if hasattr(result, "result") else result._result  # type: ignore[no-any-return]
-
-
-def _task(result: Any) -> Any:
-    return result.task if hasattr(result, "task") else result._task
-
-
-def _host(result: Any) -> Any:
-    return result.host if hasattr(result, "host") else result._host
 
 
 def _place(task: Any) -> str:

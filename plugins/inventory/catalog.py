@@ -222,6 +222,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._inventory.hosts im
     refuse_empty,
     require_one_datacenter,
 )
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import extra_vars_of
 from ansible_collections.hitless.consul.plugins.plugin_utils._inventory import Constructed, without_templates
 
 _RETRY_FOR = 20.0
@@ -283,8 +284,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             for name in CLUSTER_SPEC
         }
         # Those of a host's own agent may name variables of hosts, of which there are none yet.
-        given = {f"{VARIABLE_PREFIX}{name}" for name in CLUSTER_SPEC} & self._vars.keys()
-        extra = {name: self._templated(self._vars[name]) for name in given}
+        told = extra_vars_of(self)
+        given = {f"{VARIABLE_PREFIX}{name}" for name in CLUSTER_SPEC} & told.keys()
+        extra = {name: self._templated(told[name]) for name in given}
         return connection_options(options, extra, os.environ)
 
     def _selection(self) -> Selection:

@@ -9,7 +9,7 @@ test_ansible_internals.py, which uses each of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -94,3 +94,101 @@ def _resolved(play: Any, host: Any, names: Iterable[str]) -> dict[str, Any]:
     variables = play.get_variable_manager().get_vars(play=play, host=host, include_hostvars=False)
     templar = Templar(loader=play._loader, variables=variables)
     return {name: templar.template(variables[name]) for name in names if name in variables}
+
+
+# -- an inventory's compose, groups and keyed_groups ----------------------------------------------------------------
+#
+# Constructable has no method for one entry and one host but these private ones, which every inventory plugin calls for
+# each host. An inventory of thousands calls them once for each value instead (_inventory.py), and so has to see what
+# they do. Their names and arguments are the same from core 2.16 to 2.21.
+
+
+def set_composed(plugin: Any, name: str, expression: Any, variables: Mapping[str, Any], host: str) -> None:
+    """One entry of ``compose``."""
+    plugin._set_composite_vars({name: expression}, variables, host, _is_strict(plugin))
+
+
+def add_to_conditional(plugin: Any, groups: Mapping[str, Any], variables: Mapping[str, Any], host: str) -> None:
+    """Entries of ``groups``.
+
+    The variables are given whole, so that Ansible need not read the host's from the inventory again.
+    """
+    plugin._add_host_to_composed_groups(groups, variables, host, _is_strict(plugin), fetch_hostvars=False)
+
+
+def add_to_keyed(plugin: Any, entry: Any, variables: Mapping[str, Any], host: str) -> None:
+    """One entry of ``keyed_groups``; the variables as for :func:`add_to_conditional`."""
+    plugin._add_host_to_keyed_groups([entry], variables, host, _is_strict(plugin), fetch_hostvars=False)
+
+
+def _is_strict(plugin: Any) -> bool:
+    return bool(plugin.get_option("strict"))
+
+
+def extra_vars_of(plugin: Any) -> Mapping[str, Any]:
+    """Extra vars as an inventory plugin has them, which ``use_extra_vars`` lets beat its own; told nowhere else."""
+    found: Mapping[str, Any] = plugin._vars
+    return found
+
+
+def recorded(plugin: Any, host: str, run: Callable[[], None]) -> tuple[list[str], dict[str, Any]]:
+    """Run one of the above for a host -> the groups it would put the host into, the variables it would set there.
+
+    The groups themselves, and a group in a group, are made in the inventory.
+    """
+    inventory, recorder = plugin.inventory, _Recorder(plugin.inventory, host)
+    plugin.inventory = recorder
+    try:
+        run()
+    finally:
+        plugin.inventory = inventory
+    return recorder.groups, recorder.variables
+
+
+class _Recorder:
+    """Stands in for the inventory while Ansible's code runs for one host: it has the four methods which that calls."""
+
+    def __init__(self, inventory: Any, host: str) -> None:
+        self._inventory = inventory
+        self._host = host
+        self.groups: list[str] = []
+        self.variables: dict[str, Any] = {}
+
+    def add_group(self, name: str) -> str:
+        return str(self._inventory.add_group(name))
+
+    def add_host(self, host: str, group: str | None = None, port: object = None) -> str:  # noqa: ARG002 - Ansible's signature
+        if group is not None:
+            self.groups.append(group)
+        return host
+
+    def add_child(self, group: str, child: str) -> None:
+        if child == self._host:
+            self.groups.append(group)
+        else:
+            self._inventory.add_child(group, child)
+
+    def set_variable(self, host: str, name: str, value: Any) -> None:  # noqa: ARG002 - Ansible's signature
+        self.variables[name] = value
+
+
+# -- a task's result, in a callback ---------------------------------------------------------------------------------
+#
+# Its attributes have an underscore up to core 2.18, and lose it in 2.23.
+
+
+def data_of(result: Any) -> Mapping[str, Any]:
+    return result.result if hasattr(result, "result") else result._result  # type: ignore[no-any-return]
+
+
+def task_of(result: Any) -> Any:
+    return result.task if hasattr(result, "task") else result._task
+
+
+def host_of(result: Any) -> Any:
+    return result.host if hasattr(result, "host") else result._host
+
+
+def uuid_of(task: Any) -> str:
+    """What tells a task from another one of the same name; nothing public does."""
+    return str(task._uuid)

@@ -1,12 +1,12 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the inventory needs of Ansible's inside (a private helper of this collection).
+"""Expressions of an inventory that are evaluated once for each value (a private helper of this collection).
 
 Ansible's Constructable compiles every expression for every host, 0.5 to 0.8 ms each. Here an expression is evaluated
 once for each distinct value of what it refers to, by Ansible's own code, and what that did is repeated for the other
 hosts. Where it cannot be told what an expression refers to (a lookup, now(), the random filter, a variable of another
-source), Ansible's code runs for every host.
+source), Ansible's code runs for every host. What of that code is private stands in _ansible_internals.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ from jinja2.tests import TESTS as DEFAULT_TESTS
 
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
     TRUST_IS_EXPLICIT,
+    add_to_conditional,
+    add_to_keyed,
+    extra_vars_of,
+    recorded,
+    set_composed,
     untemplated,
 )
 
@@ -128,33 +133,6 @@ def reach(variables: Mapping[str, Any], path: Path) -> tuple[int, Any]:
     return len(path), value
 
 
-class _Recorder:
-    """Stands in for the inventory while Ansible's code runs for one host, and keeps what it does to that host."""
-
-    def __init__(self, inventory: Any, host: str) -> None:
-        self._inventory = inventory
-        self._host = host
-        self.groups: list[str] = []
-        self.variables: dict[str, Any] = {}
-
-    def add_group(self, name: str) -> str:
-        return str(self._inventory.add_group(name))
-
-    def add_host(self, host: str, group: str | None = None, port: object = None) -> str:  # noqa: ARG002 - Ansible's signature
-        if group is not None:
-            self.groups.append(group)
-        return host
-
-    def add_child(self, group: str, child: str) -> None:
-        if child == self._host:
-            self.groups.append(group)
-        else:
-            self._inventory.add_child(group, child)
-
-    def set_variable(self, host: str, name: str, value: Any) -> None:  # noqa: ARG002 - Ansible's signature
-        self.variables[name] = without_templates(value)
-
-
 @dataclass
 class _Entry:
     """One entry of compose, groups or keyed_groups.
@@ -185,7 +163,7 @@ class Constructed:
             raise AnsibleParserError(f"compose holds {invalid[0]!r}, which is no valid name of a variable.")
         known = {*names, *map(str, compose)}
         if plugin.get_option("use_extra_vars"):
-            known -= set(plugin._vars)
+            known -= set(extra_vars_of(plugin))
         self._entries = [
             *(self._composed(name, expression, known) for name, expression in compose.items()),
             *self._conditional(groups, known),
@@ -215,26 +193,14 @@ class Constructed:
             target.vars.update(variables)
 
     def _record(self, entry: _Entry, variables: dict[str, Any], host: str) -> tuple[list[str], dict[str, Any]]:
-        inventory = self._plugin.inventory
-        recorder = _Recorder(inventory, host)
-        self._plugin.inventory = recorder
-        try:
-            entry.run(variables, host)
-        finally:
-            self._plugin.inventory = inventory
-        return recorder.groups, recorder.variables
-
-    @property
-    def _strict(self) -> bool:
-        return bool(self._plugin.get_option("strict"))
+        groups, made = recorded(self._plugin, host, lambda: entry.run(variables, host))
+        return groups, without_templates(made)
 
     def _composed(self, name: str, expression: Any, known: set[str]) -> _Entry:
         paths = dependencies(expression, known)
         plain = paths is not None and len(paths) == 1 and _DOTTED.fullmatch(str(expression).strip())
         return _Entry(
-            run=lambda variables, host: self._plugin._set_composite_vars(
-                {name: expression}, variables, host, self._strict
-            ),
+            run=lambda variables, host: set_composed(self._plugin, name, expression, variables, host),
             paths=paths,
             sets=(str(name), paths[0]) if plain and paths else None,
         )
@@ -247,9 +213,7 @@ class Constructed:
 
         def entry(chosen: Mapping[str, Any], found: list[Path] | None) -> _Entry:
             return _Entry(
-                run=lambda variables, host: self._plugin._add_host_to_composed_groups(
-                    chosen, variables, host, self._strict, fetch_hostvars=False
-                ),
+                run=lambda variables, host: add_to_conditional(self._plugin, chosen, variables, host),
                 paths=found,
             )
 
@@ -261,9 +225,7 @@ class Constructed:
         # The parent's name is a template of its own.
         paths = None if "{" in str(mapping.get("parent_group") or "") else dependencies(mapping.get("key"), known)
         return _Entry(
-            run=lambda variables, host: self._plugin._add_host_to_keyed_groups(
-                [entry], variables, host, self._strict, fetch_hostvars=False
-            ),
+            run=lambda variables, host: add_to_keyed(self._plugin, entry, variables, host),
             paths=paths,
         )
 

@@ -37,7 +37,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
     checked_name,
     checked_version,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     DEPLOYING,
     DRAINING,
@@ -155,7 +155,7 @@ def test_versions(agents: Callable[[str], ModuleType], version: object, good: bo
 )
 def test_durations(agents: Callable[[str], ModuleType], duration: object, seconds: float) -> None:
     assert seconds_of(duration) == pytest.approx(seconds)
-    assert agents("turn").seconds_of(duration) == pytest.approx(seconds)
+    assert agents("checks").seconds_of(duration) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

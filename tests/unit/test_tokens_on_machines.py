@@ -16,7 +16,7 @@ from ansible.template import Templar
 from ansible_collections.hitless.consul.plugins.module_utils._remote.programs import http
 from tests.http_server import HttpServer, Reply
 from tests.unit.plugins.module_utils._consul.test_options import vaulted  # noqa: F401 - a fixture
-from tests.unit.test_balancer_script import script  # noqa: F401 - a fixture
+from tests.unit.roles.consul_load_balancer.test_balancer import script  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.oldest
 

@@ -59,7 +59,7 @@ def take(
 ) -> str:
     """:func:`acquire` for a run, and keep it for as long as that lives -> the session.
 
-    :param progress_deadline: see :func:`start_keeper`.
+    :param progress_deadline: see ``start_keeper``.
     :param keep: false where something else renews the session.
     :param show: told whom it waits for.
     """

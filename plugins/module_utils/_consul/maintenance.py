@@ -205,6 +205,24 @@ def enable(
     return change
 
 
+def enable_all(
+    cluster: Client,
+    agent: Client,
+    targets: Sequence[Target],
+    reason: str,
+    ours: Callable[[str], bool],
+    found: Sequence[Answer] = (),
+) -> list[Change]:
+    """:func:`enable` for each of them, one after the other.
+
+    :param found: what the catalog says of each, where that was read just now.
+    """
+    return [
+        enable(cluster, agent, target, reason, ours, first=found[number] if found else None)
+        for number, target in enumerate(targets)
+    ]
+
+
 def disable(
     cluster: Client,
     agent: Client,

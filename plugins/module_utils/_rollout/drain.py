@@ -304,9 +304,8 @@ def wait_as_set(watched: Sequence[Mapping[str, Any]], since: float, options: Map
     """
     fixed = options["drain_time"]
     if watched:
-        return wait(
-            [Watched.of(one) for one in watched], since, options["drain_min_time"], options["drain_deadline"], fixed
-        ).notes
+        balancers = [Watched.of(one) for one in watched]
+        return wait(balancers, since, options["drain_min_time"], options["drain_deadline"], fixed).notes
     time.sleep(max(0.0, since + fixed - time.monotonic()))
     return []
 

@@ -17,13 +17,6 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
-    Wanted,
-    parse_instances,
-    service_query,
-    wait_for_health,
-    with_tags,
-)
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
@@ -42,7 +35,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, progress_op, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import verify_node
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import (
+    verify_node,
+    wait_until_passing,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
 
 
@@ -177,18 +173,14 @@ class HostDeployment:
         services = {one.service or self.keys.service: one.tags if one.service else self.tags for one in targets}
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
-        begun = (
-            [] if self.turn.rolling_back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
-        )
+        back = self.turn.rolling_back
+        begun = [] if back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
-        recorded = states.DEPLOYING if out_already and not self.turn.rolling_back else ""
+        recorded = states.DEPLOYING if out_already and not back else ""
         self.enter(states.DRAINING, recorded=recorded, also=begun)
         ours = maintenance.set_by_deployment_of(self.keys.service)
-        changes = [
-            maintenance.enable(cluster, self.task.agent, target, self.reason, ours, first=answer)
-            for target, answer in zip(targets, found, strict=True)
-        ]
+        changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}
         # Of several answers the oldest: what has happened since any of them is looked at.
@@ -266,12 +258,7 @@ class HostDeployment:
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        seen = self.task.consul.get(*service_query(self.keys.service, self.node))
-        its = with_tags(parse_instances(seen.data), self.tags)
-        # What it does not tell of, further services for instance, has been looked after since an earlier answer.
-        shows_all = len(self.targets) == 1 and its and all(one.maintenance for one in its)
-        with self.watch(seen.index if shows_all else 0) as watch:
-            return verify_node(self.task, self.run, self.node, health_url, health_match, seen, watch)
+        return verify_node(self.task, self.run, self.targets, self.watch, health_url, health_match)
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""
@@ -289,7 +276,7 @@ class HostDeployment:
 
         :param seen: what :meth:`verify` saw just now of the service on the node, so that it need not be read again.
         """
-        service, options = self.keys.service, self.run.options
+        service = self.keys.service
         ours = maintenance.set_by_deployment_of(service)
         changes = [
             maintenance.disable(
@@ -297,11 +284,8 @@ class HostDeployment:
             )
             for target in self.targets
         ]
-        wanted = Wanted(service=service, node=self.node, tags=self.tags, accept_warning=options["accept_warning"])
-        # What showed the end of the maintenance usually shows the health as well.
-        shown = [change.shown for change in changes if change.target.service == service]
-        if not (shown and wanted.holds(wanted.select(shown[0]))):
-            wait_for_health(self.task.consul, wanted, options["healthy_deadline"])
+        shown = next((change.shown for change in changes if change.target.service == service), None)
+        wait_until_passing(self.task, self.run, self.node, shown)
         return any(change.changed for change in changes)
 
     # -- what fails -----------------------------------------------------------------------------------------------
@@ -389,8 +373,7 @@ class HostDeployment:
         """
         self.task.consul.txn([self.fence()])
         ours = maintenance.set_by_deployment_of(self.keys.service)
-        for target in self.targets:
-            maintenance.enable(self.task.consul, self.task.agent, target, self.reason, ours)
+        maintenance.enable_all(self.task.consul, self.task.agent, self.targets, self.reason, ours)
 
     def undo(self, *, other_owner: bool = False) -> None:
         """End this deployment's own maintenance: nothing was deployed.

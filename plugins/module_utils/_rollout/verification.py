@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     Wanted,
     freshness,
-    parse_instances,
+    read_instances,
     wait_for_health,
-    with_tags,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import Target
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
@@ -26,40 +27,47 @@ SHOWN = 1000
 
 
 def verify_node(
-    task: Task, run: Run, node: str, health_url: str, health_match: str, seen: Answer, watch: MaintenanceWatch
+    task: Task,
+    run: Run,
+    targets: Sequence[Target],
+    watched: Callable[[int], MaintenanceWatch],
+    health_url: str,
+    health_match: str,
 ) -> tuple[dict[str, Any], Answer | None]:
     """The health URL answers and matches; the node's own checks pass, and stay so.
 
     Without a health URL a passing check verifies the new process only once it must have run anew.
 
-    :param seen: what the catalog said just now of the service on the node.
-    :param watch: keeps the node in maintenance meanwhile.
+    :param targets: what is in maintenance on the node.
+    :param watched: a watch that keeps them there, from the answer with this index on, or from an earlier one for 0.
     :returns: the result, and the catalog's last answer.
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
-    started = time.monotonic()
-    options, tags = run.options, tuple(run.options["tags"])
+    started, options, node = time.monotonic(), run.options, targets[0].node
+    found, seen = read_instances(task.consul, run.service, node, options["tags"])
     answer: Answer | None = seen
     stable_for, shown = options["min_healthy_time"], ""
-    if health_url:
-        shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
-        # What was read before that answer counts only if it stays so from now on.
-        if watch.back_since() or not stable_for:
-            answer = None
-    else:
-        found = with_tags(parse_instances(answer.data if answer else None), tags)
-        stable_for = max(stable_for, freshness(found, options["check_interval"]))
-    wanted = Wanted(
-        service=run.service,
-        state="checks_passing",
-        node=node,
-        tags=tags,
-        stable_for=stable_for,
-        accept_warning=options["accept_warning"],
-        in_maintenance=True,
-    )
-    left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
-    reached = wait_for_health(task.consul, wanted, left, first=answer)
+    # What it does not tell of, further services for instance, has been looked after since an earlier answer.
+    shows_all = len(targets) == 1 and found and all(one.maintenance for one in found)
+    with watched(seen.index if shows_all else 0) as watch:
+        if health_url:
+            shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
+            # What was read before that answer counts only if it stays so from now on.
+            if watch.back_since() or not stable_for:
+                answer = None
+        else:
+            stable_for = max(stable_for, freshness(found, options["check_interval"]))
+        wanted = Wanted(
+            service=run.service,
+            state="checks_passing",
+            node=node,
+            tags=tuple(options["tags"]),
+            stable_for=stable_for,
+            accept_warning=options["accept_warning"],
+            in_maintenance=True,
+        )
+        left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
+        reached = wait_for_health(task.consul, wanted, left, first=answer)
     result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
     return result, reached.answer
 
@@ -79,3 +87,16 @@ def ask_application(task: Task, url: str, match: str, deadline: float) -> str:
             details={"health_url": url, "last_answer": answer["body"][:SHOWN]},
         )
     return str(answer["body"][:SHOWN])
+
+
+def wait_until_passing(task: Task, run: Run, node: str, shown: Any) -> None:
+    """Return when the service is passing on the node, in rotation (rollout_healthy_deadline).
+
+    :param shown: what the catalog said of it when it showed the end of its maintenance; None where it said nothing.
+    :raises HitlessError: names the failing checks.
+    """
+    options = run.options
+    wanted = Wanted(run.service, node=node, tags=tuple(options["tags"]), accept_warning=options["accept_warning"])
+    # What showed the end of the maintenance usually shows the health as well.
+    if shown is None or not wanted.holds(wanted.select(shown)):
+        wait_for_health(task.consul, wanted, options["healthy_deadline"])

@@ -16,13 +16,13 @@ takes a reload, by HAProxy's master process, which hands its listeners over. ngi
 What does not pass the program's own check is never put in place: the last good file stays, and consul-template tries
 again.
 
-Its settings are in balancer.json beside it. Needs Python 3.6 or newer and nothing else.
+Beside it are its settings, balancer.json, and haproxy.py, by which it talks with HAProxy. Needs Python 3.6 or newer
+and nothing else.
 """
 
 import json
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -32,6 +32,11 @@ import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(HERE)  # Python runs isolated (-I)
+sys.dont_write_bytecode = True
+
+import haproxy  # noqa: E402 - needs the path above
+
 HOLD = 3.0  # seconds for which a service without any instance is not believed: Consul says so around a change of leader
 NOT_RUNNING = "{} does not run; it will start with {}"
 RENDERED_WITHIN = 30.0  # seconds for consul-template to ask Consul
@@ -40,8 +45,6 @@ SETTLED = (1.0, 3.0)  # seconds after a reload by which HAProxy has asked DNS fo
 RELOADS = 3  # reloads until one is not crossed by an instance that leaves
 SECTION = re.compile(r"^\s*(?:backend|upstream)\s+(\S+)|^(?:frontend|listen|global|defaults|resolvers)\b|^\s*\}")
 SERVER = re.compile(r"^\s+server\s+(\S+)(.*)$")
-# srv_admin_state: maintenance set by the runtime API; that, or by the configuration, or because DNS has no address.
-ADMIN_MAINTENANCE, ANY_MAINTENANCE = 0x01, 0x01 | 0x04 | 0x20
 
 
 class Refused(Exception):
@@ -177,7 +180,7 @@ def apply(settings, path):
             reload(settings)
         return
     try:
-        running = states(settings)
+        running = haproxy.states(settings["socket"])
     except (ConnectionRefusedError, FileNotFoundError):
         say(NOT_RUNNING, "HAProxy", settings["config"])
         return
@@ -189,37 +192,13 @@ def apply(settings, path):
 
 def by_runtime(settings, wanted, before, running):
     """Whether the running HAProxy could be brought to what is wanted without a reload."""
-    commands = []
-    for backend, its in wanted.items():
-        there = running.get(backend, {})
-        for name, line in its.items():
-            address, _unused, options = line.partition(" ")
-            if name not in there or before.get(backend, {}).get(name, line).partition(" ")[2] != options:
-                return False
-            commands += returning("{}/{}".format(backend, name), address, options.split(), there[name])
-        for name, state in there.items():
-            if name not in its and not int(state["srv_admin_state"]) & ADMIN_MAINTENANCE:
-                commands.append("set server {}/{} state maint".format(backend, name))
-    for one in commands:
-        said = ask(settings["socket"], one).strip()
+    commands = haproxy.changes(wanted, before, running)
+    for one in commands or ():
+        said = haproxy.ask(settings["socket"], one).strip()
         say("{} {}", one, said)
         if said and "chang" not in said:
             return False
-    return True
-
-
-def returning(server, address, options, state):
-    """The commands that make a known server serve at this address."""
-    commands = []
-    host, _unused, port = address.rpartition(":")
-    if (state["srv_addr"], state["srv_port"]) != (host.strip("[]"), port):
-        commands.append("set server {} addr {} port {}".format(server, host.strip("[]"), port))
-    if int(state["srv_admin_state"]) & ADMIN_MAINTENANCE:
-        # Its weight may have changed while it was away, and nothing else that is its own.
-        if "weight" in options:
-            commands.append("set server {} weight {}".format(server, options[options.index("weight") + 1]))
-        commands.append("set server {} state ready".format(server))
-    return commands
+    return commands is not None
 
 
 # --- what Consul says, and what is served ----------------------------------------------------------------------------
@@ -303,48 +282,11 @@ def served(settings, name):
     """Addresses that get a service's requests."""
     if settings["kind"] == "nginx":
         return set(servers(read(settings["config"])).get(name, {}))
-    return {
-        address_of(state)
-        for state in states(settings).get(name, {}).values()
-        if not int(state["srv_admin_state"]) & ANY_MAINTENANCE and state["srv_addr"] != "-"
-    }
+    running = haproxy.states(settings["socket"]).get(name, {})
+    return {haproxy.address_of(state) for state in running.values() if haproxy.takes_requests(state)}
 
 
-def address_of(state):
-    return "{srv_addr}:{srv_port}".format(**state)
-
-
-# --- HAProxy's sockets, and reloads --------------------------------------------------------------------------------
-
-
-def ask(path, command):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10)
-        connection.connect(path)
-        connection.sendall(command.encode() + b"\n")
-        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-
-
-def state_lines(settings):
-    """Two lines of heading, then each server's line with what it says; of the process that takes new connections."""
-    lines = ask(settings["socket"], "show servers state").splitlines()
-    names = lines[1].lstrip("# ").split()
-    return lines[:2], [(line, dict(zip(names, line.split()))) for line in lines[2:] if " " in line]
-
-
-def states(settings):
-    """Backend -> {server: its state}."""
-    found = {}
-    for _line, state in state_lines(settings)[1]:
-        found.setdefault(state["be_name"], {})[state["srv_name"]] = state
-    return found
-
-
-def pid(settings):
-    try:
-        return next(line for line in ask(settings["socket"], "show info").splitlines() if line.startswith("Pid:"))
-    except (OSError, StopIteration):
-        return None
+# --- reloads -------------------------------------------------------------------------------------------------------
 
 
 def stale(settings):
@@ -371,8 +313,8 @@ def save_state(settings):
     if not settings.get("state"):
         return
     gone = stale(settings)
-    head, lines = state_lines(settings)
-    stay = [line for line, state in lines if address_of(state) not in gone.get(state["be_name"], ())]
+    head, lines = haproxy.state_lines(settings["socket"])
+    stay = [line for line, state in lines if haproxy.address_of(state) not in gone.get(state["be_name"], ())]
     write(settings["state"], "\n".join([*head, *stay]) + "\n")
 
 
@@ -402,15 +344,15 @@ def reloaded(settings):
             return True
         say(NOT_RUNNING, "nginx", settings["config"])
         return False
-    old = pid(settings)
+    old = haproxy.pid(settings["socket"])
     if old is None:
         say(NOT_RUNNING, "HAProxy", settings["config"])
         return False
     save_state(settings)
-    ask(settings["master"], "reload")
+    haproxy.ask(settings["master"], "reload")
     # The next command must not reach the old process: what it is told ends with it.
     deadline = time.monotonic() + RELOADED_WITHIN
-    while pid(settings) in (None, old):
+    while haproxy.pid(settings["socket"]) in (None, old):
         if time.monotonic() > deadline:
             raise Refused("HAProxy did not reload within {:g} s".format(RELOADED_WITHIN))
         time.sleep(0.02)

@@ -7,12 +7,11 @@ import re
 import time
 import urllib.parse
 
-from hitless_deploy.config import is_number
+from hitless_deploy.checks import described, is_maintenance, reason_of, seconds_of
 from hitless_deploy.consul import kv_cas, kv_set
 from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
 from hitless_deploy.maintenance_watch import MaintenanceWatch
 from hitless_deploy.programs import probe
-from hitless_deploy.programs.terminal import plain_text
 
 REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING, DONE, FAILED = (
     "requested",
@@ -27,8 +26,6 @@ REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING, DONE, FA
 )
 UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING)
 OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)")
-UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 SHOWN_WITHIN = 60.0  # seconds the catalog has to show a change
 ANSWER = 200  # characters of what matched in the application's answer
 RESEND_AFTER = 1.0  # seconds: Consul can lose a change of an agent until it is sent again
@@ -364,7 +361,7 @@ class Turn:
             return ["no instance of %s is registered" % self.config["service"]]
         good = ("passing", "warning") if self.request["accept_warning"] else ("passing",)
         return [
-            told(one)
+            described(one)
             for one in checks or ()
             if one.get("ServiceID", "") in mine | {""}
             and one["Status"] not in good
@@ -384,24 +381,3 @@ class Turn:
                 timeout = seconds_of(definition.get("Timeout") or one.get("Timeout")) or 10.0
                 delays.append(interval + timeout if interval else self.request["check_interval"])
         return max(delays)
-
-
-def reason_of(checks, name):
-    """The reason of an instance's maintenance, of the node's where the name is empty; None where it is in none."""
-    wanted = "_service_maintenance:" + name if name else "_node_maintenance"
-    return next((one.get("Notes", "") for one in checks or () if one["CheckID"] == wanted), None)
-
-
-def is_maintenance(check):
-    return check["CheckID"] == "_node_maintenance" or check["CheckID"].startswith("_service_maintenance:")
-
-
-def told(check):
-    output = re.sub(r"\s+", " ", plain_text(check.get("Output") or "")).strip()[:300]
-    return "%s is %s%s" % (check.get("Name") or check["CheckID"], check["Status"], " (%s)" % output if output else "")
-
-
-def seconds_of(duration):
-    if is_number(duration):
-        return duration / 1e9
-    return sum(float(number) * UNITS[unit] for number, unit in DURATION.findall(str(duration or "")))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import ansible.template
 import pytest
+from ansible.errors import AnsibleError
+from ansible.inventory.data import InventoryData
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook import Playbook
+from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.template import Templar
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ansible_collections.hitless.consul.plugins.plugin_utils import _ansible_internals as internals
+from lab.testkit.link_tree import CHECKOUT
 
 pytestmark = pytest.mark.oldest
 
@@ -118,3 +125,83 @@ def test_where_there_is_none_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(type(Display()), "warning", warning)
     assert internals.results_pipe() is None
     assert "does not tell where its workers write their results" in told[0]
+
+
+class Constructing(BaseInventoryPlugin, Constructable):
+    """An inventory plugin with a host, as it is when it constructs variables and groups."""
+
+    NAME = "test"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        BaseInventoryPlugin.parse(self, InventoryData(), DataLoader(), "none")
+        self.inventory.add_host("web1")
+
+    def get_option(self, option: str, hostvars: Any = None) -> Any:
+        return self.options.get(option, {"strict": False, "use_extra_vars": False}.get(option))
+
+
+def trusted(text: str) -> Any:
+    """As if read from an inventory file."""
+    return ansible.template.trust_as_template(text) if internals.TRUST_IS_EXPLICIT else text
+
+
+def test_what_an_inventory_constructs_for_a_host_is_seen_and_not_done() -> None:
+    plugin, about = Constructing(), {"rack": "a", "inventory_hostname": "web1"}
+    keyed = {"key": trusted("rack"), "prefix": "rack", "parent_group": "racks"}
+    done = [
+        internals.recorded(plugin, "web1", run)
+        for run in (
+            lambda: internals.set_composed(plugin, "upper", trusted("rack | upper"), about, "web1"),
+            lambda: internals.add_to_conditional(plugin, {"in_a": trusted("rack == 'a'")}, about, "web1"),
+            lambda: internals.add_to_conditional(plugin, {"in_b": trusted("rack == 'b'")}, about, "web1"),
+            lambda: internals.add_to_keyed(plugin, keyed, about, "web1"),
+        )
+    ]
+    assert done == [([], {"upper": "A"}), (["in_a"], {}), ([], {}), (["rack_a"], {})]
+    inventory = plugin.inventory
+    assert "upper" not in inventory.hosts["web1"].vars
+    assert inventory.groups["rack_a"].get_hosts() == inventory.groups["in_a"].get_hosts() == []
+    assert [group.name for group in inventory.groups["racks"].child_groups] == ["rack_a"]
+
+
+def test_an_expression_that_fails_leaves_the_inventory_as_it_was() -> None:
+    plugin = Constructing(strict=True)
+    inventory = plugin.inventory
+    with pytest.raises(AnsibleError, match="web1"):
+        internals.recorded(plugin, "web1", lambda: internals.set_composed(plugin, "x", trusted("no.such"), {}, "web1"))
+    assert plugin.inventory is inventory
+
+
+def test_the_extra_vars_of_an_inventory() -> None:
+    plugin = Constructing()
+    plugin._vars = {"a": 1}
+    assert internals.extra_vars_of(plugin) == {"a": 1}
+
+
+@pytest.mark.parametrize("mark", ["", "_"])
+def test_the_parts_of_a_result(mark: str) -> None:
+    result = SimpleNamespace(**{f"{mark}result": {"a": 1}, f"{mark}task": "task", f"{mark}host": "host"})
+    assert (internals.data_of(result), internals.task_of(result), internals.host_of(result)) == (
+        {"a": 1},
+        "task",
+        "host",
+    )
+
+
+def test_tasks_of_one_name_are_told_apart(project: Project) -> None:
+    uuids = {internals.uuid_of(task) for block in project.play.compile() for task in block.block}
+    assert all(uuids)
+
+
+def test_nothing_else_takes_what_is_private() -> None:
+    """But for what an action has of its own, and what Python's standard library has."""
+    found = set()
+    for file in (CHECKOUT / "plugins").rglob("*.py"):
+        if file.name != "_ansible_internals.py":
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                    found.add(ast.unparse(node))
+    others = {name for name in found if not name.startswith(("self._", "cls._"))}
+    assert others - {"self.action._templar", "os._exit", "ssl._create_unverified_context"} == set()

@@ -21,7 +21,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HitlessError,
     HostLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._remote.host import _CANDIDATES, Host, HostTransport
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import (
+    _CANDIDATES,
+    Host,
+    HostTransport,
+    program_text,
+)
 from tests.http_server import HttpServer, Reply, nobody
 
 pytestmark = pytest.mark.oldest
@@ -227,3 +232,24 @@ def test_a_proxy_in_the_hosts_environment_is_not_asked() -> None:
         shell = Shell(environment={"http_proxy": proxy.url, "HTTP_PROXY": proxy.url, "PATH": "/usr/bin:/bin"})
         assert through(server.url, shell).get("/v1/agent/self").data == {"Config": {}}
         assert proxy.asked == []
+
+
+OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))
+
+
+@pytest.mark.parametrize("program", ["command", "http", "probe"])
+@pytest.mark.parametrize("python", [*map(str, OLD_PYTHONS[:1]), sys.executable])
+def test_each_is_one_text_that_needs_nothing_of_the_collection(program: str, python: str, tmp_path: Path) -> None:
+    """Nothing but a folder without the collection, a Python and its standard library."""
+    text = program_text(program)
+    assert "from ." not in text
+    assert "ansible_collections" not in text
+    done = subprocess.run(
+        [python, "-I", "-"],
+        check=False,
+        input=f"{text}\nprint(main.__name__)",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("main\n", "")

@@ -6,6 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
+from ansible_collections.hitless.consul.plugins.module_utils._views import follow
 from ansible_collections.hitless.consul.plugins.module_utils._views.follow import Step, news
 
 TURN = ("draining", "deploying", "failed", "deploying", "returning", "rolled_back")
@@ -60,3 +65,45 @@ def test_a_turn_is_told_in_order_and_once(gaps: list[int], looks: list[int], dat
     rest = iter(TURN)
     assert all(state in rest for state in states), states
     assert states[-1] == "rolled_back"
+
+
+class Keys:
+    """A fleet's keys as a follower reads them, look by look."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: tuple[dict[str, list[Step]], dict[str, Outcome], bool]):
+        self._looks = list(looks)
+        self._steps: dict[str, list[Step]] = {}
+        monkeypatch.setattr(follow, "require", self.require)
+        monkeypatch.setattr(follow, "read_steps", self.read_steps)
+        monkeypatch.setattr(follow.time, "sleep", lambda _seconds: None)
+
+    def require(self, *_asked: object) -> Deployment:
+        self._steps, outcomes, alive = self._looks.pop(0)
+        held = Held(Holder("d1", "anna@ci", ""), "s", alive)
+        hosts = {name: PlannedHost(name, name, batch=1) for name in ("web1", "web2")}
+        return Deployment(Record("d1", "web", "2", hosts=hosts), outcomes, batch=1, lock=held)
+
+    def read_steps(self, *_asked: object) -> dict[str, list[dict[str, str]]]:
+        return {host: [{"state": state, "at": when} for state, when in its] for host, its in self._steps.items()}
+
+
+def test_each_look_tells_what_is_new_of_all_hosts_in_the_order_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"web2": Outcome("web2", "web2", "failed", finished=at(9), error="It exited\x1b[31m with 1.")}
+    ends = steps(("draining", 2), ("deploying", 5), ("failed", 9))
+    Keys(
+        monkeypatch,
+        ({"web1": steps(("draining", 3)), "web2": steps(("draining", 2))}, {}, True),
+        ({"web1": steps(("draining", 3)), "web2": steps(("draining", 2))}, {}, True),
+        ({"web1": steps(("deploying", 7)), "web2": ends}, failed, False),
+    )
+    shown: list[str] = []
+    follow.Follower(None, None, "d1", shown.append, with_log=False).follow()  # type: ignore[arg-type]
+    assert [look.splitlines() for look in shown] == [
+        ["14:22:02 web2: draining", "14:22:03 web1: draining"],
+        [
+            "14:22:05 web2: deploying",
+            "14:22:07 web1: deploying",
+            "14:22:09 web2: failed",
+            "14:22:09 web2: It exited?[31m with 1.",
+        ],
+    ]

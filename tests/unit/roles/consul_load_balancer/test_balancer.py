@@ -15,7 +15,7 @@ import pytest
 
 from tests.http_server import HttpServer, Reply
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
+SCRIPT = Path(__file__).resolve().parents[4] / "roles" / "consul_load_balancer" / "files" / "balancer.py"
 
 HAPROXY = """
 frontend clients
@@ -83,7 +83,7 @@ def by_runtime(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, wanted: Any, before: Any, running: Any, answer: str = ""
 ) -> tuple[bool, list[str]]:
     runtime = Runtime(answer)
-    monkeypatch.setattr(script, "ask", runtime.ask)
+    monkeypatch.setattr(script.haproxy, "ask", runtime.ask)
     return script.by_runtime({"socket": ""}, wanted, before, running), runtime.told
 
 

@@ -1,0 +1,156 @@
+"""The deployment command on a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host, program_text
+
+pytestmark = pytest.mark.oldest
+
+
+PROGRAM = program_text("command")
+
+
+def until(what: str, condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not in time"
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def request(name: str, line: str, **more: Any) -> dict[str, Any]:
+    return {
+        "command": line,
+        "environment": {},
+        "chdir": None,
+        "timeout": 30,
+        "lock": name,
+        "owner": "deployment x",
+        "wait": 0,
+        "keep": 1000,
+        **more,
+    }
+
+
+class Relay:
+    """The program in a process of its own, as a host runs it."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        call = f"import sys, json; print(json.dumps(main(json.loads({json.dumps(asked)!r}))))"
+        self.process = subprocess.Popen([sys.executable, "-c", f"{PROGRAM}\n{call}"], stdout=subprocess.PIPE, text=True)
+
+    def answer(self) -> dict[str, Any]:
+        out, _ = self.process.communicate(timeout=60)
+        answer: dict[str, Any] = json.loads(out)
+        return answer
+
+
+def run(name: str, line: str, **more: Any) -> dict[str, Any]:
+    return Relay(request(name, line, **more)).answer()
+
+
+def test_output_of_both_streams_in_order(name: str) -> None:
+    answer = run(name, "for i in 1 2 3; do echo out $i; echo err $i >&2; done; exit 3")
+    assert answer["rc"] == 3
+    assert answer["output"].split("\n") == ["out 1", "err 1", "out 2", "err 2", "out 3", "err 3", ""]
+    assert (answer["timed_out"], answer["error"], answer["waited_for"]) == (False, "", "")
+
+
+def test_only_the_end_of_much_output_comes_back(name: str) -> None:
+    answer = run(name, "head -c 5000000 /dev/zero | tr '\\0' x; printf '\\377 the end'", keep=100)
+    assert len(answer["output"]) == 100
+    assert answer["output"].endswith("x\ufffd the end")
+
+
+def test_it_gets_its_environment_and_folder_and_no_input(name: str, tmp_path: Path) -> None:
+    answer = run(
+        name, "echo $DEPLOY_VERSION; pwd; cat; echo end", environment={"DEPLOY_VERSION": "1 $(id)"}, chdir=str(tmp_path)
+    )
+    assert answer["output"] == f"1 $(id)\n{tmp_path}\nend\n"
+
+
+def test_a_folder_that_is_not_there(name: str) -> None:
+    answer = run(name, "true", chdir="/gone")
+    assert answer["rc"] is None
+    assert "could not be started" in answer["error"]
+    assert "/gone" in answer["error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_it_goes_on_under_its_lock_when_the_asker_dies(name: str, tmp_path: Path, number: signal.Signals) -> None:
+    """The asker's whole process group gets the signal, as at the end of a connection or by Ctrl-C."""
+    go = tmp_path / "go"
+    line = f"echo up > {tmp_path}/up; while [ ! -e {go} ]; do sleep 0.05; done; touch {tmp_path}/done"
+    program = f"{PROGRAM}\nmain({request(name, line)!r})"
+    code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {program!r}])\nsys.stdin.read()\n"
+    asker = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    until("the command runs", (tmp_path / "up").exists)
+    os.killpg(asker.pid, number)
+    asker.wait(20)
+    assert run(name, "echo never")["error"].startswith("another deployment command still runs")
+    go.touch()
+    until("the command ends", (tmp_path / "done").exists)
+    assert run(name, "echo then", wait=20)["output"] == "then\n"
+
+
+def test_a_time_limit_ends_all_of_it(name: str, tmp_path: Path) -> None:
+    """Also what ignores being asked, and what outlives the shell that started it."""
+    stubborn = f"sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done' & wait"
+    answer = run(name, f"echo begun; {stubborn}", timeout=1)
+    assert answer["timed_out"] is True
+    assert answer["output"].startswith("begun\n")
+    assert answer["rc"] != 0
+    assert not runs(int((tmp_path / "pid").read_text()))
+    assert run(name, "echo free")["output"] == "free\n"
+
+
+def test_what_is_asked_to_end_may_tidy_up(name: str, tmp_path: Path) -> None:
+    """The shell in between is gone at once; what it waited for is given its time."""
+    inner = tmp_path / "inner"
+    inner.write_text(
+        f"trap 'sleep 0.5; echo tidy > {tmp_path}/tidy; exit 0' TERM\necho up\nwhile :; do sleep 0.1; done\n"
+    )
+    answer = run(name, f"sh {inner}; true", timeout=1)
+    assert answer["timed_out"] is True
+    assert (tmp_path / "tidy").exists()
+
+
+def test_a_service_that_it_starts_holds_nothing_up(name: str, tmp_path: Path) -> None:
+    answer = run(name, f"(sleep 60; echo late) & echo $! > {tmp_path}/pid; echo started")
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        assert (answer["rc"], answer["output"]) == (0, "started\n")
+        assert runs(pid)
+        # It does not hold the lock either, nor die of its output.
+        assert run(name, "echo next")["output"] == "next\n"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_it_runs_through_the_relay(name: str) -> None:
+    def shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(["/bin/sh", "-c", f"echo Welcome; {line}"], input=data, capture_output=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    host = Host(None, sys.executable, as_user=shell)
+    assert host.call("command", request(name, "echo hello"), as_user=True)["output"] == "hello\n"
