@@ -23,12 +23,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion
 from tests.unit.plugins.module_utils._rollout.test_plan import OURS
 
-
-def states_of(fleet: Fleet, hosts: list[WantedHost], **options: Any) -> list[HostState]:
-    return host_states(fleet, hosts, **{"accept_warning": False, "previous_version": None, **options})
-
-
 # --- what Consul said -> hosts -------------------------------------------------------------------------------
+
+
 def states_of(fleet: Fleet, hosts: list[WantedHost], **options: Any) -> list[HostState]:
     return host_states(fleet, hosts, **{"accept_warning": False, "previous_version": None, **options})
 
