@@ -103,6 +103,21 @@ def test_tasks_that_hang_are_ended_and_nothing_deprecated_is_read(drive: Drive, 
     assert "DEPRECATION WARNING" not in result.output
 
 
+def test_both_hooks_at_the_end_fail(drive: Drive, tmp_path: Path) -> None:
+    """Neither hides the other, nor why the rollout failed."""
+    options: dict[str, str] = {}
+    for name in ("on_failure", "finish"):
+        hook = tmp_path / f"{name}.yml"
+        hook.write_text(f"- ansible.builtin.fail:\n    msg: {name} could not be told\n", encoding="utf-8")
+        options[f"{name}_tasks"] = str(hook)
+    result = drive.run("3.0.0-deployfail", hosts="web1", min_healthy=0, **options)
+    assert result.rc != 0
+    both = "on_failure hook failed: on_failure could not be told And the finish hook failed: finish could not be told"
+    for said in (both, "1 rolled back (web1)"):
+        assert said in flat(result.output), result.output
+    assert not drive.holds_lock()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "ssh"])
 @pytest.mark.parametrize("batch_size", [1, 2])
