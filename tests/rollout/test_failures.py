@@ -104,13 +104,16 @@ def test_tasks_that_hang_are_ended_and_nothing_deprecated_is_read(drive: Drive, 
 
 
 def test_both_hooks_at_the_end_fail(drive: Drive, tmp_path: Path) -> None:
-    """Neither hides the other, nor why the rollout failed."""
+    """Neither hides the other, nor why the rollout failed, from who gets the result."""
     options: dict[str, str] = {}
     for name in ("on_failure", "finish"):
         hook = tmp_path / f"{name}.yml"
         hook.write_text(f"- ansible.builtin.fail:\n    msg: {name} could not be told\n", encoding="utf-8")
         options[f"{name}_tasks"] = str(hook)
-    result = drive.run("3.0.0-deployfail", hosts="web1", min_healthy=0, **options)
+    arguments = drive.arguments(
+        "3.0.0-deployfail", name="rollout", kind="local", hosts="web1", min_healthy=0, **options
+    )
+    result = drive.ansible.playbook(*arguments, env={**drive.environment, "ANSIBLE_SHOW_CUSTOM_STATS": "1"})
     assert result.rc != 0
     both = "on_failure hook failed: on_failure could not be told And the finish hook failed: finish could not be told"
     for said in (both, "1 rolled back (web1)"):
