@@ -91,11 +91,11 @@ def one_deployment(task: Task) -> dict[str, Any]:
     }
     log = read_logs(task.consul, keys, wanted, hosts) if params["log"] else {}
     text = story(found.state, found.record, found.outcomes, steps, log)
-    told = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
+    data = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
     if follows:
         task.show("\n" + report.ended(found.record, found.outcomes))
-    show(task, told, text, shown=follows)
-    return {"changed": False, "report": text, **told}
+    show(task, data, text, shown=follows)
+    return {"changed": False, "report": text, **data}
 
 
 def all_services(task: Task) -> tuple[dict[str, Any], str]:

@@ -220,7 +220,7 @@ def recover_host(edge: Edge) -> Result:
 
 
 def recover_verify(edge: Edge) -> Result:
-    """Have a host that an interrupted run left in maintenance prove itself."""
+    """Verify a host that an interrupted run left in maintenance."""
     left = edge.left_behind
     about = {"to_version": left.to_version or "", "from_version": left.from_version or ""}
     return {**about, "version": recovery.verify(edge.recovered, left, edge.for_version)}

@@ -27,11 +27,11 @@ def perform(task: Task) -> dict[str, Any]:
     params = task.params
     definitions = registration.read_definitions(params["services"], params["deploy_timeout"])
     if params["phase"] == "check":
-        told = [
+        wanted = [
             {"id": one.id, "file": one.file, "present": one.present, "definition": dict(one.wanted)}
             for one in definitions
         ]
-        return {"changed": False, "definitions": told}
+        return {"changed": False, "definitions": wanted}
     done = registration.register(
         task.agent, task.node, definitions, params["deadline"], reload=params["reload"], check_mode=task.check_mode
     )

@@ -99,11 +99,12 @@ _OWN = tuple(
     for folder in ("roles", "playbooks")
 )
 """Where the tasks of the collection stand."""
-_ON_HOSTS = (
+_TELLING = (
     *("leave", "drain", "wait_until_drained", "deploy", "verify", "verify_and_return", "begin_restore", "return"),
     *("deploy_by_agent", "on_failure", "after_undrain", "recover_host", "recover_verify", "recover_return"),
+    *("finish", "recovered"),
 )
-"""Steps that say something of a host where they go well."""
+"""Steps that say something of a host, or of all, where they go well."""
 _SECRETS = tuple(VARIABLE_PREFIX + option for option in ("token", "agent_token"))
 _DRAINED = ("drain", "wait_until_drained")
 _ENDS_DEPLOYMENT = (*_DRAINED, "leave", "verify", "verify_and_return", "on_failure")
@@ -236,7 +237,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         return self._own[path]
 
     def _is_housekeeping(self, task: Any, data: Mapping[str, Any]) -> bool:
-        is_step = task.action == STEP and data.get("step") in _ON_HOSTS
+        is_step = task.action == STEP and data.get("step") in _TELLING
         return self._is_own(task) and not is_step and (task.action == STEP or not task.action.startswith(OURS))
 
     def _told(self, result: Any, outcome: str) -> None:

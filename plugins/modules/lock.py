@@ -13,7 +13,7 @@ description:
   - Takes the lock that lets one deployment of a service run at a time, or releases it.
   - A Consul session holds it. A small program beside the run keeps that session alive for as long as the run or one of
     its workers lives, also when the main process is killed; then it marks the deployment's record C(interrupted) and
-    releases the lock. Where it dies as well, the lock is free within twice O(ttl).
+    releases the lock. Where it is killed as well, the lock is free within twice O(ttl).
   - A lock of somebody else is never released and never taken over.
 author:
   - Hitless contributors (@hitless)

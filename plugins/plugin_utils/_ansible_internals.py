@@ -33,7 +33,7 @@ def untemplated(text: str) -> str:
 def results_pipe() -> int | None:
     """The read end of the pipe that workers write their results into; a worker's display uses the same.
 
-    Nobody but its keeper can empty it once the main process is dead, and a worker with a large result never ends
+    Nobody but its keeper can empty it once the main process has ended, and a worker with a large result never ends
     otherwise.
     """
     display = Display()

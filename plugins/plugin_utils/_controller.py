@@ -8,7 +8,7 @@ the task; all workers forked later inherit what the file holds. So the pipe made
 last of its workers are gone, however they ended. Programs that they execute, ssh for instance, do not inherit it
 (Python's pipes are not inheritable), so that a connection kept open for later does not hold the lock.
 
-The keeper gets the read end of the workers' results as well, and empties that pipe once the main process is dead: a
+The keeper gets the read end of the workers' results as well, and empties that pipe once the main process has ended: a
 worker whose result is larger than the pipe could never end otherwise.
 """
 

@@ -46,16 +46,16 @@ Path = tuple[Any, ...]
 
 def without_templates(value: Any) -> Any:
     """What came from Consul, such that no version of Ansible takes it for a template."""
-    return value if TRUST_IS_EXPLICIT else _marked(value)
+    return value if TRUST_IS_EXPLICIT else _without_templates(value)
 
 
-def _marked(value: Any) -> Any:
+def _without_templates(value: Any) -> Any:
     if isinstance(value, str):
         return untemplated(value) if "{" in value else value
     if isinstance(value, Mapping):
-        return {_marked(key): _marked(item) for key, item in value.items()}
+        return {_without_templates(key): _without_templates(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_marked(item) for item in value]
+        return [_without_templates(item) for item in value]
     return value
 
 

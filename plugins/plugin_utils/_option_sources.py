@@ -17,8 +17,8 @@ from ansible.utils.collection_loader import AnsibleCollectionRef
 from ansible_collections.hitless.consul.plugins.module_utils._consul.address import sources_unread
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import decrypted
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Settings, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources, Settings
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
     TRUST_IS_EXPLICIT,
     collection_has_role,
@@ -36,7 +36,7 @@ _AN_OPTION = re.compile(r"^\s*[\"']?rollout_\w+[\"']?\s*:", re.MULTILINE)
 
 def option_sources(
     variables: Mapping[str, Any], templar: Any, loader: Any, task: Any, requested: Mapping[str, Any]
-) -> Sources:
+) -> OptionSources:
     """All that options can be set in.
 
     :param variables: those of the task.
@@ -45,18 +45,18 @@ def option_sources(
     """
     hostvars = variables["hostvars"]
     inventory = AnsibleInventory(hostvars, templar, play_variables(task))
-    beside = list(_folders_of_playbooks())
-    return Sources(
+    playbook_dirs = list(_folders_of_playbooks())
+    return OptionSources(
         inventory,
         extra=inventory.extra,
         play={**inventory.play, **requested},
         localhost=inventory.variables(str(variables["inventory_hostname"])),
         settings=Settings(str(constants.DEFAULT_STRATEGY), not _keeps_text(templar)),
-        places=Places(
-            folders=list(dict.fromkeys([*beside, os.getcwd()])),
+        search_paths=SearchPaths(
+            folders=list(dict.fromkeys([*playbook_dirs, os.getcwd()])),
             role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
             collection_role=_is_role_of_collection,
-            ignored=list(_ignored(beside, loader.get_basedir(), inventory_sources(hostvars))),
+            ignored=list(_ignored(playbook_dirs, loader.get_basedir(), inventory_sources(hostvars))),
         ),
         unread=sources_unread(),
         load=lambda path: _load(loader, path),
@@ -124,7 +124,7 @@ def _is_role_of_collection(name: str) -> bool:
     return bool(AnsibleCollectionRef.is_valid_fqcr(name)) and collection_has_role(name)
 
 
-def _ignored(beside: Iterable[str], base: str, inventories: Iterable[str]) -> Iterator[str]:
+def _ignored(playbook_dirs: Iterable[str], base: str, inventories: Iterable[str]) -> Iterator[str]:
     """Files of variables with options that lie beside the user's playbook where Ansible reads none.
 
     While an imported playbook runs, Ansible's base folder is that playbook's; those beside an inventory are read.
@@ -132,7 +132,7 @@ def _ignored(beside: Iterable[str], base: str, inventories: Iterable[str]) -> It
     read = {os.path.realpath(base)}
     for source in inventories:
         read.add(os.path.realpath(source if os.path.isdir(source) else os.path.dirname(source) or "."))
-    for folder in beside:
+    for folder in playbook_dirs:
         if os.path.realpath(folder) in read:
             continue
         for kind in ("group_vars", "host_vars"):

@@ -132,7 +132,7 @@ class Services:
         return HostDeployment(task, run, PlannedHost("web1", self.node, **about), Turn.of(left, run.id))
 
     def rollout(self, deployment: str = ID, *, session: str = "", **options: Any) -> Run:
-        """A run that holds the lock, with the defaults of a rollout's options and a quick proof."""
+        """A run that holds the lock, with the defaults of a rollout's options and a quick verification."""
         quick = {"drain_time": 0, "min_healthy_time": 0, "check_interval": 0, "healthy_deadline": 20}
         values = {**DEFAULTS, **quick, "service": self.name, "version": "2", **options}
         return Run(deployment, values, session=session or self.session(Keys(self.name).lock), operator="anna@ci")

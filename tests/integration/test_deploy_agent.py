@@ -154,7 +154,7 @@ def test_a_request_is_taken_once_and_recorded(machine: Machine) -> None:
     assert machine.maintenance is None
     assert f"from {machine.web.name}\nto stderr\nagain\n" in machine.printed()
     assert [step["state"] for step in machine.status().steps] == [
-        *("claimed", "draining", "deploying", "proving", "returning", "done")
+        *("claimed", "draining", "deploying", "verifying", "returning", "done")
     ]
     # A watch fires at each start and reload, without a change.
     machine.kill()
@@ -205,7 +205,7 @@ def test_somebody_elses_maintenance_is_left(machine: Machine) -> None:
     machine.web.operator("disk")
     machine.start()
     status = machine.ask().follow(20)
-    assert (status.state, status.foreign, status.touched) == (FAILED, True, False)
+    assert (status.state, status.other_owner, status.touched) == (FAILED, True, False)
     assert machine.maintenance == "disk"
     assert not machine.runs()
 
@@ -260,7 +260,7 @@ def test_a_drain_that_was_interrupted_begins_anew(machine: Machine) -> None:
     time.sleep(1.5)
     ended = time.monotonic()
     machine.web.server.put(f"agent/service/maintenance/{machine.web.name}?enable=false")
-    machine.reaches("deploying", "proving", "returning", DONE)
+    machine.reaches("deploying", "verifying", "returning", DONE)
     assert time.monotonic() - ended >= 3
     assert request.follow(20).state == DONE
     assert "something else ended its maintenance" in machine.printed()
@@ -367,10 +367,10 @@ def test_killed_while_the_command_runs_it_takes_its_result(machine: Machine) -> 
     assert "ended\n" in machine.printed()
 
 
-def test_killed_while_proving_it_goes_on(machine: Machine) -> None:
+def test_killed_while_verifying_it_goes_on(machine: Machine) -> None:
     machine.web.set("critical")
     request = machine.ask(healthy_deadline=30)
-    kill_at(machine, "proving")
+    kill_at(machine, "verifying")
     machine.web.set("passing")
     machine.start()
     assert request.follow(20).state == DONE
@@ -496,7 +496,7 @@ def test_either_taken_or_withdrawn(machine: Machine) -> None:
         assert len(machine.runs()) == before + (not withdrawn)
 
 
-def test_the_request_of_a_dead_run_is_not_taken(machine: Machine) -> None:
+def test_the_request_of_an_interrupted_run_is_not_taken(machine: Machine) -> None:
     """Nobody would watch it, and another run may begin at any time."""
     machine.ask()
     machine.web.server.put(f"session/destroy/{machine.session}")

@@ -46,7 +46,7 @@ PLAN: dict[str, Any] = {
         "web1": {"node": "n1", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
         "web2": {"node": "n2", "state": "to_change", "from": "1", "to": "2", "rollback_to": "1"},
         "web3": {"node": "n3", "state": "current", "from": "2", "to": "2"},
-        "web4": {"node": "n4", "state": "foreign", "from": "1", "to": "2", "why": "oncall: disk"},
+        "web4": {"node": "n4", "state": "other_owner", "from": "1", "to": "2", "why": "oncall: disk"},
     },
 }
 
@@ -93,8 +93,7 @@ class Service:
         self.client.put(f"/v1/session/destroy/{run.session}")
 
     def rollout(self, deployment_id: str, session: str = "", plan: Mapping[str, Any] = PLAN, **options: Any) -> Run:
-        values = dict(DEFAULTS)
-        about = {**values, "service": self.keys.service, "version": "2", **options}
+        about = {**DEFAULTS, "service": self.keys.service, "version": "2", **options}
         return Run(deployment_id, about, session=session, plan=plan, operator="anna@ci", origin="here")
 
     def start(self, run: Run) -> list[str]:
@@ -256,11 +255,11 @@ def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
     web.end_host(run, "web1", "ok")
     web.unlock(run)
     ended = web.finish(run)
-    assert ended["lock_lost"].startswith("The end could not be recorded.")
+    assert ended["unrecorded"].startswith("The end could not be recorded.")
     assert ended["failed_hosts"] == ["web2"]
     assert web.shown == [f"{ended['table']}\n\n{ended['verdict']}"]
     assert web.state("d1") == "running"
-    assert ended["lock_lost"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
+    assert ended["unrecorded"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
     with pytest.raises(LockLost):
         web.start(web.rollout("d2", run.session))
     assert web.state("d2") is None
@@ -318,7 +317,8 @@ def test_recover_names_what_an_interrupted_run_left_and_clears_its_record(web: S
 
     recovers(web, check_mode=True)
     assert web.state("d1") == "running"
-    assert "left behind by an interrupted run" in web.shown[0]
+    assert f"{web.keys.service}: interrupted deployments" in web.shown[0]
+    assert f"{web.keys.service}: still in a deployment's maintenance" in web.shown[0]
     told = web.remains()
     assert [one["id"] for one in told["interrupted"]] == ["d1"]
     assert told["maintenance"] == [
@@ -335,6 +335,7 @@ def test_recover_names_what_an_interrupted_run_left_and_clears_its_record(web: S
             "to_version": None,
             "advice": "end_maintenance",
             "why": "its turn was cut off before anything was deployed",
+            "unsure": False,
         }
     ]
     web.client.txn([deployments.status_op(web.keys, node, "d1", "deploying")])

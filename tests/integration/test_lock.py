@@ -153,7 +153,7 @@ def test_waiting_ends_with_the_holder_of_then(client: Client, keys: Keys) -> Non
         lock.acquire(client, keys, BEN, wait=1)
 
 
-def test_the_lock_of_the_dead_is_free_and_still_names_them(client: Client, keys: Keys) -> None:
+def test_the_lock_of_an_interrupted_run_is_free_and_still_names_it(client: Client, keys: Keys) -> None:
     session = lock.acquire(client, keys, ANNA, wait=0, ttl=1)
     wait_until("the session expires", lambda: not lock.still_ours(client, keys, session))
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.hitless.consul.plugins.callback import deployment_log
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import read_logs
 from tests.integration.consul_agent import Server
@@ -51,18 +52,30 @@ class Run:
         return SimpleNamespace(get_name=lambda: name)
 
     def task(
-        self, host: str, action: str, name: str, data: dict[str, Any], *, place: str = "/home/me/deploy.yml:3"
+        self,
+        host: str,
+        action: str,
+        name: str,
+        data: dict[str, Any],
+        *,
+        place: str = "/home/me/deploy.yml:3",
+        args: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        task = SimpleNamespace(action=action, _uuid=name, no_log=False, get_name=lambda: name, get_path=lambda: place)
+        task = SimpleNamespace(
+            action=action, _uuid=name, no_log=False, args=args, get_name=lambda: name, get_path=lambda: place
+        )
         self.callback.v2_runner_on_start(self.host(host), task)
         told = self.callback.v2_runner_on_failed if data.get("failed") else self.callback.v2_runner_on_ok
         told(SimpleNamespace(result=data, task=task, host=self.host(host)))
 
+    def step(self, host: str, step: str, data: dict[str, Any]) -> None:
+        """A step of the role, as its one action takes it."""
+        place, args = f"{ROLE}/steps/{step}.yml:4", {"step": step}
+        self.task(host, deployment_log.STEP, step.capitalize(), {"step": step, **data}, place=place, args=args)
+
     def begin(self, deployment: str, service: str) -> None:
-        options = {"id": deployment, "options": {"service": service}}
-        self.task("localhost", "hitless.consul.rollout_options", "Options", options, place=f"{ROLE}/prepare.yml:4")
-        record = {"id": deployment, "changed": True}
-        self.task("localhost", "hitless.consul.deployment", "Record", record, place=f"{ROLE}/plan.yml:9")
+        self.step("localhost", "prepare", {"id": deployment, "options": {"service": service}})
+        self.step("localhost", "plan", {"id": deployment, "recorded": True})
 
     def end(self) -> None:
         self.callback.v2_playbook_on_stats(None)
@@ -93,7 +106,7 @@ def test_no_token_is_told_whoever_has_it(consul: Server, tmp_path: Path) -> None
     for deployment in ("s1", "s2"):
         run.begin(deployment, "secret")
         for host in ("web1", "web2"):
-            run.task(host, "hitless.consul.deploy", "Deploy", {"stdout": f"with {SECRETS[host]}", "changed": True})
+            run.step(host, "deploy", {"stdout": f"with {SECRETS[host]}", "changed": True})
             run.task(host, "ansible.builtin.command", "Fail", {"failed": True, "msg": f"no {SECRETS[host]}"})
     run.task("web1", "ansible.builtin.command", "Last", {"failed": True, "msg": f"{everything} end"})
     run.end()
@@ -110,10 +123,10 @@ def test_housekeeping_is_left_out_where_it_goes_well(consul: Server, tmp_path: P
     run.begin("h1", "house")
     own = f"{ROLE}/batch.yml:7"
     run.task("web1", "ansible.builtin.set_fact", "Judge", {}, place=own)
-    run.task("web1", "hitless.consul.gate", "Gate", {}, place=own)
+    run.step("web1", "gate", {})
     run.task("web1", "ansible.builtin.set_fact", "Of a hook", {})
-    run.task("web1", "hitless.consul.take_out", "Take out", {"changed": True}, place=own)
+    run.step("web1", "drain", {"changed": True})
     run.task("web1", "ansible.builtin.assert", "Require", {"failed": True, "msg": "it is not"}, place=own)
     run.end()
     told = [line.partition(": ")[2].partition(" (")[0] for line in logs(consul, "h1", "house")["web1"].splitlines()]
-    assert [one for one in told if one] == ["Of a hook", "Take out", "Require"]
+    assert [one for one in told if one] == ["Of a hook", "Drain", "Require"]

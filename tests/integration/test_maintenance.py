@@ -64,7 +64,7 @@ def test_anothers_is_neither_cleared_nor_taken_over(web: Services, state: str, r
     before = web.reasons()
     with pytest.raises(HitlessError, match="is in maintenance set by someone else") as error:
         web.run(maintenance, service=web.name, state=state)
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
     assert web.reasons() == before
 
 

@@ -274,7 +274,7 @@ def test_an_operator_who_is_quick_is_not_cleared(web: Services, out: HostDeploym
     target = maintenance.Target(web.node, web.name)
     with pytest.raises(HitlessError, match="disk") as error:
         maintenance.disable(web.client(), agent, target, maintenance.set_by_deployment_of(web.name))
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
     assert agent.puts == 1
     assert web.reasons() == {web.name: "disk"}
     assert web.client().txn([kv_read(out.keys.lock)])

@@ -79,9 +79,8 @@ class Fleet:
         **options: Any,
     ) -> dict[str, Any]:
         """The plan as a run keeps it; its notes and its number of requests are kept."""
-        values = dict(DEFAULTS)
         asked = health_urls or []
-        about = {**values, "service": self.service, "version": "2.0.0", **options}
+        about = {**DEFAULTS, "service": self.service, "version": "2.0.0", **options}
         run = Run("id", about, health_urls=asked)
         task = Task({}, {"url": self.url}, Host(None))
         if hosts is None:
@@ -184,7 +183,7 @@ def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fl
 def test_what_the_hosts_do_not_cover(fleet: Fleet) -> None:
     for number in (1, 2, 3):
         fleet.add(number, version="1.0.0")
-    hosts = [{"host": "a", "node": fleet.node(1)}, {"host": "b", "node": fleet.node(3)}]
+    hosts = [WantedHost("a", fleet.node(1), "2.0.0"), WantedHost("b", fleet.node(3), "2.0.0")]
     assert fleet.plan(hosts=hosts)["uncovered"] == [fleet.node(2)]
     assert f"also runs on 1 node: {fleet.node(2)}; this rollout does not cover" in fleet.notes[0]
 
@@ -204,7 +203,7 @@ def test_whose_maintenance_it_is(fleet: Fleet) -> None:
     fleet.add(2, fleet.check("_node_maintenance", "critical", ServiceID="", Notes="oncall disk"), version="1.0.0")
     fleet.add(3, version="1.0.0")
     found = fleet.plan(min_healthy=0)
-    assert [host["state"] for host in found["hosts"].values()] == ["to_change", "foreign", "to_change"]
+    assert [host["state"] for host in found["hosts"].values()] == ["to_change", "other_owner", "to_change"]
     assert found["batches"][0] == [fleet.node(1)]
     assert f"{fleet.node(2)} is skipped: in maintenance set by someone else: oncall disk." in fleet.notes
 
@@ -225,7 +224,7 @@ def test_maintenance_of_a_service_that_goes_with_it(consul: Server, fleet: Fleet
         },
     }
     fleet.client.put("/v1/catalog/register", body=json.dumps(body))
-    assert fleet.plan(maintenance=[fleet.service, worker.service])["hosts"][fleet.node(1)]["state"] == "foreign"
+    assert fleet.plan(maintenance=[fleet.service, worker.service])["hosts"][fleet.node(1)]["state"] == "other_owner"
     assert fleet.plan()["hosts"][fleet.node(1)]["state"] == "to_change"
 
 
@@ -288,8 +287,8 @@ def test_only_instances_with_the_tags_count(fleet: Fleet) -> None:
 
 def test_refusals(fleet: Fleet) -> None:
     assert fleet.refused(hosts=[]).startswith(
-        f"No instance of {fleet.service} is registered, or the token may not read it (Consul answers both alike); "
-        "nothing was changed."
+        f"No instance of {fleet.service} is registered, or the token lacks read permission (Consul returns "
+        "an empty result for both); nothing was changed."
     )
     fleet.add(1)
     assert "Set rollout_min_healthy: 0 to accept the downtime." in fleet.refused()

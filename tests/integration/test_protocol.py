@@ -443,7 +443,7 @@ def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
 def taken(outcome: Outcome) -> tuple[str, ...]:
     """The states of a host before its outcome; the deploy agent's own are those of its request."""
     ends = {"done", "failed", outcome.outcome}
-    names = [{"proving": VERIFYING}.get(step["state"], step["state"]) for step in outcome.steps]
+    names = [step["state"] for step in outcome.steps]
     assert names[-1] in ends
     return tuple(name for name in names if name not in {"requested", "waiting", "claimed", *ends})
 

@@ -1,8 +1,9 @@
-"""Options as Ansible really hands them over: its variables, its inventory, its command line. No Consul is asked."""
+"""Options as Ansible really hands them over: its variables, inventory, command line. Consul only has to answer."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from lab.testkit import link_tree
 from lab.testkit.ansible_run import Ansible, Result, flat
+from tests.fleet import CONSUL
+from tests.integration.consul_agent import Server
+from tests.integration.services import started
 
 pytestmark = pytest.mark.oldest
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
@@ -40,8 +44,9 @@ IMPORTED = [
 class Project:
     """A user's project: a playbook of one import, an inventory in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, consul: Server) -> None:
         self.folder = folder
+        self._consul = consul
         self._ansible = Ansible(link_tree.COLLECTIONS, folder, folder / "logs")
         self.write("elsewhere/imported.yml", json.dumps(IMPORTED))
         self.rollout({"rollout_service": "web"})
@@ -69,7 +74,7 @@ class Project:
         return self._ansible.playbook(
             *("-i", self.folder / "project/inventory/hosts", self.folder / "project/rollout.yml"),
             *("-e", f"result={self.folder / 'result.json'}", *arguments),
-            env=env,
+            env={"CONSUL_HTTP_ADDR": self._consul.url, **(env or {})},
         )
 
     def read(self, *arguments: str) -> dict[str, Any]:
@@ -85,9 +90,14 @@ class Project:
         return flat(result.output.replace("\\\n", ""))
 
 
+@pytest.fixture(scope="module")
+def consul() -> Iterator[Server]:
+    yield from started(CONSUL)
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path, consul: Server) -> Project:
+    return Project(tmp_path, consul)
 
 
 def test_every_place_is_read(project: Project) -> None:

@@ -112,7 +112,7 @@ REFUSED = {
     "no JSON": ('{"version": "1"', "begins like JSON and is none"),
     "deep JSON": ('{"version":' + "[" * 2000, "begins like JSON and is none"),
     "nothing in it": ('{"message": "now"}', "names no version"),
-    "a number": ('{"version": 1.10}', "version must be a string, and 1.1 is a float"),
+    "a number": ('{"version": 1.10}', "version must be a string, and 1.1 is a number"),
     "a command": ('{"version": "1", "deploy_command": "rm -rf /"}', "may not set 'deploy_command'"),
     "hosts": ('{"version": "1", "hosts": "all"}', "may not set 'hosts'"),
     "not allowed here": ('{"version": "1", "min_healthy": 0}', "it may set: batch_size, message"),

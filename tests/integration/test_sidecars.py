@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.action import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import sidecar_notes
-from ansible_collections.hitless.consul.plugins.modules import maintenance
 from lab import wait_until
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, Services, started

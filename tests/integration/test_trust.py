@@ -17,6 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
+from tests.http_server import nobody
 from tests.integration.consul_agent import Server
 from tests.integration.services import ENDS, ID, Services, started
 
@@ -114,16 +115,19 @@ def test_a_deployment_that_never_began_leaves_it_as_it_was(web: Services, before
 @pytest.mark.parametrize("before", ["ok", "failed"])
 def test_a_recovered_host_that_was_only_drained_is_as_trusted_as_before(web: Services, before: str) -> None:
     left_at(web, before)
-    run = web.rollout(min_healthy=0)
+    # There is nothing to verify: no health URL is asked, and no check has to run anew.
+    run = web.rollout(min_healthy=0, check_interval=600, healthy_deadline=5)
     planned(web, run).leave()  # and the run is interrupted
     remains = recovery.find_remains(web.client(), Keys(web.name))
     assert [one.advice for one in remains.left] == [recovery.END]
     again = Run.of({**run.as_dict(), "leftovers": [one.as_dict() for one in remains.left]})
     left = recovery.left_of(again, web.node)
     host = recovery.host_of(web.host(again).task, again, left)
-    found = recovery.verify(host, left, lambda *_about: "")
+    found = recovery.verify(host, left, lambda *_about: nobody())
     assert recovery.return_to_rotation(host, found)
     assert web.reasons() == {web.name: None}
+    status = read_version(web.client(), Keys(web.name), web.node).status or {}
+    assert status["state"] == "untouched"
     assert version_is_trusted(web) is (before == "ok")
 
 

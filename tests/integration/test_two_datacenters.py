@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client, Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, host_states, read_fleet
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import (
+    host_states,
+    read_fleet,
+    wanted_hosts,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import reach
 from lab.testkit import link_tree
@@ -41,27 +48,28 @@ def centers() -> Iterator[dict[str, Server]]:
             server.close()
 
 
-def agent(server: Server) -> Client:
-    return Client(Connection(server.url, is_agent=True))
+def reached(server: Server, datacenter: str | None = None) -> dict[str, str]:
+    """The host vm1, whose agent is that of the server; its rollout is of the datacenter."""
+    options = {"agent_url": server.url, "node": NODE, "datacenter": datacenter}
+    return reach(Task({}, options, Host(None, name="vm1")))
 
 
 def test_an_agent_of_another_datacenter_is_told_before_anything(centers: dict[str, Server]) -> None:
-    there = reach(agent(centers["dc2"]), "vm1", NODE, "dc1")
-    assert there.problem.startswith(
+    there = reached(centers["dc2"], "dc1")
+    assert there["problem"].startswith(
         "The Consul agent asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1; nothing was changed."
     )
-    here = reach(agent(centers["dc1"]), "vm1", NODE, "DC1")
-    assert (here.node, here.datacenter, here.problem, here.lost) == (NODE, "dc1", "", "")
+    here = reached(centers["dc1"], "DC1")
+    assert here == {"node": NODE, "datacenter": "dc1", "problem": "", "why": ""}
 
 
 def test_also_where_the_rollouts_datacenter_is_the_clusters_own(centers: dict[str, Server]) -> None:
     fleet = read_fleet(Client(Connection(centers["dc1"].url)), Keys("web"))
-    found = {name: reach(agent(server), NODE, NODE).datacenter for name, server in centers.items()}
-    hosts = {name: WantedHost(NODE, NODE, datacenter=found[name]) for name in centers}
+    hosts = {name: wanted_hosts({NODE: reached(server)}, "2") for name, server in centers.items()}
     asked: dict[str, Any] = {"accept_warning": False, "previous_version": None}
-    assert host_states(fleet, [hosts["dc1"]], **asked)[0].datacenter == "dc1"
+    assert host_states(fleet, hosts["dc1"], **asked)[0].datacenter == "dc1"
     with pytest.raises(HitlessError, match="asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1"):
-        host_states(fleet, [hosts["dc2"]], **asked)
+        host_states(fleet, hosts["dc2"], **asked)
 
 
 @pytest.mark.parametrize("second", ["dc2", "dc1"])

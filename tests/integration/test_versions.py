@@ -15,7 +15,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import k
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -199,3 +199,24 @@ def test_info_reads_all_nodes_that_the_catalog_has(consul: Server, client: Clien
     found = version_info.perform(Task(params, {"url": consul.url}, Host(None)))["nodes"]
     assert found[node]["meta_version"] is None
     assert found["elsewhere"] == {"version": None, "previous": None, "meta_version": None, "status": None}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"steps": 5},
+        {"steps": ["x"]},
+        {"deployment": None},
+        {"state": ["ok"]},
+        {"state": {}, "at": 1},
+        {"message": 1},
+    ],
+)
+def test_a_machine_may_have_put_anything_into_its_status(client: Client, keys: Keys, status: dict[str, object]) -> None:
+    client.set_key(keys.status("n1"), json.dumps({"deployment": "d1", **status}))
+    there = versions.read_version(client, keys, "n1")
+    assert there.status is not None
+    assert all(isinstance(one, list if name == "steps" else str) for name, one in there.status.items())
+    assert there.version_is_trusted
+    assert [list(step) for step in store.steps_of(there.status)] == [["state", "at"]]

@@ -95,7 +95,7 @@ def test_a_broken_version_is_put_back_and_what_it_printed_is_shown(drive: Drive)
     assert result.red == ALL
     check_first_put_back(drive, load)
     steps = [step["state"] for step in drive.results()["web1"]["steps"]]
-    assert steps[:5] == ["claimed", "draining", "deploying", "proving", "failed"]
+    assert steps[:5] == ["claimed", "draining", "deploying", "verifying", "failed"]
     assert steps[-1] == "done"
 
 
@@ -209,7 +209,7 @@ def test_the_agent_killed_at_each_step(drive: Drive) -> None:
     with Load(drive.lab) as load:
         run = drive.start(version, kind="agent", drain_time=2, min_healthy_time=2)
         with run:
-            for vm, step in zip(drive.lab.vms, ("draining", "deploying", "proving", "returning"), strict=True):
+            for vm, step in zip(drive.lab.vms, ("draining", "deploying", "verifying", "returning"), strict=True):
                 reaches(vm, step, *(("done", "ok") if step == "returning" else ()), run=run)
                 vm.deploy_agent.stop()
                 vm.deploy_agent.start()
@@ -267,9 +267,9 @@ def test_a_machine_that_dies_in_its_turn_is_lost_and_the_next_run_goes_on(drive:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["draining", "deploying", "proving"])
+@pytest.mark.parametrize("step", ["draining", "deploying", "verifying"])
 def test_the_controller_killed_and_recover(drive: Drive, step: str) -> None:
-    """What the agents have begun they end themselves; what recover meets before that proves itself again."""
+    """What the agents have begun they end themselves; what recover meets before that is verified again."""
     version = "2.0.0-deployslow3"
     with Load(drive.lab) as load:
         run = drive.start(version, kind="agent", batch_size=2, drain_time=2, min_healthy_time=2)
@@ -293,7 +293,7 @@ def test_the_controller_killed_and_recover(drive: Drive, step: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["draining", "deploying", "proving"])
+@pytest.mark.parametrize("step", ["draining", "deploying", "verifying"])
 def test_the_controller_killed_and_the_same_again(drive: Drive, step: str) -> None:
     version = "2.0.0-deployslow3"
     vm = drive.lab.vm("web1")

@@ -78,7 +78,7 @@ def test_jobs(awx: Awx, drive: Drive) -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
 def test_cancelled_with_its_container(awx: Awx, drive: Drive) -> None:
-    """The keeper of the lock dies, too; so the lock ends with its TTL, and the next job finishes the work."""
+    """The keeper of the lock is killed, too; so the lock ends with its TTL, and the next job finishes the work."""
     awx.variables["rollout_hosts"] = "web1:web2:web3"
     with Load(drive.lab) as load:
         with awx.launch("rollout", {**SURVEY, "rollout_version": SLOW}, container=True) as job:
@@ -122,7 +122,7 @@ def test_cancelled_by_the_runner(awx: Awx, drive: Drive) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
 def test_the_workflow_after_a_rollout_is_lost(awx: Awx, drive: Drive) -> None:
-    """Its nodes in their order: recover waits for the dead job's lock, and the last says that there is no verdict."""
+    """Its nodes in their order: recover waits for the interrupted job's lock; the last finds no verdict."""
     survey = {**SURVEY, "rollout_version": SLOW}
     with Load(drive.lab) as load:
         with awx.launch("rollout", survey, container=True) as job:

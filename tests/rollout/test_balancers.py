@@ -82,11 +82,10 @@ def test_consul_is_away_for_a_minute(fleet: Lab) -> None:
     away(fleet, 60)
 
 
+@pytest.mark.parametrize("lab", ["haproxy-dns"], indirect=True)  # no other begins a reload with a saved state
 def test_an_instance_leaves_while_haproxy_reloads(fleet: Lab) -> None:
     """HAProxy alone would go on sending it requests: it believes its saved state until "hold timeout"."""
     balancer = fleet.balancer
-    if balancer.method != "haproxy-dns":
-        pytest.skip("only HAProxy that follows DNS begins a reload with a saved state")
     saved = balancer.folder / "haproxy.state"
     saved.write_text(balancer.command("show servers state"), encoding="utf-8")
     with Load(fleet) as load:

@@ -24,7 +24,7 @@ STEPS: dict[str, Callable[[Drive], bool]] = {
     "prepare": lambda drive: (drive.lab.vm("web1").directory / "preparing").exists(),
     "drain": lambda drive: "web1" in drive.maintenance(),
     "deploy": lambda drive: bool(drive.lab.vm("web1").deploys()),
-    "prove": lambda drive: drive.lab.vm("web1").running_version() == NEW,
+    "verify": lambda drive: drive.lab.vm("web1").running_version() == NEW,
     # Hardly longer than it takes to look.
     "return": lambda drive: drive.status("web1") in ("returning", "ok"),
     "between hosts": lambda drive: drive.outcomes().keys() >= {"web1", "web2"},
@@ -94,7 +94,7 @@ CASES = [
 def test_the_same_command_again(drive: Drive, tmp_path: Path, how: str, step: str) -> None:
     for vm in drive.lab.vms:
         (vm.directory / "preparing").unlink(missing_ok=True)
-    # The lock of a run whose keeper died as well is free within 30 s.
+    # The lock of a run whose keeper was killed as well is free within 30 s.
     options: dict[str, Any] = {"hosts": HOSTS, "batch_size": 2, "lock_wait": 60, **hooks(tmp_path)}
     with Load(drive.lab) as load:
         with drive.start(NEW, kind="ssh", **options) as run:

@@ -21,7 +21,7 @@ HOSTS = ["web1", "web2", "web3"]
 STEPS: dict[str, Callable[[Drive], bool]] = {
     "drain": lambda drive: "web1" in drive.maintenance(),
     "deploy": lambda drive: bool(drive.lab.vm("web1").deploys()),
-    "prove": lambda drive: drive.lab.vm("web1").running_version() == NEW,
+    "verify": lambda drive: drive.lab.vm("web1").running_version() == NEW,
     "return": lambda drive: drive.status("web1") in ("returning", "ok"),
 }
 

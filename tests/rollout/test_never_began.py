@@ -27,7 +27,7 @@ def test_a_hook_that_fails_before_it_touches_the_host(drive: Drive, tmp_path: Pa
     assert result.rc != 0
     load.check_nothing_lost()
     assert "Nothing was deployed." in flat(drive.results()["web1"]["error"])
-    assert drive.outcomes()["web1"] == "failed"
+    assert drive.outcomes()["web1"] == "untouched"
     assert drive.maintenance() == {}, result.output
     assert drive.running() == ["1.0.0"] * 5
     assert drive.is_settled()

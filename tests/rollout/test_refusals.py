@@ -159,7 +159,9 @@ def test_rarer_refusals(refused: Drive, arguments: list[str], sentence: str) -> 
 @pytest.mark.slow
 def test_no_consul_there(refused: Drive, no_consul: str) -> None:
     check_refused(
-        refused, refused.run("2.0.0", "-e", f"hitless_consul_url={no_consul}"), "Is it a Consul HTTP address?"
+        refused,
+        refused.run("2.0.0", "-e", f"hitless_consul_url={no_consul}"),
+        "with something that is not JSON ... Set url (hitless_consul_url, CONSUL_HTTP_ADDR)",
     )
 
 

@@ -1,4 +1,4 @@
-"""A rollout whose controller dies is taken over; two at once, and an operator, do not meet."""
+"""A rollout whose controller is interrupted is taken over; two at once, and an operator, do not meet."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_recover_says_why_hosts_stay_and_what_to_do(drive: Drive) -> None:
     assert "dead" not in told.output
     message = (
         "Still in maintenance: web1, elsewhere. Deploy: It exited with 3. Not in the inventory: elsewhere. Recover "
-        "with an inventory that has them. Run the rollout again with a version that works; where the version was not "
-        "the reason, with the one that is recorded."
+        "with an inventory that has them. Run the rollout again with a version that works, or, where that was not why, "
+        "with the recorded one."
     )
     assert message in told.output.replace("\n", " ")

@@ -70,7 +70,7 @@ def test_out_and_back_on_all_hosts_at_once(run: Play, kind: str, via: str) -> No
 
 def a_run(**options: object) -> str:
     """Tasks that make a run, as those before them do in a rollout."""
-    values = dict(DEFAULTS) | {"service": "web", "version": "1.4.2", **options}
+    values = {**DEFAULTS, "service": "web", "version": "1.4.2", **options}
     planned = {"node": "web1", "batch": 1, "from": None, "to": "1.4.2", "rollback_to": None}
     run = {"id": ID, "options": values, "session": "none", "plan": {"hosts": {"web1": planned}}}
     head = "- ansible.builtin.set_fact:\n    hitless_run: {made}\n  delegate_to: localhost\n  delegate_facts: true\n"

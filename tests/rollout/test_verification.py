@@ -1,4 +1,4 @@
-"""What a deployment takes for the proof that a host works, and what it refuses for lack of one."""
+"""What a deployment takes as verification that a host works, and what it refuses for lack of one."""
 
 from __future__ import annotations
 

@@ -17,8 +17,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 _SHAPES: dict[str, tuple[type[object], tuple[str, ...]]] = {
     "GET /v1/kv/": (list, ("Key", "ModifyIndex")),
     "GET /v1/health/service/": (list, ("Node", "Service", "Checks")),
+    "GET /v1/health/connect/": (list, ("Node", "Service", "Checks")),
     "GET /v1/health/": (list, ("Node", "CheckID", "Status")),
     "GET /v1/catalog/services": (dict, ()),
+    "GET /v1/catalog/node/": (dict, ("Node",)),
     "GET /v1/catalog/": (list, ("Node",)),
     "GET /v1/session/": (list, ("ID",)),
     "GET /v1/agent/self": (dict, ("Config",)),

@@ -332,7 +332,8 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
             f"No instance of {wanted.service}{where} is registered"
             + (f" with ID {wanted.service_id}" if wanted.service_id else "")
             + (f" and tags {', '.join(wanted.tags)}" if wanted.tags else "")
-            + f" after {round(deadline, 1):g} s (or the token may not read it: Consul answers both alike).",
+            + f" after {round(deadline, 1):g} s, or the token lacks read permission (Consul returns an "
+            "empty result for both).",
             details={"failing_checks": []},
         )
     only_checks = wanted.state == "checks_passing"
@@ -341,21 +342,21 @@ def not_reached(wanted: Wanted, instances: list[Instance], deadline: float) -> D
         for one in instances
         for check in one.failing(accept_warning=wanted.accept_warning, but_maintenance=only_checks)
     ]
-    said = "; ".join(
+    problem = "; ".join(
         (f"{check.told()}" if wanted.node else f"{one.node}: {check.told()}") for one, check in failing[:5]
     )
     if wanted.state == "out_of_rotation":
         inside = [one.node for one in instances if one.in_rotation]
-        said = f"still in rotation: {', '.join(inside) or 'too few are out'}"
+        problem = f"still in rotation: {', '.join(inside) or 'too few are out'}"
     elif not failing:
         # Nothing fails: the maintenance is missing that should have kept it out, or there are too few.
         outside = wanted.in_maintenance and any(one.maintenance is None for one in instances)
         number = len(instances)
-        said = "it is not in maintenance" if outside else f"{number} {'is' if number == 1 else 'are'} registered"
+        problem = "it is not in maintenance" if outside else f"{number} {'is' if number == 1 else 'are'} registered"
     what = {"passing": "in rotation", "checks_passing": "healthy", "out_of_rotation": "out of rotation"}[wanted.state]
     needed = "" if wanted.node else f" on {wanted.count} instances"
     return DeadlineExceeded(
-        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {said}.",
+        f"{wanted.service}{where} was not {what}{needed} within {round(deadline, 1):g} s: {problem}.",
         details={
             "failing_checks": [
                 {

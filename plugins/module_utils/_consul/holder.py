@@ -54,10 +54,10 @@ class Holder:
 
 @dataclass(frozen=True)
 class Held:
-    """A lock that somebody has, or had when they died.
+    """A lock that somebody has, or had when they were interrupted.
 
     :param session: of the one who has it; empty where that session is gone.
-    :param alive: whether the session is there. Not so where the holder died without releasing: the lock is free, and
+    :param alive: whether the session is there. Not so where the holder was interrupted: the lock is free, and
         the value still names them.
     """
 

@@ -6,9 +6,9 @@
 It runs beside the run, in a session of its own, imports nothing but the standard library (and, as a file, the program
 that makes requests on hosts), and holds two things of the run: the read ends of two pipes. The write end of the first
 is held by the main process and all workers forked from it; when the last of them is gone, also by kill -9, the pipe
-ends. So it outlives a worker that still deploys after its main process died. Into the second the workers write their
-results. Once the main process is dead nobody else takes them, and a worker with a result larger than a pipe's buffer
-(64 KiB) would never end: the keeper takes them and throws them away.
+ends. So it outlives a worker that still deploys after its main process has ended. Into the second the workers write
+their results. Once the main process has ended nobody else takes them, and a worker with a result larger than a pipe's
+buffer (64 KiB) would never end: the keeper takes them and throws them away.
 
 While the run lives, the session is renewed each third of its TTL, but not while the main process is stopped (its gate
 could not be passed), and no longer when hosts have stopped finishing for the progress deadline. When the run has ended
@@ -37,7 +37,7 @@ FINISH_FOR = 60.0
 PROGRESS_EVERY = 60.0
 """Seconds between two looks at the outcomes, at most."""
 ORPHANS_FOR = 3600.0
-"""Seconds that workers may go on after their main process died."""
+"""Seconds that workers may go on after their main process has ended."""
 ORPHANED = "The run was interrupted; what it had begun on a host goes on, and its lock is kept until that has ended."
 DESCRIPTION = "The run ended without finishing: its controller was killed, or stopped by an error or a person."
 
@@ -130,7 +130,7 @@ class Consul:
         self.change_record({"state": "interrupted", "finished": finished, "description": DESCRIPTION})
 
     def mark_orphaned(self) -> None:
-        """A record that says "running" says that its controller is dead, for those who wait for the lock."""
+        """A record that says "running" says that its controller was interrupted, for those who wait for the lock."""
         self.change_record({"description": ORPHANED})
 
     def change_record(self, changes: dict[str, str]) -> None:
@@ -251,7 +251,7 @@ class Keeper:
                 self._watched.remove(readable[0])
 
     def orphan(self) -> float:
-        """The main process has just been found dead, and perhaps not its workers -> when that was."""
+        """The main process has just been found ended, and perhaps not its workers -> when that was."""
         self._orphaned = since = time.monotonic()
         if self.config.results is not None:
             self._watched.append(self.config.results)
@@ -265,7 +265,7 @@ class Keeper:
         return state == "T" and started == self._controller_started
 
     def orphaned_too_long(self) -> bool:
-        """Whether the main process has been dead for so long that its workers cannot be deploying any more."""
+        """Whether the main process has been gone for so long that its workers cannot be deploying any more."""
         state, started = process_state(self.config.controller)
         if state not in ("", "Z") and started == self._controller_started:
             return False

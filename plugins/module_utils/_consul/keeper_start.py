@@ -58,7 +58,7 @@ def start_keeper(
 
     :param pipe: read end of a pipe whose write end all processes of the run hold, and nobody else: its end is theirs.
     :param controller: process id of the run's main process; while that is stopped, nothing is renewed.
-    :param results: read end of the pipe of the workers' results, which is emptied once the main process is dead.
+    :param results: read end of the pipe of the workers' results, which is emptied once the main process has ended.
     :param progress_deadline: seconds without a new outcome of a host after which it gives up; 0 for never.
     :raises HitlessError: it did not start.
     """
@@ -93,8 +93,8 @@ def start_keeper(
             env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
             start_new_session=True,
         )
-        said = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
-        problem = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        errors = process.communicate(json.dumps(config).encode(), timeout=_KEEPER_STARTS)[1]
+        problem = (errors.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         failed = process.returncode != 0
     except subprocess.TimeoutExpired:
         process.kill()

@@ -146,7 +146,7 @@ def release(client: Client, keys: Keys, session: str) -> bool:
 
 
 def read_lock(client: Client, keys: Keys) -> Held | None:
-    """Who has the lock, or had it when they died; None where it is free and was released."""
+    """Who has the lock, or had it when they were interrupted; None where it is free and was released."""
     pair = client.key(keys.lock, consistent=True)
     if pair is None or not (pair.session or pair.value):
         return None
@@ -247,8 +247,8 @@ def _try(client: Client, keys: Keys, holder: Holder, session: str, deadline: flo
         # read ends.
         if not ambiguous and time.monotonic() >= free_until:
             raise HitlessError(
-                f"Nobody holds the deployment lock of {keys.service} ({keys.lock}), but Consul does not give it yet: "
-                "it is within the lock delay (15 s by default) of a session that lost it.",
+                f"The deployment lock of {keys.service} ({keys.lock}) is free but still in Consul's lock delay "
+                "(15 s by default, after a session has lost it).",
                 hint="Try again in a moment, or set rollout_lock_wait (the lock's option wait) to a number of seconds.",
             )
         time.sleep(random.uniform(0.2, 0.4))

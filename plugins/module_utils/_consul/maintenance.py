@@ -57,7 +57,7 @@ def parse_reason(reason: str | None) -> DeploymentReason | None:
 
 
 def set_by_deployment_of(service: str) -> Callable[[str], bool]:
-    """Whether a reason is that of any deployment of the service; with its lock held, those of others are dead."""
+    """Whether a reason is that of any deployment of the service; with its lock held, all others were interrupted."""
 
     def ours(reason: str) -> bool:
         parsed = parse_reason(reason)
@@ -189,18 +189,19 @@ def enable(
 
     :param ours: whether a reason found there is one that may be taken as ours.
     :param first: what the catalog said just now, see :meth:`Target.read`.
-    :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or it was not shown in time.
+    :raises HitlessError: there is a maintenance set by someone else (``details["other_owner"]``), or
+        it was not shown in time.
     """
     answer = first or target.read(cluster)
     target.require(answer.data)
     before = target.reasons(answer.data)
-    _refuse_foreign(target, before, target.node_reason(answer.data), ours)
+    _refuse_other_owner(target, before, target.node_reason(answer.data), ours)
     if check_mode:
         after: dict[str, str | None] = {name: found or reason for name, found in before.items()}
         return Change(target, before, after, time.monotonic(), answer.data)
     change = _apply(cluster, agent, target, answer, reason, within)
     # Somebody may have been quicker than our request: the agent kept theirs.
-    _refuse_foreign(target, change.after, None, ours)
+    _refuse_other_owner(target, change.after, None, ours)
     return change
 
 
@@ -234,19 +235,20 @@ def disable(
 ) -> Change:
     """End our maintenance of the target; returns when the catalog no longer shows it.
 
-    Somebody else's is never ended, also one that is set in the moment when ours ends.
+    One set by someone else is never ended, also one that is set in the moment when ours ends.
 
-    :raises HitlessError: somebody else's maintenance is there (``details["foreign"]``), or ours was not gone in time.
+    :raises HitlessError: there is a maintenance set by someone else (``details["other_owner"]``), or
+        ours was not gone in time.
     """
     answer = first or target.read(cluster)
     target.require(answer.data)
     before = target.reasons(answer.data)
-    _refuse_foreign(target, before, None, ours)
+    _refuse_other_owner(target, before, None, ours)
     if check_mode:
         after: dict[str, str | None] = dict.fromkeys(before)
         return Change(target, before, after, time.monotonic(), answer.data)
     change = _apply(cluster, agent, target, answer, None, within, ours)
-    _refuse_foreign(target, change.after, None, ours)
+    _refuse_other_owner(target, change.after, None, ours)
     return change
 
 
@@ -263,16 +265,16 @@ def lift(agent: Client, node: str, reason: str) -> None:
             send(agent, Target(node), check.id.removeprefix(SERVICE_MAINTENANCE).removeprefix(NODE_MAINTENANCE), None)
 
 
-def _refuse_foreign(
+def _refuse_other_owner(
     target: Target, reasons: dict[str, str | None], node_reason: str | None, ours: Callable[[str], bool]
 ) -> None:
     found = [*reasons.values(), None if target.node_wide else node_reason]
-    foreign = [reason for reason in found if reason is not None and not ours(reason)]
-    if foreign:
+    others = [reason for reason in found if reason is not None and not ours(reason)]
+    if others:
         raise HitlessError(
-            f"{target.name} is in maintenance set by someone else (reason: {foreign[0] or 'none given'}); "
+            f"{target.name} is in maintenance set by someone else (reason: {others[0] or 'none given'}); "
             "leaving it unchanged.",
-            details={"foreign": True, "reason": foreign[0]},
+            details={"other_owner": True, "reason": others[0]},
         )
 
 

@@ -326,7 +326,7 @@ class _Follower:
 
     async def _outlast(self, call: Callable[[], T]) -> T:
         """What the call returns, tried again for ever, at growing intervals."""
-        delay, said = FIRST_DELAY, ""
+        delay, logged = FIRST_DELAY, ""
         while True:
             try:
                 done = await in_thread(call)
@@ -334,11 +334,11 @@ class _Follower:
                 # What is to be remembered is no fault of Consul's, and said at the start.
                 if self._kept is None and not isinstance(error, ConsulError):
                     raise
-                if str(error) != said:
-                    said = str(error)
-                    logger.warning("%s: %s It is tried again.", self._watch.name, said)
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.warning("%s: %s It is tried again.", self._watch.name, logged)
             else:
-                if said:
+                if logged:
                     logger.warning("%s: It works again.", self._watch.name)
                 return done
             self._index = 0

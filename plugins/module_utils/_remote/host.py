@@ -93,11 +93,11 @@ class Host:
         try:
             return json.loads(base64.b64decode(answer.split(">>", 1)[0].encode(), validate=True))  # type: ignore[no-any-return]
         except ValueError:
-            said = (err or out).decode("utf-8", "replace").strip()[-400:]
+            printed = (err or out).decode("utf-8", "replace").strip()[-400:]
             if code == 255:  # ssh's own failures, whatever a login shell had printed by then
-                raise HostLost(f"{self.name} cannot be reached: {said}") from None
+                raise HostLost(f"{self.name} cannot be reached: {printed}") from None
             raise HitlessError(
-                f"The Python on {self.name} gave no answer (exit code {code}): {said or 'nothing was printed'}.",
+                f"The Python on {self.name} gave no answer (exit code {code}): {printed or 'nothing was printed'}.",
                 hint="Set ansible_python_interpreter to a Python 3.6 or newer there.",
             ) from None
 

@@ -56,7 +56,7 @@ class Order:
 
     :param reason: deploy, rollback or recover.
     :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
-    :param scope: what goes into maintenance, as in ``_rotation.Turn``.
+    :param scope: what goes into maintenance, as in host.py.
     """
 
     deployment: str
@@ -78,9 +78,9 @@ class Order:
     @property
     def longest(self) -> float:
         """Seconds after which an agent that has accepted it must have ended it."""
-        # Proof, and then the same deadline again back in rotation.
-        proof = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
-        return self.drain_time + self.deploy_timeout + proof + SLACK
+        # Verification, and then the same deadline again back in rotation.
+        verification = 2 * self.healthy_deadline + max(self.min_healthy_time, 2 * self.check_interval)
+        return self.drain_time + self.deploy_timeout + verification + SLACK
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Status:
     """What the agent says of a request; ``index`` for compare-and-set.
 
     :param touched: the deployment may have changed the machine.
-    :param foreign: somebody else's maintenance was in the way.
+    :param other_owner: a maintenance set by someone else was in the way.
     :param answer: what ``health_match`` matched in the application's answer.
     """
 
@@ -97,7 +97,7 @@ class Status:
     message: str = ""
     steps: tuple[Mapping[str, str], ...] = ()
     touched: bool = False
-    foreign: bool = False
+    other_owner: bool = False
     answer: str = ""
     index: int = 0
 
@@ -113,7 +113,7 @@ class Status:
             message=str(data.get("message") or ""),
             steps=tuple(step for step in steps if isinstance(step, dict)) if isinstance(steps, list) else (),
             touched=bool(data.get("touched")),
-            foreign=bool(data.get("foreign")),
+            other_owner=bool(data.get("other_owner")),
             answer=str(data.get("answer") or ""),
             index=index,
         )
@@ -165,15 +165,15 @@ class Request:
         except ConsulError:
             return
 
-    def follow(self, accept_deadline: float, told: Callable[[Status], None] = lambda status: None) -> Status:
+    def follow(self, accept_deadline: float, on_status: Callable[[Status], None] = lambda status: None) -> Status:
         """Wait for the end of it, by blocking reads -> its last status: done or failed, withdrawn or abandoned.
 
         :param accept_deadline: seconds in which somebody has to accept it, and that a machine may be failed in Consul
             (serfHealth critical).
-        :param told: called with each new status.
+        :param on_status: called with each new status.
         :raises LockLost: another run has asked this machine for something else.
         """
-        follower = _Follower(self, accept_deadline, told)
+        follower = _Follower(self, accept_deadline, on_status)
         key = self.keys.status(self.node)
         path = f"/v1/kv/{key}"
         params: list[tuple[str, object]] = [("consistent", "")]
@@ -228,10 +228,10 @@ class Request:
 class _Follower:
     """Decides, at each look at the status, whether the wait is over."""
 
-    def __init__(self, request: Request, accept_deadline: float, told: Callable[[Status], None]) -> None:
+    def __init__(self, request: Request, accept_deadline: float, on_status: Callable[[Status], None]) -> None:
         self._request = request
         self._accept_deadline = accept_deadline
-        self._told = told
+        self._on_status = on_status
         started = time.monotonic()
         self._open_until = started + accept_deadline
         self._wait_until = started + accept_deadline + request.order.deploy_timeout + SLACK
@@ -251,7 +251,7 @@ class _Follower:
             )
         if status != self._last:
             self._last = status
-            self._told(status)
+            self._on_status(status)
         if status.has_ended or status.state in (WITHDRAWN, ABANDONED):
             return status
         return self._open(status) if status.is_open else self._under_way(status)

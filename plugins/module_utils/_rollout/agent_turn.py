@@ -63,7 +63,7 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
 
 
 def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -> str:
-    """Ask the machine's agent to prove what is there and to bring it back -> what ``health_match`` matched.
+    """Ask the machine's agent to verify what is there and to return it to rotation -> what ``health_match`` matched.
 
     Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
     records that, see M(hitless.consul.version).
@@ -71,8 +71,8 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     order = _order(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
     status = _follow(host, order)
     why = "recovered; which version it runs is not recorded"
-    told = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
-    host.task.consul.txn([host.fence(), told])
+    recorded = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
+    host.task.consul.txn([host.fence(), recorded])
     return status.answer
 
 
@@ -129,7 +129,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
         error.details.update(printed)
         raise error
     if status.state == FAILED:
-        raise HitlessError(status.message, details={**printed, "foreign": status.foreign})
+        raise HitlessError(status.message, details={**printed, "other_owner": status.other_owner})
     raise HitlessError(
         f"The request to {request.node} is abandoned: {status.message}.",
         details={**printed, "lost": True},

@@ -28,6 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
+    last_batch,
     require,
     steps_of,
     write_record,
@@ -147,4 +148,4 @@ def _concluded(
         replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
-    return replace(found, record=ended, outcomes=outcomes, is_new=True)
+    return replace(found, record=ended, outcomes=outcomes, batch=last_batch(found.batch, outcomes), is_new=True)

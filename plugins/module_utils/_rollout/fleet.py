@@ -142,7 +142,7 @@ def read_fleet(
 
     :param nodes: those whose recorded versions are read; all with an instance where not given.
     :param also: further services, for their maintenance.
-    :raises HitlessError: no instance is registered, or the token may see none: Consul answers both alike.
+    :raises HitlessError: no instance is registered, or the token may see none (Consul's answer to both is empty).
     """
     service = keys.service
     found, answer = read_any_case(client, service)
@@ -158,8 +158,8 @@ def read_fleet(
         where = f" in the datacenter {client.connection.datacenter}" if client.connection.datacenter else ""
         hidden = "Consul says that the token may not see some." if answer.filtered else ""
         raise HitlessError(
-            f"No instance of {service} is registered{where}, or the token may not read it (Consul answers both "
-            f"alike); nothing was changed. {hidden}".rstrip(),
+            f"No instance of {service} is registered{where}, or the token lacks read permission (Consul returns an "
+            f"empty result for both); nothing was changed. {hidden}".rstrip(),
             hint="Check rollout_service, and that the token has service:read on it and node:read on its nodes.",
         )
     if not instances:
@@ -217,7 +217,7 @@ def _host_state(
     previous_version: str | None,
 ) -> HostState:
     recorded = fleet.versions.get(wanted.node) or NodeVersion(wanted.node)
-    told, version = usable_version(meta_version(instances)), usable_version(recorded.version)
+    of_meta, version = usable_version(meta_version(instances)), usable_version(recorded.version)
     previous = usable_version(recorded.previous)
     node_checks = _failing_node_checks(instances, accept_warning)
     down = next((check for check in node_checks if check.id == SERF_HEALTH), None)
@@ -227,8 +227,8 @@ def _host_state(
         registered=len(instances),
         serving=sum(one.in_rotation for one in instances),
         warning=tuple(warnings_of(instances, accept_warning=accept_warning)),
-        version=version or told,
-        version_source="recorded" if version else "meta" if told else None,
+        version=version or of_meta,
+        version_source="recorded" if version else "meta" if of_meta else None,
         target=wanted.target or previous or previous_version,
         previous=previous,
         maintenance=maintenance_of(fleet.service, [*instances, *others]),
@@ -241,7 +241,7 @@ def _host_state(
 
 
 def maintenance_of(service: str, instances: Iterable[Instance]) -> Maintenance | None:
-    """The maintenance that the instances of one node are in; somebody else's counts before one of ours."""
+    """The maintenance that the instances of one node are in; one set by someone else counts before one of ours."""
     is_ours = set_by_deployment_of(service)
     found = [
         Maintenance(is_ours(check.notes), check.notes)
@@ -279,8 +279,8 @@ def unusable_versions(fleet: Fleet, nodes: Iterable[str]) -> list[str]:
     by_node = _by_node(fleet.instances)
     for node in nodes:
         recorded = fleet.versions.get(node) or NodeVersion(node)
-        told = meta_version(by_node.get(node, ()))
-        for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", told)):
+        of_meta = meta_version(by_node.get(node, ()))
+        for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", of_meta)):
             if text and not usable_version(text):
                 found.setdefault(f"The {where} {text[:80]!r}", []).append(node)
     return [

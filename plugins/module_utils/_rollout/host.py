@@ -95,15 +95,15 @@ class HostDeployment:
         unsure = self._is_unsure(state)
         return status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
 
-    def enter(self, phase: str, *, told: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
+    def enter(self, phase: str, *, recorded: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
         """Begin a phase: its state in the host's status, in one transaction with ``also``.
 
-        :param told: the state that the status tells where it is another one.
+        :param recorded: the state that the status gets where it is another one.
         :raises LockLost: the lock is no longer ours.
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
         states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(told or state), *also])
+        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         self.turn = replace(self.turn.at(phase), phase=phase)
 
     def note(self, state: str) -> None:
@@ -117,8 +117,8 @@ class HostDeployment:
         :raises LockLost: the lock is no longer ours.
         """
         states.require_transition(self.turn.state, outcome)
-        told = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
-        ended = outcome_ops(self.keys, self.turn.deployment, told, unsure=self._is_unsure(outcome))
+        result = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
+        ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self._is_unsure(outcome))
         try:
             self.task.consul.txn([self.fence(), *also, *ended])
         except LockLost:
@@ -164,7 +164,7 @@ class HostDeployment:
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
-        :raises HitlessError: a maintenance set by someone else is there (``details["foreign"]``).
+        :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
         began = time.monotonic()
         cluster, targets = self.task.consul, self.targets
@@ -176,9 +176,9 @@ class HostDeployment:
         back = self.turn.rolling_back
         begun = [] if back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
-        # Draining is told only while nothing can have been deployed there, so that a later run may trust it.
-        told = states.DEPLOYING if out_already and not back else ""
-        self.enter(states.DRAINING, told=told, also=begun)
+        # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
+        recorded = states.DEPLOYING if out_already and not back else ""
+        self.enter(states.DRAINING, recorded=recorded, also=begun)
         ours = maintenance.set_by_deployment_of(self.keys.service)
         changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, ours, found)
         shown_at = max(change.shown_at for change in changes)
@@ -378,7 +378,7 @@ class HostDeployment:
     def undo(self, *, other_owner: bool = False) -> None:
         """End this deployment's own maintenance: nothing was deployed.
 
-        :param other_owner: somebody else's was in the way of a drain: it stays, and what went out before it returns.
+        :param other_owner: one set by someone else was in the way of a drain: it stays, what went out before returns.
         :raises LockLost: the lock is no longer ours.
         """
         if self.turn.phase == states.PENDING:
@@ -394,5 +394,5 @@ class HostDeployment:
                 # What an earlier, interrupted deployment had taken out may be broken: only this one's own ends.
                 maintenance.disable(cluster, agent, target, lambda found: found == self.reason, first=answer)
             except HitlessError as error:
-                if not (other_owner and error.details.get("foreign")):
+                if not (other_owner and error.details.get("other_owner")):
                     raise

@@ -16,11 +16,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where files and roles are looked for.
+class SearchPaths:
+    """The paths in which files and roles are looked for.
 
     :param folders: beside the playbooks on the command line, then the working directory.
-    :param role_paths: Ansible's own places for roles.
+    :param role_paths: Ansible's own paths for roles.
     :param collection_role: whether a role of that full name is installed with a collection.
     :param ignored: files of variables that Ansible does not read although they lie beside the user's playbook.
     """
@@ -31,31 +31,31 @@ class Places:
     ignored: Sequence[str] = ()
 
 
-def find_file(path: str, variable: str, places: Places) -> str:
+def find_file(path: str, variable: str, paths: SearchPaths) -> str:
     """The absolute path of a tasks file.
 
-    :raises HitlessError: names the places that were searched.
+    :raises HitlessError: names the paths that were searched.
     """
     path = os.path.expanduser(path)
-    candidates = [os.path.normpath(os.path.join(folder, path)) for folder in places.folders or (os.sep,)]
+    candidates = [os.path.normpath(os.path.join(folder, path)) for folder in paths.folders or (os.sep,)]
     found = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
     if found is None:
         raise _not_found(f"{variable}: there is no file {path}", candidates)
     return found
 
 
-def find_role(role: str, variable: str, places: Places) -> str:
+def find_role(role: str, variable: str, paths: SearchPaths) -> str:
     """The absolute path of a role, or the full name of a collection's.
 
-    :raises HitlessError: names the places that were searched.
+    :raises HitlessError: names the paths that were searched.
     """
     path = os.path.expanduser(role)
-    candidates = [os.path.normpath(os.path.join(folder, "roles", path)) for folder in places.folders or (os.sep,)]
+    candidates = [os.path.normpath(os.path.join(folder, "roles", path)) for folder in paths.folders or (os.sep,)]
     if os.sep in path:
-        candidates += [os.path.normpath(os.path.join(folder, path)) for folder in places.folders]
-    candidates += [os.path.normpath(os.path.join(folder, path)) for folder in places.role_paths]
+        candidates += [os.path.normpath(os.path.join(folder, path)) for folder in paths.folders]
+    candidates += [os.path.normpath(os.path.join(folder, path)) for folder in paths.role_paths]
     found = next((candidate for candidate in candidates if os.path.isdir(os.path.join(candidate, "tasks"))), None)
-    if found is None and places.collection_role(role):
+    if found is None and paths.collection_role(role):
         return role
     if found is None:
         raise _not_found(f"{variable}: there is no role {role} (a folder with tasks in it)", candidates)

@@ -18,12 +18,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks
     read_role,
     read_tasks,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places, find_file, find_role
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import (
+    SearchPaths,
+    find_file,
+    find_role,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kinds import RoleName
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import (
     Address,
+    OptionSources,
     Settings,
-    Sources,
     Values,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
@@ -106,7 +110,7 @@ class RolloutOptions:
         }
 
 
-def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
+def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOptions:
     """All options of a rollout, or a refusal; nothing has been changed then.
 
     :param deploys: whether a version is going to be deployed; a recovery needs neither one nor a way to deploy it, and
@@ -118,11 +122,11 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     values.check_names(["extra vars", "the play's variables", "the variables of localhost"])
     hosts = values.find_hosts()
     values.check_names(hosts)
-    _refuse_ignored_files(sources.places)
+    _refuse_ignored_files(sources.search_paths)
     options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
     address = values.find_address()
     if not deploys:
-        restore = [_hook(BY_NAME["restore_tasks"], options, sources.places)] if options["restore_tasks"] else []
+        restore = [_hook(BY_NAME["restore_tasks"], options, sources.search_paths)] if options["restore_tasks"] else []
         options |= {hook.option: hook.target for hook in restore}
         return RolloutOptions(options, hosts, restore, [], [], address=address)
     _refuse_contradictions(options)
@@ -130,7 +134,9 @@ def read_options(sources: Sources, *, deploys: bool = True) -> RolloutOptions:
     if options["mode"] == "agent":
         _refuse_connections(values, options)
     health_urls = _hosts_with_health_url(values)
-    hooks = [_hook(option, options, sources.places) for option in OPTIONS if option.is_hook and options[option.name]]
+    hooks = [
+        _hook(option, options, sources.search_paths) for option in OPTIONS if option.is_hook and options[option.name]
+    ]
     options |= {hook.option: hook.target for hook in hooks}
     tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
     refuse_missing_handler(list(tasks.values()))
@@ -161,11 +167,11 @@ def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
     return ["drain_by_hook" if apart else "drain", way, *back]
 
 
-def _hook(option: Option, options: Mapping[str, Any], places: Places) -> Hook:
+def _hook(option: Option, options: Mapping[str, Any], paths: SearchPaths) -> Hook:
     value = options[option.name]
     if isinstance(option.kind, RoleName):
-        return Hook(option.name.removesuffix("_role"), option.name, "role", find_role(value, option.variable, places))
-    return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, places))
+        return Hook(option.name.removesuffix("_role"), option.name, "role", find_role(value, option.variable, paths))
+    return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, paths))
 
 
 def _refuse_settings(settings: Settings) -> None:
@@ -182,10 +188,10 @@ def _refuse_settings(settings: Settings) -> None:
         )
 
 
-def _refuse_ignored_files(places: Places) -> None:
-    if places.ignored:
+def _refuse_ignored_files(paths: SearchPaths) -> None:
+    if paths.ignored:
         raise HitlessError(
-            f"{', '.join(places.ignored)} would set options of this rollout, but Ansible does not read variables "
+            f"{', '.join(paths.ignored)} would set options of this rollout, but Ansible does not read variables "
             "beside a playbook that imports another.",
             hint="Move group_vars and host_vars beside the inventory, or give the options as vars of import_playbook.",
         )

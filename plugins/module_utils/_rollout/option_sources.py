@@ -22,7 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import Load
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
     RESERVED,
     has_template,
@@ -73,7 +73,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Sources:
+class OptionSources:
     """What options are read from: extra vars, else the play's own variables, else the hosts', else localhost's.
 
     :param unread: inventory sources that could not be read, each with the reason.
@@ -86,7 +86,7 @@ class Sources:
     play: Mapping[str, Any] = field(default_factory=dict)
     localhost: Mapping[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
-    places: Places = field(default_factory=Places)
+    search_paths: SearchPaths = field(default_factory=SearchPaths)
     unread: Sequence[str] = ()
     load: Load = lambda path: None
     needed: Callable[[str], Iterable[str]] = lambda text: ()
@@ -111,7 +111,7 @@ class Values:
     ``by_host`` has the variables of each host, templates unresolved, once :meth:`find_hosts` has found them.
     """
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: OptionSources) -> None:
         self.sources = sources
         self._inventory = sources.inventory
         self.by_host: dict[str, Mapping[str, Any]] = {}
@@ -158,10 +158,10 @@ class Values:
         self._pattern = pattern
         self.by_host = {host: self._inventory.variables(host) for host in hosts}
         for host, variables in self.by_host.items():
-            told = variables.get("rollout_hosts")
-            if told not in UNSET and self._first_own("rollout_hosts") is _ABSENT:
+            own = variables.get("rollout_hosts")
+            if own not in UNSET and self._first_own("rollout_hosts") is _ABSENT:
                 raise HitlessError(
-                    f"rollout_hosts is set in the variables of {host} ({told}), which are read only once the hosts are "
+                    f"rollout_hosts is set in the variables of {host} ({own}), which are read only once the hosts are "
                     "known.",
                     hint="Give it with -e, or as vars of import_playbook.",
                 )
@@ -185,10 +185,10 @@ class Values:
     def find_address(self) -> Address:
         """Which variables of how Consul is asked localhost lacks, and all hosts agree in."""
         url = VARIABLE_PREFIX + "url"
-        own, told = self._first_own(url), self._told(url)
-        of_hosts = next(iter(told), "") if len(told) == 1 else ""
-        if len(told) > 1:
-            (first, host), (second, other) = list(told.items())[:2]
+        own, values = self._first_own(url), self._values_of(url)
+        of_hosts = next(iter(values), "") if len(values) == 1 else ""
+        if len(values) > 1:
+            (first, host), (second, other) = list(values.items())[:2]
             sentence = f"{url} is {_shown(first)} for {host} and {_shown(second)} for {other}."
             return Address(differ=sentence if own is _ABSENT else "")
         if own is not _ABSENT and of_hosts not in UNSET and self._resolved(own, url) != of_hosts:
@@ -200,19 +200,19 @@ class Values:
         return Address(next(iter(self.by_host)), agreed) if agreed else Address()
 
     def _has_one(self, variable: str) -> bool:
-        told = self._told(variable)
-        return len(told) == 1 and next(iter(told)) not in UNSET
+        values = self._values_of(variable)
+        return len(values) == 1 and next(iter(values)) not in UNSET
 
-    def _told(self, variable: str) -> dict[Any, str]:
+    def _values_of(self, variable: str) -> dict[Any, str]:
         """The values that hosts give to a variable, each with the first host that has it."""
-        told = [(host, variables.get(variable)) for host, variables in self.by_host.items()]
-        first = told[0][1]
-        if not has_template(first) and all(value == first for _host, value in told):
-            told = told[:1]
-        elif has_template([value for _host, value in told]):
-            told = self._resolved_of_hosts(told, variable)
+        pairs = [(host, variables.get(variable)) for host, variables in self.by_host.items()]
+        first = pairs[0][1]
+        if not has_template(first) and all(value == first for _host, value in pairs):
+            pairs = pairs[:1]
+        elif has_template([value for _host, value in pairs]):
+            pairs = self._resolved_of_hosts(pairs, variable)
         values: dict[Any, str] = {}
-        for host, value in told:
+        for host, value in pairs:
             values.setdefault(value if value in UNSET else str(value), host)
         return values
 
@@ -249,14 +249,14 @@ class Values:
         own = self._first_own(variable, localhost=False)
         if own is not _ABSENT:
             return self._resolved(own, variable)
-        told = [(host, variables.get(variable)) for host, variables in self.by_host.items()]
-        if all(value in UNSET for _host, value in told):
+        pairs = [(host, variables.get(variable)) for host, variables in self.by_host.items()]
+        if all(value in UNSET for _host, value in pairs):
             return self._resolved(self._first_own(variable), variable)
-        first_host, first = told[0]
-        if has_template([value for _host, value in told]):
-            told = self._resolved_of_hosts(told, variable)
-            first = told[0][1]
-        other = next(((host, value) for host, value in told if value != first), None)
+        first_host, first = pairs[0]
+        if has_template([value for _host, value in pairs]):
+            pairs = self._resolved_of_hosts(pairs, variable)
+            first = pairs[0][1]
+        other = next(((host, value) for host, value in pairs if value != first), None)
         if other:
             raise HitlessError(
                 f"{variable} holds for the whole rollout, but it is {_shown(first)} for {first_host} and "
@@ -265,11 +265,11 @@ class Values:
             )
         return first
 
-    def _resolved_of_hosts(self, told: Iterable[tuple[str, Any]], variable: str) -> list[tuple[str, Any]]:
+    def _resolved_of_hosts(self, pairs: Iterable[tuple[str, Any]], variable: str) -> list[tuple[str, Any]]:
         """Each host's value; resolved once for hosts that agree in all it names, since it takes 4 ms a host."""
         results: list[tuple[str, Any]] = []
         known: list[tuple[Any, Mapping[str, Any], Any]] = []
-        for host, value in told:
+        for host, value in pairs:
             inputs = inputs_of(value, self.by_host[host])
             same = (result for one, its, result in known[-4:] if inputs is not None and (one, its) == (value, inputs))
             result = next(same, _ABSENT)

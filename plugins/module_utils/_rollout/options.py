@@ -140,7 +140,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "restore_tasks",
         TasksFile(),
-        help="on the controller, for each host that has proven healthy: put it back there, before its maintenance ends",
+        help="on the controller, for each host verified as healthy: put it back there, before its maintenance ends",
     ),
     Option(
         "health_url",

@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan impor
     PlanSettings,
     named,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FOREIGN, TO_CHANGE, UNREACHABLE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OTHER_OWNER, TO_CHANGE, UNREACHABLE
 
 
 def refuse_what_cannot_be(hosts: Sequence[HostState], settings: PlanSettings) -> None:
@@ -63,12 +63,12 @@ def refuse_skipped(
             hint="Repair it, or go on without it: rollout_unreachable: skip.",
         )
     left = [f"{one.host} ({states[one.host][1]})" for one in hosts]
-    if all(state == FOREIGN for state, _why in states.values()):
+    if all(state == OTHER_OWNER for state, _why in states.values()):
         raise HitlessError(
             f"Every host is in maintenance set by someone else ({named(left)}); nothing was changed.",
             hint="End it first: it is never cleared here.",
         )
-    if all(state in (FOREIGN, UNREACHABLE) for state, _why in states.values()):
+    if all(state in (OTHER_OWNER, UNREACHABLE) for state, _why in states.values()):
         raise HitlessError(f"No host is left to work on ({named(left)}); nothing was changed.")
 
 
@@ -152,7 +152,7 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
 
 
 def _skipped_warnings(plans: Mapping[str, HostPlan]) -> list[str]:
-    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in (FOREIGN, UNREACHABLE)]
+    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in (OTHER_OWNER, UNREACHABLE)]
 
 
 def _uncovered_warnings(settings: PlanSettings) -> list[str]:

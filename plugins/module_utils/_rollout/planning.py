@@ -30,7 +30,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_check
     refuse_without_target,
     warnings_of,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FOREIGN, TO_CHANGE, UNREACHABLE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OTHER_OWNER, TO_CHANGE, UNREACHABLE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import minimum_of, sizes_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
 
@@ -86,7 +86,7 @@ def _is_broken(one: HostState) -> bool:
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
     if one.maintenance and not one.maintenance.ours:
-        return FOREIGN, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
+        return OTHER_OWNER, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
     if (
         settings.skip_current
         and one.is_healthy
@@ -172,7 +172,11 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
     broken = [one.host for one in plans.values() if one.state == TO_CHANGE and not one.healthy]
     if broken:
         parts.append(f"not healthy now: {', '.join(broken[:NAMED])}" + (", ..." if len(broken) > NAMED else ""))
-    for state, text in ((CURRENT, "already current"), (FOREIGN, "in other maintenance"), (UNREACHABLE, "unreachable")):
+    for state, text in (
+        (CURRENT, "already current"),
+        (OTHER_OWNER, "in other maintenance"),
+        (UNREACHABLE, "unreachable"),
+    ):
         found = sum(one.state == state for one in plans.values())
         if found:
             parts.append(f"{found} {text}")

@@ -30,8 +30,8 @@ ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
 TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
 """State of a record -> the states it may become. What has ended stays as it ended."""
 
-TO_CHANGE, FOREIGN, UNREACHABLE = "to_change", "foreign", "unreachable"
-_OUTCOME_OF_PLAN = {CURRENT: CURRENT, FOREIGN: SKIPPED, UNREACHABLE: SKIPPED}
+TO_CHANGE, OTHER_OWNER, UNREACHABLE = "to_change", "other_owner", "unreachable"
+_OUTCOME_OF_PLAN = {CURRENT: CURRENT, OTHER_OWNER: SKIPPED, UNREACHABLE: SKIPPED}
 """State of a host in the plan -> its outcome where it gets no turn."""
 
 WHY_LIMIT = 300
@@ -66,7 +66,7 @@ SETTINGS = (
 class PlannedHost:
     """A host as the plan has it.
 
-    :param state: to_change, current, foreign or unreachable.
+    :param state: to_change, current, other_owner or unreachable.
     :param batch: 1 for the first; None where it gets no turn.
     :param why: why it is left alone.
     :param outcome: noted at the end for a host that wrote none itself (lost, pending).
@@ -267,11 +267,11 @@ def outcomes_of(record: Record, written: Mapping[str, Outcome]) -> dict[str, Out
     """
     found: dict[str, Outcome] = {}
     for name, planned in record.hosts.items():
-        told = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
+        outcome = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
         if planned.node in written:
             found[name] = replace(written[planned.node], host=name)
-        elif told:
-            found[name] = planned_outcome(planned, told, planned.why or "")
+        elif outcome:
+            found[name] = planned_outcome(planned, outcome, planned.why or "")
     return found
 
 

@@ -144,7 +144,7 @@ def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, t
     step = status.get("state") if status.get("deployment") == deployment else None
     outcome = ended.outcome if ended else None
     what, why = advice(outcome, step)
-    if what == "leave" and ended is not None and ended.error:
+    if what == LEAVE and ended is not None and ended.error:
         why = ended.error
     return Left(
         host=planned.host if planned else node,
@@ -211,7 +211,7 @@ def host_of(task: Task, run: Run, left: Left, turn: Mapping[str, Any] | None = N
 def verify(
     host: HostDeployment, left: Left, for_version: Callable[[str, str, str, str], str]
 ) -> tuple[str, str | None] | None:
-    """Have a host prove itself whose version is not known; what was only drained is as it was before.
+    """Verify a host whose version is not known; what was only drained is as it was before.
 
     A deployment command that still runs there ends first. Either version will do; which one it is, its answer tells
     where rollout_health_match has the version in it.
@@ -234,12 +234,12 @@ def verify(
         host.turn = replace(host.turn, phase=states.DEPLOYING)
         answer = host.verify(health_url, either)[0]["health_answer"]
     is_new, is_old = bool(re.search(match_new, answer)), bool(re.search(match_old, answer))
-    told = new and old and match_new != match_old and is_new != is_old
-    return ((new, old) if is_new else (old, None)) if told else None
+    is_clear = new and old and match_new != match_old and is_new != is_old
+    return ((new, old) if is_new else (old, None)) if is_clear else None
 
 
 def return_to_rotation(host: HostDeployment, version: Sequence[str | None] | None) -> bool:
-    """End the maintenance of a host that has proven itself, or that nothing was deployed to -> whether that changed.
+    """End the maintenance of a host that is verified, or that nothing was deployed to -> whether that changed.
 
     :param version: what :func:`verify` found.
     """

@@ -24,7 +24,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
@@ -123,7 +123,7 @@ class Run:
 # -- the steps ----------------------------------------------------------------------------------------------------
 
 
-def prepare(task: Task, sources: Sources, claim: str, *, deploys: bool = True) -> Run:
+def prepare(task: Task, sources: OptionSources, claim: str, *, deploys: bool = True) -> Run:
     """The run as its options ask for it; nothing is changed yet.
 
     :param deploys: false for a recovery, which needs neither a version nor a way to deploy it.

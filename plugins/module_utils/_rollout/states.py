@@ -59,7 +59,7 @@ STATES: Mapping[str, State] = {
     ),
     DEPLOYING: State("the deployment may have changed it", (VERIFYING, UNTOUCHED, ROLLING_BACK, FAILED, LOST), False),
     VERIFYING: State(
-        "in maintenance until the new process has proven healthy", (RETURNING, ROLLING_BACK, FAILED, LOST), False
+        "in maintenance until the new process is verified as healthy", (RETURNING, ROLLING_BACK, FAILED, LOST), False
     ),
     RETURNING: State("healthy; its maintenance ends", (OK, ROLLING_BACK, FAILED, LOST), False),
     ROLLING_BACK: State("goes back to its previous version by the same steps", (ROLLED_BACK, FAILED, LOST), False),
@@ -89,14 +89,14 @@ def require_transition(before: str, after: str) -> None:
         raise HitlessError(f"A host that is {before} cannot become {after}.")
 
 
-_UNTRUSTED_OF_AGENTS = ("proving", "abandoned")
-"""States of a machine's own agent, beside those above, in which the recorded version may not be what runs."""
+_ABANDONED = "abandoned"
+"""The state of a request to a machine's own agent, beside those above, in which another version may run."""
 
 
 def version_is_trusted(state: str | None) -> bool:
     """Whether the version recorded for a host whose status says so runs there; None for no status."""
     known = STATES.get(state or "")
-    return known.version_is_trusted if known else state not in _UNTRUSTED_OF_AGENTS
+    return known.version_is_trusted if known else state != _ABANDONED
 
 
 def states_table() -> str:
@@ -156,7 +156,7 @@ class Failure:
             output="\n".join(part for part in printed if part),
             lost=bool(item.get("lost") or item.get("unreachable")),
             lock_lost=bool(item.get("lock_lost")),
-            other_owner=bool(item.get("foreign")),
+            other_owner=bool(item.get("other_owner")),
         )
 
 
@@ -169,7 +169,7 @@ class Situation:
     :param wants_rollback: rollout_rollback.
     :param drained_by_hook: the user's drain tasks may have taken it out of a load balancer.
     :param never_began: the first task of the deployment failed before it was sent to the host, see :func:`never_began`.
-    :param restore_failed: the user's restore tasks are what failed: the version runs, and has proven healthy.
+    :param restore_failed: the user's restore tasks are what failed: the version runs, and is verified as healthy.
     :param earlier: why the deployment failed, where the rollback did now.
     """
 
@@ -211,7 +211,8 @@ def decide_on_failure(failure: Failure, at: Situation) -> tuple[str, str]:
 
 _BEFORE_SENT = re.compile(r"undefined|has no (attribute|element)|Finalization of task args|[Tt]emplate error")
 """What Ansible says of a template that it cannot resolve (ansible-core 2.16 to 2.21)."""
-_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations"}
+_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations", "timedout"}
+"""``timedout`` comes from the role with each; a task whose time was up says so in its message."""
 
 
 def never_began(result: Mapping[str, Any], name: str, action: str, first_tasks: Iterable[Mapping[str, str]]) -> bool:
@@ -225,8 +226,8 @@ def never_began(result: Mapping[str, Any], name: str, action: str, first_tasks: 
     if action.rpartition(".")[2] in STAYS_HERE:
         return True
     # What a module or a connection answers has more in it.
-    told = {key for key in result if not key.startswith("_ansible")}
-    return told <= _OF_EVERY_FAILURE and bool(_BEFORE_SENT.search(str(result.get("msg", ""))))
+    keys = {key for key in result if not key.startswith("_ansible")}
+    return keys <= _OF_EVERY_FAILURE and bool(_BEFORE_SENT.search(str(result.get("msg", ""))))
 
 
 def decide_after_undrain(failure: Failure | None, earlier: str) -> tuple[str, str]:

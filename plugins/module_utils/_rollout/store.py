@@ -186,14 +186,12 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
     }
     parsed = Record.from_json(kv_text(record), deployment, keys.service)
     outcomes = outcomes_of(parsed, written)
-    progress = _progress_of(values.get(keys.progress(deployment)))
-    # The first write to a host of a batch may be its outcome.
-    turns = [one.batch for one in outcomes.values() if one.batch is not None and one.outcome != PENDING]
+    begun, stop = _progress_of(values.get(keys.progress(deployment)))
     return Deployment(
         parsed,
         outcomes=outcomes,
-        batch=max([progress[0], *turns]),
-        stop=progress[1],
+        batch=last_batch(begun, outcomes),
+        stop=stop,
         lock=_lock_of(values.get(keys.lock)),
     )
 
@@ -216,11 +214,12 @@ def read_under_way(client: Client, keys: Keys, deployment: str) -> UnderWay:
         return UnderWay()
     waiting = {host.node: name for name, host in found.record.hosts.items() if name not in found.outcomes}
     there = read_versions(client, keys, waiting)
-    steps = {
-        waiting[node]: f"{one.status['state']} since {one.status['at']}"
+    latest = {
+        waiting[node]: steps_of(one.status)[-1]
         for node, one in there.items()
         if one.status and one.status.get("deployment") == deployment
     }
+    steps = {name: f"{step['state']} since {step['at']}" for name, step in latest.items()}
     return UnderWay(found.record.description, steps)
 
 
@@ -241,8 +240,7 @@ def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[
 
 def steps_of(status: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
     """The steps {state, at} that a host's status tells: all of them in agent mode, else the one that it is at."""
-    told = status.get("steps") or [status]
-    return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in told if isinstance(one, Mapping))
+    return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in status.get("steps") or [status])
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:
@@ -289,6 +287,11 @@ def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
         return None
     session = item.get("Session") or ""
     return Held(Holder.parse(kv_text(dict(item))), session, bool(session))
+
+
+def last_batch(begun: int, outcomes: Mapping[str, Outcome]) -> int:
+    """The last batch that was begun: the first write to a host of it may be its outcome."""
+    return max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
 
 
 def _progress_of(item: Mapping[str, Any] | None) -> tuple[int, str]:

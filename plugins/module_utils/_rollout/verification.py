@@ -36,7 +36,7 @@ def verify_node(
 ) -> tuple[dict[str, Any], Answer | None]:
     """The health URL answers and matches; the node's own checks pass, and stay so.
 
-    Without a health URL a passing check proves the new process only once it must have run anew.
+    Without a health URL a passing check verifies the new process only once it must have run anew.
 
     :param targets: what is in maintenance on the node.
     :param watched: a watch that keeps them there, from the answer with this index on, or from an earlier one for 0.
@@ -52,7 +52,7 @@ def verify_node(
     with watched(seen.index if shows_all else 0) as watch:
         if health_url:
             shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
-            # What was read before that answer proves something only by staying so from now on.
+            # What was read before that answer counts only if it stays so from now on.
             if watch.back_since() or not stable_for:
                 answer = None
         else:

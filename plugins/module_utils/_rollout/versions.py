@@ -9,7 +9,7 @@ same transaction as the host's outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,8 @@ def read_version(client: Client, keys: Keys, node: str) -> NodeVersion:
 
 def meta_version(instances: Iterable[Instance], key: str = "version") -> str | None:
     """The version that the instances of one node tell in their service's meta; None where they tell none or differ."""
-    told = {instance.meta.get(key) for instance in instances}
-    return told.pop() if len(told) == 1 else None
+    versions = {instance.meta.get(key) for instance in instances}
+    return versions.pop() if len(versions) == 1 else None
 
 
 def previous_after(before: NodeVersion, version: str) -> str | None:
@@ -183,6 +183,17 @@ def _node_version(node: str, values: dict[str, tuple[str, int]]) -> NodeVersion:
         node,
         version=version.strip() or None,
         previous=values.get("previous", ("", 0))[0].strip() or None,
-        status=json_object(values["status"][0]) if "status" in values else None,
+        status=_status(values["status"][0]) if "status" in values else None,
         index=index,
     )
+
+
+def _status(text: str) -> dict[str, Any] | None:
+    """A status as its key holds it, for which a machine may have put anything there; None for no status at all."""
+    data = json_object(text)
+    if data is None:
+        return None
+    texts = {name: str(data[name] or "") for name in ("deployment", "state", "at", "message") if name in data}
+    steps = data.get("steps")
+    valid_steps = {"steps": [one for one in steps if isinstance(one, Mapping)]} if isinstance(steps, list) else {}
+    return {name: one for name, one in data.items() if name != "steps"} | texts | valid_steps

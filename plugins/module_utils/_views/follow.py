@@ -23,20 +23,20 @@ EVERY = 1.0
 """Seconds between two looks: what is looked at is many keys, and who watches is a person."""
 
 
-def news(told: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
-    """The steps of one host that come after those that were told, each (state, when).
+def news(shown: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
+    """The steps of one host that come after those that were shown, each (state, when).
 
     A host's status holds the step that it is at, and its outcome all of them: some were over before anybody looked, and
-    each has another clock reading. So what was told last is looked for by its name, the nearest in time of several;
+    each has another clock reading. So what was shown last is looked for by its name, the nearest in time of several;
     what comes before it in the list is late and left to the story.
     """
-    if not told:
+    if not shown:
         return list(steps)
-    state, at = told[-1]
+    state, at = shown[-1]
     places = [place for place, step in enumerate(steps) if step[0] == state]
     if places:
         return list(steps[min(places, key=lambda place: _apart(steps[place][1], at)) + 1 :])
-    return [step for step in steps if step[1] >= at and step not in told]
+    return [step for step in steps if step[1] >= at and step not in shown]
 
 
 def _apart(one: str, other: str) -> float:
@@ -58,7 +58,7 @@ class Follower:
         self._id = deployment
         self._show = show
         self._with_log = with_log
-        self._told: dict[str, list[Step]] = {}
+        self._shown: dict[str, list[Step]] = {}
         self._errors: set[str] = set()
         self._read: dict[str, str] = {}
         self._partial: dict[str, str] = {}
@@ -79,9 +79,9 @@ class Follower:
     def _step_lines(self, found: Deployment) -> list[str]:
         new: list[tuple[str, str]] = []
         for host, steps in read_steps(self._client, self._keys, found).items():
-            told = self._told.setdefault(host, [])
-            fresh = news(told, [(str(step.get("state")), str(step.get("at"))) for step in steps])
-            told += fresh
+            shown = self._shown.setdefault(host, [])
+            fresh = news(shown, [(str(step.get("state")), str(step.get("at"))) for step in steps])
+            shown += fresh
             new += [(at, f"{moment(at)[11:] or '-'} {plain(host)}: {plain(state)}") for state, at in fresh]
         for host, one in found.outcomes.items():
             if one.error and host not in self._errors:

@@ -139,9 +139,9 @@ def counted(
     outcomes = {host: outcome for host, outcome in outcomes.items() if host not in (under_way or {})}
     for outcome, number in summary_of(outcomes.values()).items():
         names = [host for host, one in outcomes.items() if one == outcome]
-        told = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         to_come = running and outcome == PENDING
-        named = "" if outcome in (OK, CURRENT) or to_come else f" ({told})"
+        named = "" if outcome in (OK, CURRENT) or to_come else f" ({listed})"
         parts.append(f"{number} {'to come' if to_come else word(outcome, interrupted)}{named}")
     return ", ".join(parts) or "no hosts"
 
@@ -176,8 +176,8 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
 def _not_covered(record: Record) -> str:
     """A fleet may be mixed though its deployment was successful."""
     nodes = record.uncovered
-    told = ", ".join(nodes[:_NAMED]) + (f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else "")
-    return f" Not covered: {record.service} on {told}." if nodes else ""
+    listed = ", ".join(nodes[:_NAMED]) + (f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else "")
+    return f" Not covered: {record.service} on {listed}." if nodes else ""
 
 
 def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH) -> str:

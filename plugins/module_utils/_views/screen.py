@@ -70,12 +70,12 @@ def _fit(rows: list[tuple[str, ...]], limit: int) -> tuple[list[tuple[str, ...]]
 def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
     if not running:
         return "  running  nothing"
-    told = (
+    described = (
         f"{running['id']} ({running['direction']}), started {ago(running.get('started'), now)} by "
         f"{running.get('holder') or '-'}, {_progress(running)}: "
         f"{counted(running.get('results', {}), running=True, under_way=running.get('under_way'))}"
     )
-    return f"  running  {plain(told)}"
+    return f"  running  {plain(described)}"
 
 
 def _progress(running: Mapping[str, Any]) -> str:
@@ -88,12 +88,12 @@ def _how(one: Mapping[str, Any]) -> str:
     interrupted = one.get("state") == INTERRUPTED
     summary = one.get("summary", {})
     hosts = ", ".join(f"{number} {word(outcome, interrupted)}" for outcome, number in summary.items())
-    told = hosts or one.get("description") or "-"
-    return f"rollback: {told}" if one.get("direction") == "rollback" else told
+    how = hosts or one.get("description") or "-"
+    return f"rollback: {how}" if one.get("direction") == "rollback" else how
 
 
 def _lock_line(lock: Mapping[str, Any] | None, now: datetime) -> str:
     if not lock:
         return "  lock     free"
-    said = f" ({plain(lock['message'])})" if lock.get("message") else ""
-    return f"  lock     taken {ago(lock.get('since'), now)} by {plain(lock.get('holder') or 'somebody')}{said}"
+    message = f" ({plain(lock['message'])})" if lock.get("message") else ""
+    return f"  lock     taken {ago(lock.get('since'), now)} by {plain(lock.get('holder') or 'somebody')}{message}"

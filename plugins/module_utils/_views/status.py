@@ -59,8 +59,8 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
     for instance in instances:
         by_node.setdefault(instance.node, []).append(instance)
     versions = read_versions(client, keys, [node for node in by_node if NAME.fullmatch(node) and ".." not in node])
-    told = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
-    wanted = {*told, *_named(keys.service, by_node, versions)}
+    shown = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
+    wanted = {*shown, *_named(keys.service, by_node, versions)}
     whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
     known = {name: one for name, one in whole.items() if one is not None}
     return {

@@ -78,9 +78,9 @@ def story(
 def steps_taken(steps: Sequence[Mapping[str, str]]) -> str:
     """``draining 14:22:40, deploying +10 s, returning +14 s, ok +15 s``: each step, by when it began."""
     first = parse_timestamp(steps[0].get("at")) if steps else None
-    told = []
+    lines = []
     for number, step in enumerate(steps):
         at = parse_timestamp(step.get("at"))
         when = f" +{duration((at - first).total_seconds())}" if at and first else ""
-        told.append(f"{step.get('state')}{when if number else ' ' + moment(step.get('at'))[11:]}")
-    return plain(", ".join(told))
+        lines.append(f"{step.get('state')}{when if number else ' ' + moment(step.get('at'))[11:]}")
+    return plain(", ".join(lines))

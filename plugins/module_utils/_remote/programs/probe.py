@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks the application's own address until it proves itself (a private program of this collection, see ``_host.py``).
+"""Asks the application's own address until it is verified (a private program of this collection, see ``_host.py``).
 
 request: url, match (regular expression or None), deadline (seconds from now), interval (seconds), timeout (seconds of
 one request), stable_for (seconds it must go on answering well)
@@ -25,7 +25,7 @@ MATCH_TIME = 1.0
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: a login page that answers 200 proves nothing."""
+    """A redirect is an answer: a login page that answers 200 verifies nothing."""
 
     def redirect_request(self, *_args, **_kwargs):
         return None

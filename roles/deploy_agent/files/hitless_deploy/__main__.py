@@ -9,9 +9,9 @@
 
 A request in nodes/<node>/deployment/<service>/new is accepted once: by compare-and-set on the key `status` beside it,
 and only while the run that wrote it still holds its lock. Each later step is a compare-and-set on `status` as well: who
-overwrites it (a newer request, a controller that gave this machine up) stops this program at its next step, with the
-machine in maintenance. What it is doing also stands in a file, so that after a kill -9 or a reboot it goes on where
-that is safe, and says "interrupted" where it is not: a command that may have run half is never run again unasked.
+overwrites it (a newer request, a controller that abandoned it) stops this program at its next step, with the machine in
+maintenance. What it is doing also stands in a file, so that after a kill -9 or a reboot it goes on where that is safe,
+and says "interrupted" where it is not: a command that may have run half is never run again unasked.
 
 Python 3.6 or newer, standard library only. docs/agent-mode.md describes it.
 """

@@ -170,7 +170,7 @@ class Agent:
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
         request["unsure"] = bool(asked.get("unsure"))
         steps = [*steps_of(status), {"state": FAILED, "at": now()}]
-        value = self.status(request, FAILED, why, steps, touched=touched, foreign=False)
+        value = self.status(request, FAILED, why, steps, touched=touched, other_owner=False)
         try:
             self.consul.txn([kv_cas(self.status_key, value, index)])
         except Conflict:
@@ -210,7 +210,7 @@ class Agent:
             os.close(self.locks.pop())
 
     def notice(self, message):
-        """A request that is not accepted yet is told that it is seen and has to wait: its controller waits longer."""
+        """A request that nobody has accepted yet is told that it has to wait: its controller waits longer."""
         try:
             found = self.consul.once("GET", "/v1/kv/" + self.status_key)[1]
             if found:

@@ -10,12 +10,12 @@ import time
 class Problem(Exception):
     """The turn fails, for this reason.
 
-    foreign: somebody else's maintenance is in the way.
+    other_owner: a maintenance set by someone else is in the way.
     """
 
-    def __init__(self, message, foreign=False):
+    def __init__(self, message, other_owner=False):
         super().__init__(message)
-        self.foreign = foreign
+        self.other_owner = other_owner
 
 
 class Superseded(Exception):

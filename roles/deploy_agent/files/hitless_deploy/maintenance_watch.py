@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps the machine in maintenance while a turn drains, deploys and proves it.
+"""Keeps the machine in maintenance while a turn drains, deploys and verifies it.
 
 An application that registers itself drops its maintenance, and a person may end it: then it is put back within
 milliseconds, and whatever waits for the drain learns that it has to begin anew.

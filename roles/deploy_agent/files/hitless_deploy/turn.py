@@ -13,18 +13,18 @@ from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
 from hitless_deploy.maintenance_watch import MaintenanceWatch
 from hitless_deploy.programs import probe
 
-REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING, DONE, FAILED = (
+REQUESTED, WAITING, CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING, DONE, FAILED = (
     "requested",
     "waiting",
     "claimed",
     "draining",
     "deploying",
-    "proving",
+    "verifying",
     "returning",
     "done",
     "failed",
 )
-UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, PROVING, RETURNING)
+UNDER_WAY = (CLAIMED, DRAINING, DEPLOYING, VERIFYING, RETURNING)
 OURS = re.compile(r"deploy:(\S+) (\S+)\Z")
 SHOWN_WITHIN = 60.0  # seconds the catalog has to show a change
 ANSWER = 200  # characters of what matched in the application's answer
@@ -81,11 +81,11 @@ class Turn:
         try:
             try:
                 if self.state["step"] in (CLAIMED, DRAINING):
-                    self.take_out()
+                    self.enter_maintenance()
                 if self.state["step"] != RETURNING:
                     with self.watch:
-                        self.while_out()
-                self.give_back()
+                        self.in_maintenance()
+                self.return_to_rotation()
             except Problem as problem:
                 self.fail(problem)
         except Superseded as why:
@@ -94,15 +94,15 @@ class Turn:
         self.log.finish()
         self.agent.store.clear("state", "result")
 
-    def while_out(self):
+    def in_maintenance(self):
         """All that happens while the machine is in maintenance, which the watch looks after meanwhile."""
         if self.state["step"] == DRAINING:
             self.drain()
         if self.request["reason"] != "recover" and self.state["step"] in (DRAINING, DEPLOYING):
             self.deploy()
-        self.prove()
+        self.verify()
 
-    def take_out(self):
+    def enter_maintenance(self):
         """Maintenance on, seen in the catalog."""
         self.begin(DRAINING)
         services = self.services()
@@ -115,15 +115,15 @@ class Turn:
         before = self.maintenance(checks, services)
         # The whole machine's counts as well: it would stay out of rotation whatever is done here.
         found = [*before.values(), reason_of(checks, "")]
-        foreign = [reason for reason in found if reason is not None and not self.is_ours(reason)]
-        if foreign:
+        others = [reason for reason in found if reason is not None and not self.is_ours(reason)]
+        if others:
             raise Problem(
                 "%s is in maintenance set by someone else (reason: %s); leaving it unchanged."
-                % (self.config["node"], foreign[0] or "none given"),
-                foreign=True,
+                % (self.config["node"], others[0] or "none given"),
+                other_owner=True,
             )
         if any(reason is None for reason in before.values()):
-            self.state["took_out"] = True
+            self.state["entered_maintenance"] = True
             self.agent.store.save(self.state)
         self.set_maintenance(True)
         self.drained = set(before.values()) == {self.reason} and not self.resumed
@@ -160,10 +160,10 @@ class Turn:
         if result["rc"] not in self.config["success_codes"]:
             raise Problem("The deployment command exited with %s." % result["rc"])
 
-    def prove(self):
+    def verify(self):
         """The new process answers, and its own checks pass and stay so, while it gets no traffic."""
         request = self.request
-        self.begin(PROVING, touched=True)
+        self.begin(VERIFYING, touched=True)
         started = time.monotonic()
         deadline = started + request["healthy_deadline"]
         stable_for = request["min_healthy_time"]
@@ -195,7 +195,7 @@ class Turn:
                 "%s was not healthy within %g s: %s."
                 % (self.config["service"], request["healthy_deadline"], "; ".join(bad or ["it was never stable"]))
             )
-        self.say("proven: its own checks pass")
+        self.say("verified: its own checks pass")
 
     def ask_application(self, deadline):
         url = self.request["health_url"]
@@ -227,7 +227,7 @@ class Turn:
                 "The health URL %s is not at an address of this machine (%s)." % (url, ", ".join(sorted(own)))
             )
 
-    def give_back(self):
+    def return_to_rotation(self):
         """Maintenance off, seen; passing in rotation; version, previous version and status in one transaction."""
         self.begin(RETURNING)
         self.set_maintenance(False)
@@ -261,14 +261,14 @@ class Turn:
         try:
             if touched:
                 self.set_maintenance(True)
-            elif self.state.get("took_out"):
+            elif self.state.get("entered_maintenance"):
                 self.set_maintenance(False, only=self.reason)
         except Problem as worse:
             text = "%s And: %s" % (text, worse)
         self.say("failed: %s" % text)
         self.log.finish()
         self.steps.append({"state": FAILED, "at": now()})
-        self.write(FAILED, text, touched=touched, foreign=problem.foreign)
+        self.write(FAILED, text, touched=touched, other_owner=problem.other_owner)
 
     # -- maintenance and checks --
 
@@ -316,7 +316,7 @@ class Turn:
     def set_maintenance(self, wanted, only=None):
         """Returns when the catalog shows it so for each instance, sent again while it does not.
 
-        Somebody else's is never ended, also one that is set meanwhile.
+        One set by someone else is never ended, also one that is set meanwhile.
         """
         sent = [0.0]
         if not wanted:

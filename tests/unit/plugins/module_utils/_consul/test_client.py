@@ -189,15 +189,21 @@ SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
         lambda asked: asked.get("/v1/health/service/web").data,
         '[{"Node": {}, "Service": {}, "Checks": []}]',
     ),
+    "sidecars": (
+        lambda asked: asked.get("/v1/health/connect/web").data,
+        '[{"Node": {}, "Service": {}, "Checks": []}]',
+    ),
     "node": (lambda asked: asked.get("/v1/health/node/n").data, '[{"Node": "n", "CheckID": "c", "Status": "passing"}]'),
+    "node's services": (lambda asked: asked.get("/v1/catalog/node/n").data, '{"Node": {"Node": "n"}, "Services": {}}'),
     "nodes": (lambda asked: asked.get("/v1/catalog/nodes").data, '[{"Node": "n"}]'),
+    "services of a node": (lambda asked: asked.get("/v1/catalog/node/n").data, '{"Node": {}, "Services": {}}'),
     "services": (lambda asked: asked.get("/v1/catalog/services").data, '{"web": []}'),
     "session": (lambda asked: asked.get("/v1/session/info/s").data, '[{"ID": "s"}]'),
     "agent": (lambda asked: asked.get("/v1/agent/self").data, '{"Config": {}}'),
     "new session": (lambda asked: asked.put("/v1/session/create").data, '{"ID": "s"}'),
     "transaction": (lambda asked: asked.txn([kv_set("k", "v")]), '{"Results": [{"KV": {}}]}'),
 }
-LISTS = ("key", "service", "node", "nodes", "session")
+LISTS = ("key", "service", "sidecars", "node", "nodes", "session")
 
 
 @pytest.mark.parametrize("what", SHAPES)
@@ -205,6 +211,7 @@ def test_json_of_another_service_is_not_taken_for_consuls(what: str) -> None:
     ask, good = SHAPES[what]
     bad = ["3", '"text"', "[3]", "true"]
     bad += ['{"version": "1.0"}', '[{"version": "1.0"}]', '["a"]'] if what in LISTS else []
+    bad += ['{"version": "1.0"}', '[{"Node": "n"}]'] if what == "node's services" else []
     bad += ["null", '{"version": "1.0"}'] if what in ("agent", "new session") else []
     for body in bad:
         with (

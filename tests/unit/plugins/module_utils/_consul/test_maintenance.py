@@ -23,7 +23,7 @@ from tests.unit.plugins.module_utils._consul.test_health import maintenance as i
 pytestmark = pytest.mark.oldest
 
 OURS = "deploy:20261123T142233Z-1.4.2-7f3a web"
-DEAD = "deploy:20251123T142233Z-1.4.1-aaaa web"
+INTERRUPTED = "deploy:20251123T142233Z-1.4.1-aaaa web"
 
 
 def test_a_deployments_reason_tells_it_again() -> None:
@@ -44,7 +44,7 @@ def test_what_is_no_deployments_reason(reason: str | None) -> None:
 def test_only_deployments_of_the_same_service_are_ours() -> None:
     ours = set_by_deployment_of("web")
     assert ours(OURS)
-    assert ours(DEAD)
+    assert ours(INTERRUPTED)
     assert not ours("deploy:20261123T142233Z-1.4.2-7f3a web2")
 
 
@@ -127,9 +127,9 @@ def test_an_agent_that_takes_longer_than_the_deadline_has_done_it_all_the_same()
 
 
 def test_once_there_nothing_is_sent_and_the_first_reason_stays() -> None:
-    catalog = Catalog([entry(in_maintenance(DEAD))])
+    catalog = Catalog([entry(in_maintenance(INTERRUPTED))])
     change = enable(catalog)
-    assert (change.changed, change.after, catalog.puts) == (False, {"web": DEAD}, [])
+    assert (change.changed, change.after, catalog.puts) == (False, {"web": INTERRUPTED}, [])
     gone = Catalog([entry()])
     assert (disable(gone).changed, gone.puts) == (False, [])
 
@@ -140,7 +140,7 @@ def test_anothers_maintenance_is_neither_taken_nor_cleared(reason: str) -> None:
         catalog = Catalog([entry(in_maintenance(reason)), entry(service_id="web-2")])
         with pytest.raises(HitlessError, match="web on web1 is in maintenance set by someone else") as error:
             change(catalog)
-        assert error.value.details == {"foreign": True, "reason": reason}
+        assert error.value.details == {"other_owner": True, "reason": reason}
         assert catalog.puts == []
 
 
@@ -155,7 +155,7 @@ def test_another_who_was_quicker_is_seen_afterwards() -> None:
     """The agent keeps the first reason, and the catalog showed it only after it had been asked."""
     with pytest.raises(HitlessError, match="set by someone else .reason: operator") as error:
         enable(Catalog([entry()], intruder="operator"))
-    assert error.value.details["foreign"] is True
+    assert error.value.details["other_owner"] is True
 
 
 def test_check_mode_tells_and_sends_nothing() -> None:

@@ -24,11 +24,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 from tests.unit.plugins.module_utils._rollout.test_plan import OURS
 
 
+# --- what Consul said -> hosts -------------------------------------------------------------------------------
 def states_of(fleet: Fleet, hosts: list[WantedHost], **options: Any) -> list[HostState]:
     return host_states(fleet, hosts, **{"accept_warning": False, "previous_version": None, **options})
 
 
-# --- what Consul said -> hosts -------------------------------------------------------------------------------
 def check(check_id: str, status: str = "passing", service_id: str = "web", **more: object) -> dict[str, object]:
     return {"CheckID": check_id, "Name": check_id, "Status": status, "ServiceID": service_id, **more}
 

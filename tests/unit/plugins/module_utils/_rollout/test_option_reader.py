@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import Places, find_role
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths, find_role
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import RolloutOptions, read_options
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Settings, Sources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources, Settings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import LATER, OPTIONS
 
 NEEDED = {"rollout_service": "web", "rollout_version": "2.0.0", "rollout_deploy_command": "deploy"}
@@ -46,9 +46,9 @@ class FakeInventory:
         return value
 
 
-def sources(*, needed: bool = True, **changes: Any) -> Sources:
+def sources(*, needed: bool = True, **changes: Any) -> OptionSources:
     extra = {**(NEEDED if needed else {}), **changes.pop("extra", {})}
-    return replace(Sources(FakeInventory()), extra=extra, **changes)
+    return replace(OptionSources(FakeInventory()), extra=extra, **changes)
 
 
 def read(*, needed: bool = True, **changes: Any) -> RolloutOptions:
@@ -328,12 +328,14 @@ def test_a_version_is_a_string() -> None:
     assert "rollout_previous_version must be a string" in refused(extra={"rollout_previous_version": 2})
 
 
-def test_a_drain_has_room(project: Callable[..., Places]) -> None:
+def test_a_drain_has_room(project: Callable[..., SearchPaths]) -> None:
     assert refused(extra={"rollout_drain_min_time": 9, "rollout_drain_deadline": 5}) == (
         "rollout_drain_deadline (5 s) is less than rollout_drain_min_time (9 s)."
     )
     agent = {"rollout_mode": "agent", "rollout_deploy_command": "", "rollout_load_balancers": "http://lb1:8404/"}
-    assert "rollout_load_balancers cannot be used with rollout_mode agent" in refused(extra=agent, places=project())
+    assert "rollout_load_balancers cannot be used with rollout_mode agent" in refused(
+        extra=agent, search_paths=project()
+    )
 
 
 def test_later_values_and_options_are_said_to_be_unknown_yet() -> None:
@@ -418,16 +420,16 @@ def test_hosts_that_would_choose_the_hosts() -> None:
 
 def test_one_way_to_deploy_is_needed(tmp_path: Path) -> None:
     (tmp_path / "deploy.yml").touch()
-    places = Places([str(tmp_path)])
+    paths = SearchPaths([str(tmp_path)])
     extra = {name: NEEDED[name] for name in ("rollout_service", "rollout_version")}
     assert refused(needed=False, extra=extra).startswith("Nothing says how a version gets onto a host: set one of")
     both = {"rollout_deploy_tasks": "deploy.yml"}
-    assert "rollout_deploy_command and rollout_deploy_tasks are both set" in refused(extra=both, places=places)
+    assert "rollout_deploy_command and rollout_deploy_tasks are both set" in refused(extra=both, search_paths=paths)
     some = of_hosts({"rollout_deploy_command": "a"}, {}, {"rollout_deploy_command": "a"})
     assert "rollout_deploy_command is set for web1, and not for web2" in refused(
         needed=False, extra=extra, inventory=some
     )
-    assert read(extra={**both, "rollout_deploy_command": ""}, places=places).steps[1] == "deploy_tasks"
+    assert read(extra={**both, "rollout_deploy_command": ""}, search_paths=paths).steps[1] == "deploy_tasks"
 
 
 def test_a_match_needs_a_url() -> None:
@@ -440,28 +442,30 @@ def test_a_maintenance_without_the_service() -> None:
 
 
 def test_variables_that_ansible_would_not_read() -> None:
-    assert "/srv/group_vars/web.yml would set options" in refused(places=Places(ignored=["/srv/group_vars/web.yml"]))
+    assert "/srv/group_vars/web.yml would set options" in refused(
+        search_paths=SearchPaths(ignored=["/srv/group_vars/web.yml"])
+    )
 
 
 # --- files and roles -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Callable[..., Places]:
+def project(tmp_path: Path) -> Callable[..., SearchPaths]:
     """Makes files below two folders: the first beside the playbook, the second the working directory."""
 
-    def make(*paths: str, **more: Any) -> Places:
+    def make(*paths: str, **more: Any) -> SearchPaths:
         for path in paths:
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        return Places([str(tmp_path / "beside"), str(tmp_path / "here")], **more)
+        return SearchPaths([str(tmp_path / "beside"), str(tmp_path / "here")], **more)
 
     return make
 
 
-def test_hooks_and_steps(project: Callable[..., Places], tmp_path: Path) -> None:
-    places = project("beside/hooks/prepare.yml", "here/smoke.yml", "beside/roles/install/tasks/main.yml")
+def test_hooks_and_steps(project: Callable[..., SearchPaths], tmp_path: Path) -> None:
+    paths = project("beside/hooks/prepare.yml", "here/smoke.yml", "beside/roles/install/tasks/main.yml")
     extra = {
         "rollout_deploy_command": "",
         "rollout_deploy_role": "install",
@@ -469,7 +473,7 @@ def test_hooks_and_steps(project: Callable[..., Places], tmp_path: Path) -> None
         "rollout_smoke_tasks": "smoke.yml",
         "rollout_finish_tasks": str(tmp_path / "here/smoke.yml"),
     }
-    found = read(extra=extra, places=places)
+    found = read(extra=extra, search_paths=paths)
     assert found.as_dict()["hooks"] == [
         {"name": "deploy", "kind": "role", "role": f"{tmp_path}/beside/roles/install"},
         {"name": "prepare", "kind": "tasks", "path": f"{tmp_path}/beside/hooks/prepare.yml"},
@@ -482,40 +486,40 @@ def test_hooks_and_steps(project: Callable[..., Places], tmp_path: Path) -> None
     assert found.rollback_steps == ["drain", "deploy_role", "verify", "smoke", "return"]
 
 
-def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., Places]) -> None:
-    places = project("here/out.yml", "here/in.yml")
+def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., SearchPaths]) -> None:
+    paths = project("here/out.yml", "here/in.yml")
     pair = {"rollout_drain_tasks": "out.yml", "rollout_restore_tasks": "in.yml"}
-    found = read(extra=pair, places=places)
+    found = read(extra=pair, search_paths=paths)
     steps = ["drain_by_hook", "deploy_command", "verify", "restore_by_hook", "return"]
     assert found.steps == found.rollback_steps == steps
-    smoke = read(extra={**pair, "rollout_smoke_tasks": "in.yml"}, places=places)
+    smoke = read(extra={**pair, "rollout_smoke_tasks": "in.yml"}, search_paths=paths)
     assert smoke.steps[-4:] == ["verify", "smoke", "restore_by_hook", "return"]
-    recovery = read_options(sources(extra=pair, places=places), deploys=False)
+    recovery = read_options(sources(extra=pair, search_paths=paths), deploys=False)
     assert [hook.name for hook in recovery.hooks] == ["restore"]
     for one, other in (("drain", "restore"), ("restore", "drain")):
-        said = refused(extra={f"rollout_{one}_tasks": pair[f"rollout_{one}_tasks"]}, places=places)
+        said = refused(extra={f"rollout_{one}_tasks": pair[f"rollout_{one}_tasks"]}, search_paths=paths)
         assert said.startswith(f"rollout_{one}_tasks is set, and rollout_{other}_tasks is not")
 
 
-def test_files_beside_the_playbook_come_first(project: Callable[..., Places], tmp_path: Path) -> None:
-    places = project("beside/a.yml", "here/a.yml")
-    assert read(extra={"rollout_smoke_tasks": "a.yml"}, places=places).options["smoke_tasks"] == str(
+def test_files_beside_the_playbook_come_first(project: Callable[..., SearchPaths], tmp_path: Path) -> None:
+    paths = project("beside/a.yml", "here/a.yml")
+    assert read(extra={"rollout_smoke_tasks": "a.yml"}, search_paths=paths).options["smoke_tasks"] == str(
         tmp_path / "beside/a.yml"
     )
 
 
-def test_a_missing_file_names_the_places(project: Callable[..., Places], tmp_path: Path) -> None:
-    assert refused(extra={"rollout_smoke_tasks": "a.yml"}, places=project()) == (
+def test_a_missing_file_names_the_places(project: Callable[..., SearchPaths], tmp_path: Path) -> None:
+    assert refused(extra={"rollout_smoke_tasks": "a.yml"}, search_paths=project()) == (
         f"rollout_smoke_tasks: there is no file a.yml; searched: {tmp_path}/beside/a.yml, {tmp_path}/here/a.yml."
     )
-    assert refused(extra={"rollout_smoke_tasks": "/nowhere/a.yml"}, places=project()).endswith(
+    assert refused(extra={"rollout_smoke_tasks": "/nowhere/a.yml"}, search_paths=project()).endswith(
         "searched: /nowhere/a.yml."
     )
 
 
-def test_roles(project: Callable[..., Places], tmp_path: Path) -> None:
+def test_roles(project: Callable[..., SearchPaths], tmp_path: Path) -> None:
     installed = tmp_path / "installed"
-    places = project(
+    paths = project(
         "here/roles/one/tasks/main.yml",
         "installed/two/tasks/main.yml",
         "beside/deploy/three/tasks/main.yml",
@@ -523,14 +527,14 @@ def test_roles(project: Callable[..., Places], tmp_path: Path) -> None:
         role_paths=[str(installed)],
         collection_role=lambda name: name == "acme.web.four",
     )
-    assert find_role("one", "x", places) == str(tmp_path / "here/roles/one")
-    assert find_role("two", "x", places) == str(installed / "two")
-    assert find_role("deploy/three", "x", places) == str(tmp_path / "beside/deploy/three")
-    assert find_role(str(installed / "two"), "x", places) == str(installed / "two")
-    assert find_role("acme.web.four", "x", places) == "acme.web.four"
+    assert find_role("one", "x", paths) == str(tmp_path / "here/roles/one")
+    assert find_role("two", "x", paths) == str(installed / "two")
+    assert find_role("deploy/three", "x", paths) == str(tmp_path / "beside/deploy/three")
+    assert find_role(str(installed / "two"), "x", paths) == str(installed / "two")
+    assert find_role("acme.web.four", "x", paths) == "acme.web.four"
     for name in ("empty", "acme.web.five"):
         with pytest.raises(HitlessError, match=f"there is no role {name} .*searched: .*{installed}/{name}"):
-            find_role(name, "rollout_deploy_role", places)
+            find_role(name, "rollout_deploy_role", paths)
 
 
 # --- Consul's address ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning i
 OURS = Maintenance(True, "deploy:20261123T142233Z-2.0.0-7f3a web")
 
 
-FOREIGN = Maintenance(False, "ansible disk replacement")
+OTHERS = Maintenance(False, "ansible disk replacement")
 
 
 def a_host(number: int, **changes: object) -> HostState:

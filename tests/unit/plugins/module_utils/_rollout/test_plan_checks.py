@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import (
     HostState,
 )
-from tests.unit.plugins.module_utils._rollout.test_plan import FOREIGN, a_host, planned, refused
+from tests.unit.plugins.module_utils._rollout.test_plan import OTHERS, a_host, planned, refused
 
 
 def test_a_host_that_can_never_pass_is_named_and_not_counted_on() -> None:
@@ -36,7 +36,7 @@ def test_hosts_without_a_rollback_are_named() -> None:
         ([a_host(1), a_host(2, registered=0, serving=0)], {}, "web is not registered on 1 host: web2"),
         ([a_host(1), a_host(2, unreachable="timed out")], {}, "Unreachable: 1 host: web2 (timed out); nothing was"),
         (
-            [a_host(1, serving=0, maintenance=FOREIGN), a_host(2, serving=0, maintenance=FOREIGN)],
+            [a_host(1, serving=0, maintenance=OTHERS), a_host(2, serving=0, maintenance=OTHERS)],
             {},
             "Every host is in maintenance set by someone else (2 hosts: web1 (",
         ),
@@ -56,7 +56,7 @@ def test_what_warns_is_refused_and_counts_for_the_minimum() -> None:
         "Consul's DNS serves what warns."
     )
     # Only where it would get a turn.
-    ours = a_host(3, serving=0, maintenance=FOREIGN, warning=warns.warning)
+    ours = a_host(3, serving=0, maintenance=OTHERS, warning=warns.warning)
     assert planned([a_host(1), a_host(2), ours], min_healthy=1).batches == [["web1"], ["web2"]]
     # On the version, but not healthy.
     assert "A check warns on 1 host: web2" in refused([a_host(1), a_host(2, version="2.0.0", warning=warns.warning)])

@@ -13,7 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import (
     sizes_of,
 )
-from tests.unit.plugins.module_utils._rollout.test_plan import FOREIGN, OURS, a_host, planned, refused
+from tests.unit.plugins.module_utils._rollout.test_plan import OTHERS, OURS, a_host, planned, refused
 
 SIZE = st.one_of(st.integers(1, 8), st.integers(1, 100).map(lambda number: f"{number}%"))
 
@@ -27,7 +27,7 @@ def fleets(draw: st.DrawFn) -> list[HostState]:
     hosts = []
     for number in range(draw(st.integers(1, 14))):
         registered = draw(st.integers(1, 3))
-        maintenance = draw(st.sampled_from([None, None, None, OURS, FOREIGN]))
+        maintenance = draw(st.sampled_from([None, None, None, OURS, OTHERS]))
         healthy = 0 if maintenance else draw(st.integers(0, registered))
         version = draw(st.sampled_from([None, "1.0.0", "2.0.0"]))
         reason = draw(st.sampled_from([None, None, None, "no route to host"]))
@@ -112,7 +112,7 @@ def test_broken_hosts_go_first_and_count_once_repaired() -> None:
 def test_hosts_that_are_left_alone() -> None:
     hosts = [
         a_host(1, version="2.0.0"),
-        a_host(2, serving=0, maintenance=FOREIGN),
+        a_host(2, serving=0, maintenance=OTHERS),
         a_host(3, unreachable="no route to host"),
         a_host(4),
         a_host(5),
@@ -120,7 +120,7 @@ def test_hosts_that_are_left_alone() -> None:
     plan = planned(hosts, unreachable="skip", min_healthy=0)
     assert {name: one.state for name, one in plan.hosts.items()} == {
         "web1": "current",
-        "web2": "foreign",
+        "web2": "other_owner",
         "web3": "unreachable",
         "web4": "to_change",
         "web5": "to_change",
@@ -198,7 +198,7 @@ def test_one_instance_and_half_of_it() -> None:
 
 
 def test_too_few_are_healthy_already() -> None:
-    hosts = [a_host(1), a_host(2), a_host(3, serving=0, maintenance=FOREIGN)]
+    hosts = [a_host(1), a_host(2), a_host(3, serving=0, maintenance=OTHERS)]
     assert refused(hosts, min_healthy="67%") == (
         "web cannot be rolled over web1: 2 of its 3 instances are healthy, and 3 (67% of 3) must stay so; nothing was "
         "changed. Repair the others first, or set rollout_min_healthy: 1 to accept fewer."

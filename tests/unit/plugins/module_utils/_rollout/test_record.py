@@ -45,7 +45,7 @@ def records(draw: st.DrawFn) -> Record:
         name: PlannedHost(
             host=name,
             node=draw(NAME),
-            state=draw(st.sampled_from([record.TO_CHANGE, CURRENT, record.FOREIGN, record.UNREACHABLE])),
+            state=draw(st.sampled_from([record.TO_CHANGE, CURRENT, record.OTHER_OWNER, record.UNREACHABLE])),
             batch=draw(st.none() | COUNT),
             from_version=draw(VERSION),
             to_version=draw(VERSION),
@@ -180,7 +180,7 @@ def test_a_host_outside_all_batches_is_never_lost_by_the_batches() -> None:
 def test_hosts_that_get_no_turn_have_the_outcome_that_the_plan_says() -> None:
     hosts = {
         "a": PlannedHost("a", "n-a", state="current"),
-        "b": PlannedHost("b", "n-b", state="foreign", why="oncall: disk"),
+        "b": PlannedHost("b", "n-b", state="other_owner", why="oncall: disk"),
         "c": PlannedHost("c", "n-c", state="unreachable", why="no route"),
         "d": PlannedHost("d", "n-d", batch=1),
         "e": PlannedHost("e", "n-e", batch=1),

@@ -72,8 +72,8 @@ def test_what_states_mean() -> None:
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
-    of_agents = ("requested", "claimed", "done", "withdrawn", "proving", "abandoned")
-    assert [state for state in of_agents if not version_is_trusted(state)] == ["proving", "abandoned"]
+    of_agents = ("requested", "claimed", "done", "withdrawn", "abandoned")
+    assert [state for state in of_agents if not version_is_trusted(state)] == ["abandoned"]
 
 
 IT_FAILED = Failure("Deploy: it exited with 3.")
@@ -89,11 +89,7 @@ WAY: dict[str, Any] = {"to_version": "2", "rollback_to": "1", "from_version": "1
 
 
 BACK: dict[str, Any] = {**WAY, "state": ROLLING_BACK, "earlier": "It was broken."}
-
-
 NEVER: dict[str, Any] = {**WAY, "state": DEPLOYING, "never_began": True}
-
-
 RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "drained_by_hook": True}
 
 
@@ -208,21 +204,17 @@ def test_what_kind_of_failure_it_was() -> None:
     assert Failure.of({"msg": "x", "unreachable": True}).lost
     assert Failure.of({"msg": "x", "lost": True}).lost
     assert Failure.of({"msg": "x", "lock_lost": True}).lock_lost
-    assert Failure.of({"msg": "x", "foreign": True}).other_owner
+    assert Failure.of({"msg": "x", "other_owner": True}).other_owner
     assert Failure.of({"results": [{"failed": True, "msg": "x", "lost": True}]}).lost
     assert Failure.of({"results": [{"msg": "fine"}, {"msg": "x", "unreachable": True}]}).lost
 
 
 FIRST = [{"name": "Check", "action": "assert"}, {"name": "Install", "action": "ansible.builtin.command"}]
-
-
 UNDEFINED = {
     "failed": True,
     "changed": False,
     "msg": "Task failed: Finalization of task args for 'x' failed: 'y' is undefined",
 }
-
-
 UNDEFINED_OLD = {
     "failed": True,
     "msg": "The task includes an option with an undefined variable. The error was: 'y' is undefined",
@@ -234,6 +226,9 @@ UNDEFINED_OLD = {
     [
         (UNDEFINED, "Install", "ansible.builtin.command", True),
         (UNDEFINED_OLD, "Install", "ansible.builtin.command", True),
+        # As the role hands it on.
+        ({**UNDEFINED, "timedout": False}, "Install", "ansible.builtin.command", True),
+        ({"failed": True, "msg": "Timed out.", "timedout": False}, "Install", "ansible.builtin.command", False),
         # Whatever it says, it runs on the controller.
         ({"failed": True, "msg": "no", "assertion": "x"}, "Check", "assert", True),
         # A task that comes later, or one of the same name of another module.

@@ -43,7 +43,7 @@ def steps(*each: tuple[str, int]) -> list[Step]:
             ["rolled_back"],
         ),
         # A step of the status that the outcome does not have.
-        ([("deploying", 5), ("proving", 8)], [("draining", 1), ("deploying", 5), ("returning", 9)], ["returning"]),
+        ([("deploying", 5), ("verifying", 8)], [("draining", 1), ("deploying", 5), ("returning", 9)], ["returning"]),
     ],
 )
 def test_what_is_news(told: list[tuple[str, int]], seen: list[tuple[str, int]], expected: list[str]) -> None:
