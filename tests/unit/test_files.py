@@ -33,7 +33,7 @@ ELSEWHERE = {
     "_rollout/option_kinds.py": "unit/plugins/module_utils/_rollout/test_options.py",
     "_rollout/option_sources.py": "integration/test_rollout_options.py",
     "_rollout/pruning.py": "integration/test_deployment.py",
-    "_rollout/reach.py": "rollout/test_unreachable.py",
+    "_rollout/reach.py": "integration/test_reach.py",
     "_rollout/store.py": "integration/test_deployment.py",
     "_rollout/verification.py": "integration/test_host.py",
     "_views/log.py": "integration/test_log.py",

@@ -210,15 +210,11 @@ def test_what_kind_of_failure_it_was() -> None:
 
 
 FIRST = [{"name": "Check", "action": "assert"}, {"name": "Install", "action": "ansible.builtin.command"}]
-
-
 UNDEFINED = {
     "failed": True,
     "changed": False,
     "msg": "Task failed: Finalization of task args for 'x' failed: 'y' is undefined",
 }
-
-
 UNDEFINED_OLD = {
     "failed": True,
     "msg": "The task includes an option with an undefined variable. The error was: 'y' is undefined",
