@@ -379,7 +379,7 @@ def test_an_old_passing_is_no_proof_without_a_health_url(web: Services) -> None:
         web.server.put("agent/service/register", {"Name": web.name, "Check": check})
         web.shown(web.name)
         wait_until("the check has run", lambda: bool(app.asked))
-        host = drained(web, web.rollout(check_interval=5, healthy_deadline=1))
+        host = drained(web, web.rollout(check_interval=15, healthy_deadline=1))
         app._answer = lambda asked: Reply(500, "broken")
         with pytest.raises(DeadlineExceeded, match="answers is critical"):
             host.verify("", "")
