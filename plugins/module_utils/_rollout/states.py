@@ -250,7 +250,8 @@ def decide_on_failure(failure: Failure, at: Situation) -> tuple[str, str]:
 
 _BEFORE_SENT = re.compile(r"undefined|has no (attribute|element)|Finalization of task args|[Tt]emplate error")
 """What Ansible says of a template that it cannot resolve (ansible-core 2.16 to 2.21)."""
-_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations"}
+_OF_EVERY_FAILURE = {"failed", "msg", "exception", "changed", "warnings", "deprecations", "timedout"}
+"""The keys that any failed result may have; ``timedout`` since the role writes it into each."""
 
 
 def never_began(result: Mapping[str, Any], name: str, action: str, first_tasks: Iterable[Mapping[str, str]]) -> bool:
