@@ -15,19 +15,17 @@ from typing import Any
 
 import ansible.template
 from ansible.template import Templar
+from ansible.utils import unsafe_proxy
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 from ansible.utils.display import Display
 
 TRUST_IS_EXPLICIT = hasattr(ansible.template, "trust_as_template")
 """From core 2.19 on a string is a template only where it is marked as one; before, unless it is marked unsafe."""
 
-if not TRUST_IS_EXPLICIT:
-    from ansible.utils.unsafe_proxy import wrap_var
-
 
 def untemplated(text: str) -> str:
     """A string that came from elsewhere, such that no version of Ansible takes it for a template."""
-    return text if TRUST_IS_EXPLICIT else wrap_var(text)
+    return text if TRUST_IS_EXPLICIT else unsafe_proxy.wrap_var(text)
 
 
 def results_pipe() -> int | None:

@@ -26,8 +26,9 @@ def needed_names(text: str) -> frozenset[str]:
 
 def _is_template(text: str) -> bool:
     """From core 2.19 on a text is a template where it is marked as one; before, unless it is marked as unsafe."""
-    is_trusted = getattr(ansible.template, "is_trusted_as_template", None)
-    return bool(is_trusted(text)) if is_trusted else not getattr(text, "__UNSAFE__", False)
+    if hasattr(ansible.template, "is_trusted_as_template"):
+        return bool(ansible.template.is_trusted_as_template(text))
+    return not getattr(text, "__UNSAFE__", False)
 
 
 @lru_cache(maxsize=4096)

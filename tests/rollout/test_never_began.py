@@ -48,3 +48,28 @@ def test_a_hook_that_has_touched_the_host_is_rolled_back(drive: Drive, tmp_path:
     assert drive.outcomes()["web1"] == "rolled_back", result.output
     assert drive.running() == ["1.0.0"] * 5
     assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_a_before_batch_hook_that_fails(drive: Drive, tmp_path: Path) -> None:
+    hook = tmp_path / "before.yml"
+    hook.write_text("- name: Ask\n  ansible.builtin.fail: {msg: not on a Friday}\n", encoding="utf-8")
+    result = drive.run("2.0.0", before_batch_tasks=str(hook), batch_size=2)
+    assert result.rc != 0
+    assert "It stopped because the before_batch hook failed: not on a Friday" in flat(result.output)
+    assert "itself stopped it" not in flat(result.output)
+    assert set(drive.outcomes().values()) <= {"pending"}
+    assert drive.maintenance() == {}
+    assert drive.running() == ["1.0.0"] * 5
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.oldest
+def test_a_before_batch_hook_that_succeeds(drive: Drive, tmp_path: Path) -> None:
+    hook = tmp_path / "before.yml"
+    hook.write_text("- name: Ask\n  ansible.builtin.debug: {msg: go on}\n", encoding="utf-8")
+    result = drive.run("2.0.0", before_batch_tasks=str(hook), batch_size=2)
+    assert result.rc == 0, result.output
+    assert drive.running() == ["2.0.0"] * 5

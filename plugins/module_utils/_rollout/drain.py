@@ -179,7 +179,7 @@ class Watched:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Watched:
         """From ``dataclasses.asdict``, which may have been through JSON."""
-        return cls(**{**data, "servers": [(backend, name) for backend, name in data["servers"]]})
+        return cls(**{**data, "servers": [tuple(server) for server in data["servers"]]})
 
     def look(self, asked: Callable[[str], Statistics]) -> None:
         """See how far it is."""
