@@ -249,7 +249,7 @@ def _action(entry: Mapping[str, Any]) -> tuple[str, Any]:
     for key in ("action", "local_action"):
         given = entry.get(key)
         if isinstance(given, str):
-            module, dummy, rest = given.partition(" ")
+            module, rest = given.partition(" ")[::2]
             return module, rest
         if isinstance(given, Mapping):
             return str(given.get("module", "")), {name: value for name, value in given.items() if name != "module"}
