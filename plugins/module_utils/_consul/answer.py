@@ -20,6 +20,7 @@ _SHAPES: dict[str, tuple[type[object], tuple[str, ...]]] = {
     "GET /v1/health/connect/": (list, ("Node", "Service", "Checks")),
     "GET /v1/health/": (list, ("Node", "CheckID", "Status")),
     "GET /v1/catalog/services": (dict, ()),
+    "GET /v1/catalog/node/": (dict, ()),
     "GET /v1/catalog/": (list, ("Node",)),
     "GET /v1/session/": (list, ("ID",)),
     "GET /v1/agent/self": (dict, ("Config",)),

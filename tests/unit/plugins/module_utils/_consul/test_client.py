@@ -195,6 +195,7 @@ SHAPES: dict[str, tuple[Callable[[Client], object], str]] = {
     ),
     "node": (lambda asked: asked.get("/v1/health/node/n").data, '[{"Node": "n", "CheckID": "c", "Status": "passing"}]'),
     "nodes": (lambda asked: asked.get("/v1/catalog/nodes").data, '[{"Node": "n"}]'),
+    "services of a node": (lambda asked: asked.get("/v1/catalog/node/n").data, '{"Node": {}, "Services": {}}'),
     "services": (lambda asked: asked.get("/v1/catalog/services").data, '{"web": []}'),
     "session": (lambda asked: asked.get("/v1/session/info/s").data, '[{"ID": "s"}]'),
     "agent": (lambda asked: asked.get("/v1/agent/self").data, '{"Config": {}}'),
