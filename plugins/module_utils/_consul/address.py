@@ -47,8 +47,14 @@ def sources_unread() -> list[str]:
 
 def of_inventory() -> Mapping[str, Any]:
     """The connection options of the inventory sources, where they agree in the address; else nothing."""
-    found = [source.options for source in _sources.values() if source.options.get("url")]
+    found = [source.options for source in _sources_with_url()]
     return found[0] if found and all(options == found[0] for options in found) else {}
+
+
+def _sources_with_url() -> list[Source]:
+    """The sources that say an address; where some could be read only these, since the others gave no host."""
+    found = [source for source in _sources.values() if source.options.get("url")]
+    return [source for source in found if not source.problem] or found
 
 
 def origin(given: Mapping[str, Any], of_hosts: Mapping[str, Any], environment: Mapping[str, str], differ: str) -> str:
@@ -64,11 +70,14 @@ def origin(given: Mapping[str, Any], of_hosts: Mapping[str, Any], environment: M
     if environment.get("CONSUL_HTTP_ADDR"):
         return "That address is CONSUL_HTTP_ADDR."
     if of_inventory():
-        path = next(source.path for source in _sources.values() if source.options.get("url"))
-        return f"That address is url of the inventory source {path}."
-    several = [f"{source.options['url']} ({source.path})" for source in _sources.values() if source.options.get("url")]
+        return f"That address is url of the inventory source {_sources_with_url()[0].path}."
+    several = [f"{_shown(source.options)} ({source.path})" for source in _sources_with_url()]
     found = [differ] if differ else []
     found += [f"The inventory sources differ: {', '.join(several)}."] if several else []
     return " ".join(
         ["That address is the default: neither hitless_consul_url nor CONSUL_HTTP_ADDR is set for localhost.", *found]
     )
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    return ", datacenter ".join(str(options[name]) for name in ("url", "datacenter") if options.get(name))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
@@ -150,13 +151,19 @@ class Templates:
         return ""
 
 
+_PLAIN = (bool, int, float, date, type(None))
+"""What YAML makes of a value that is neither a text nor made of others; a datetime is a date."""
+
+
 def has_template(value: Any) -> bool:
-    """Whether there is a template anywhere in it."""
+    """Whether there is a template anywhere in it, or what Ansible has not decrypted: a vaulted text is no str."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):
         return any(has_template(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(has_template(part) for part in value)
+    if isinstance(value, list | tuple):
+        return any(has_template(part) for part in value)
+    return not isinstance(value, _PLAIN)
 
 
 def inputs_of(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:

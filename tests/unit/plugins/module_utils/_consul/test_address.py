@@ -38,6 +38,10 @@ def test_a_source_that_could_not_be_read() -> None:
     assert address.of_inventory() == A
     address.note_source("one", A)
     assert address.sources_unread() == []
+    # No host of it is there to be asked for.
+    address.note_source("two", {**A, "datacenter": "dc2"}, "its nodes are called as those of one")
+    assert address.of_inventory() == A
+    assert address.origin({}, {}, {}, "") == "That address is url of the inventory source one."
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,10 @@ def test_what_was_found_where_it_is_the_default() -> None:
         "That address is the default: neither hitless_consul_url nor CONSUL_HTTP_ADDR is set for localhost. "
         "The hosts differ. The inventory sources differ: http://a:8500 (one), http://b:8500 (two)."
     )
+
+
+def test_sources_that_differ_in_the_datacenter_alone() -> None:
+    address.note_source("one", A)
+    address.note_source("two", {**A, "datacenter": "dc2"})
+    assert address.of_inventory() == {}
+    assert "sources differ: http://a:8500 (one), http://a:8500, datacenter dc2 (two)." in address.origin({}, {}, {}, "")

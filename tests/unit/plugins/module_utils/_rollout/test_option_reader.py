@@ -38,6 +38,8 @@ class FakeInventory:
         return self.hosts[host]
 
     def resolve(self, value: Any, host: str | None, given: Mapping[str, Any] | None = None) -> Any:
+        if isinstance(value, Vaulted):
+            return str(value)
         known = self.own if host is None else {"inventory_hostname": host, **self.hosts[host], **(given or {})}
         for name in re.findall(r"{{ *(\w+)", value):
             if name not in known:
@@ -203,6 +205,26 @@ def test_a_template_is_resolved_once_for_hosts_that_agree() -> None:
     indirect = "{{ lookup('vars', 'oth' ~ 'er') }}"
     inventory.hosts = {name: {**values, "rollout_drain_time": indirect} for name, values in inventory.hosts.items()}
     assert "is 4 for web1 and 5 for web50" in refused(inventory=inventory)
+
+
+class Vaulted:
+    """A text that Ansible has not decrypted yet, and that is no str."""
+
+    def __str__(self) -> str:
+        return "1.10"
+
+
+def test_a_vaulted_text_is_a_text() -> None:
+    hosts = [{"rollout_version": Vaulted()}] * 2
+    assert (
+        read(
+            inventory=of_hosts(*hosts),
+            needed=False,
+            extra={name: value for name, value in NEEDED.items() if name != "rollout_version"},
+        ).options["version"]
+        == "1.10"
+    )
+    assert read(extra={"rollout_version": Vaulted()}).options["version"] == "1.10"
 
 
 def test_templates_of_the_play_are_resolved_on_localhost() -> None:
