@@ -215,15 +215,9 @@ class Vaulted:
 
 
 def test_a_vaulted_text_is_a_text() -> None:
-    hosts = [{"rollout_version": Vaulted()}] * 2
-    assert (
-        read(
-            inventory=of_hosts(*hosts),
-            needed=False,
-            extra={name: value for name, value in NEEDED.items() if name != "rollout_version"},
-        ).options["version"]
-        == "1.10"
-    )
+    others = {name: value for name, value in NEEDED.items() if name != "rollout_version"}
+    inventory = of_hosts({"rollout_version": Vaulted()}, {"rollout_version": Vaulted()})
+    assert read(inventory=inventory, needed=False, extra=others).options["version"] == "1.10"
     assert read(extra={"rollout_version": Vaulted()}).options["version"] == "1.10"
 
 
