@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,3 +66,10 @@ def fleet(lab: Lab) -> Lab:
 
     reset(lab)
     return lab
+
+
+@pytest.fixture
+def short_home() -> Iterator[Path]:
+    """A home for ssh, which keeps the sockets of its connections there: Unix limits their paths to 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="home", ignore_cleanup_errors=True) as home:
+        yield Path(home)

@@ -116,7 +116,7 @@ def test_what_awx_awx_does_not_take_is_noticed(run: Runner, tmp_path: Path) -> N
     playbook = example / "apply.yml"
     text = playbook.read_text(encoding="utf-8")
     playbook.write_text(text.replace("allow_simultaneous: false", "concurrent: false"), encoding="utf-8")
-    done = run(example, "--start-at-task", "The workflow")
+    done = run(example, "--start-at-task", "Create the workflow")
     assert done.rc != 0
     assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in flat(done.output)
 

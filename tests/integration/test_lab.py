@@ -253,12 +253,12 @@ def test_a_vm_out_of_reach_loses_its_sessions_but_not_its_commands(fleet: Lab, t
 @pytest.mark.parametrize(
     "inventory", ["static-local.yml", "static-ssh.yml", "local/web.consul.yml", "ssh/web.consul.yml"]
 )
-def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str, tmp_path: Path) -> None:
+def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str, short_home: Path) -> None:
     path = fleet.write_inventory() / inventory
     program = Path(sys.executable).with_name("ansible")
     pattern = "web" if inventory.startswith("static") else "service_web"
     command = [program, "-i", path, pattern, "-m", "ansible.builtin.raw", "-a", "{{ lab_vm_dir }}/deploy 2.0.0"]
-    env = environment(link_tree.make(), tmp_path, fleet.environment)
+    env = environment(link_tree.make(), short_home, fleet.environment)
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [vm.running_version() for vm in fleet.vms] == ["2.0.0"] * 5

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -174,13 +173,8 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.oldest
-def test_the_printed_commands_work_in_a_fresh_shell() -> None:
-    # Short: ssh keeps the sockets of its connections in HOME, whose paths Unix limits to 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="home", ignore_cleanup_errors=True) as home:
-        check_printed_commands(Path(home))
-
-
-def check_printed_commands(tmp_path: Path) -> None:
+def test_the_printed_commands_work_in_a_fresh_shell(short_home: Path) -> None:
+    tmp_path = short_home
     consul = ["--consul", CONSUL] if CONSUL else []
     started = run_cli(tmp_path, "up", "--vms", "2", *consul)
     assert started.returncode == 0, started.stderr

@@ -16,8 +16,6 @@ LIMITS = {"request_limits": {"mode": "enforcing", "read_rate": 5, "write_rate": 
 
 def test_what_a_limit_refuses_is_asked_again_until_it_is_answered() -> None:
     server = Server(CONSUL, 23, limits=LIMITS)
-    if server.version < (1, 15):
-        pytest.skip("Consul has limits of requests from 1.15 on")
     try:
         server.start()
         client = Client(Connection(server.url))
