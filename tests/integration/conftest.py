@@ -1,4 +1,4 @@
-"""What this machine's Consul cannot show is not collected, and said in the first lines: a skip would look like a test."""
+"""What this machine's Consul cannot show is not collected, and the first lines say so."""
 
 from __future__ import annotations
 
