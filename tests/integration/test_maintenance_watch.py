@@ -81,12 +81,13 @@ def beside(act: Callable[[], object], after: float = 0.0) -> threading.Thread:
 
 def test_what_a_person_ends_is_put_back_at_once(web: Services, out: HostDeployment) -> None:
     with out.watch() as watch:
-        assert watch.back_since() is None
+        assert (watch.back_since(), watch.dropped) == (None, False)
         for _time in range(3):
             ended = time.monotonic()
             end_maintenance(web)
             wait_until("it is seen and put back", lambda after=ended: (watch.back_since() or 0) > after)
             assert (watch.back_since() or 0) < ended + 5
+            assert watch.dropped
             assert web.reasons() == {web.name: out.reason}
 
 

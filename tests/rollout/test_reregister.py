@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from lab.testkit.ansible_run import flat
 from tests.rollout.drive import Drive, Load, RotationWatch
 
 OLD = "1.0.0"
@@ -61,4 +64,17 @@ def test_it_stays_in_maintenance_while_its_deployment_goes_on(drive: Drive, kind
     assert deployed is not None
     first = min(row.sent for row in load.report.of("web1").rows if row.version == "2.0.0-reregister")
     assert first > deployed + goes_on, f"it got traffic {first - deployed:.1f} s after it had registered itself"
+    assert "web1: its maintenance ended while the deployment command ran, and was put back" in flat(result.output)
+
+
+@pytest.mark.slow
+def test_what_ends_it_during_deployment_tasks_is_named(drive: Drive, tmp_path: Path) -> None:
+    """Nothing looks after it while they run: it is put back when they are done, and that is said."""
+    tasks = tmp_path / "tasks.yml"
+    tasks.write_text('- ansible.builtin.command: "{{ lab_vm_dir }}/deploy {{ deploy_version }}"\n', encoding="utf-8")
+    result = drive.run("2.0.0-reregister", hosts="web1", deploy_command="", deploy_tasks=str(tasks))
+    assert result.rc == 0, result.output
+    assert drive.lab.vm("web1").running_version() == "2.0.0-reregister"
+    assert "web1: its maintenance had ended before it was verified, and was put back" in flat(result.output)
+    assert drive.is_settled()
     assert drive.is_settled()

@@ -74,6 +74,11 @@ class MaintenanceWatch:
         with self._lock:
             self._ended.set()
 
+    @property
+    def dropped(self) -> bool:
+        """Whether the maintenance has ended meanwhile, as far as Consul has told by now."""
+        return self._dropped_at is not None
+
     def back_since(self) -> float | None:
         """Returns once the host is out of rotation: since when, on the monotonic clock.
 

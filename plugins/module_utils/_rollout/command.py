@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name
@@ -25,16 +26,29 @@ with it."""
 
 
 def run_command(
-    task: Task, run: Run, planned: PlannedHost, deployment: str, command: str, environment: Mapping[str, str]
+    task: Task,
+    run: Run,
+    planned: PlannedHost,
+    deployment: str,
+    command: str,
+    environment: Mapping[str, str],
+    watch: MaintenanceWatch,
 ) -> dict[str, Any]:
     """Run a command line with a time limit (rollout_deploy_timeout) -> the task's result, with its output.
 
     :param deployment: whose the command is, for those who wait for its end.
     :param environment: ``DEPLOY_VERSION`` and so on, beside what the user has there.
+    :param watch: keeps the host in maintenance meanwhile: an application that registers itself would drop it.
     :raises HitlessError: it did not succeed; ``details`` hold its output.
     """
     options = run.options
-    answer = _call(task, run, planned, deployment, command, environment)
+    with watch:
+        answer = _call(task, run, planned, deployment, command, environment)
+    if watch.dropped:
+        task.warn(
+            f"{planned.host}: its maintenance ended while the deployment command ran, and was put back: it may have "
+            "got requests meanwhile. The log of its Consul agent says who ended it."
+        )
     result = {
         "changed": True,
         "rc": answer["rc"],

@@ -242,9 +242,8 @@ class HostDeployment:
             "DEPLOY_ID": self.turn.deployment,
             "DEPLOY_REASON": self.why,
         }
-        # An application that registers itself would drop its maintenance.
-        with self.watch():
-            return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment)
+        watch = self.watch()
+        return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment, watch)
 
     # -- and back -------------------------------------------------------------------------------------------------
 

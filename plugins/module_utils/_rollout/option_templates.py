@@ -101,7 +101,7 @@ class Templates:
             except HitlessError as error:
                 if self._is_sure(str(error), value, inputs, set(stand_ins)):
                     raise HitlessError(
-                        f"The template in {variable} of {host} cannot be resolved: {error}",
+                        f"The template in {variable} of {host} cannot be resolved: {str(error).rstrip('.')}.",
                         hint="Nothing was changed.",
                     ) from None
 
