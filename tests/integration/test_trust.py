@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import recovery
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Order, Request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
@@ -19,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.http_server import nobody
 from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, ID, Services, started
+from tests.integration.services import ENDS, ID, Services, order, started
 
 BEFORE, AFTER = "20251123T142233Z-1.4.1-aaaa", "20261124T142233Z-1.4.2-bbbb"
 TRUSTED, OPEN = ("ok", "rolled_back", "untouched"), ("deploying", "returning", "failed", "lost")
@@ -75,7 +75,7 @@ def test_what_an_earlier_deployment_left_open_stays_open_until_something_is_know
         host.on_failure(BROKE, "Drain")
         assert not version_is_trusted(web)
     # And through one that nobody took.
-    request = Request(web.client(), Keys(web.name), web.node, Order(ID, "2.0.0"), run.session)
+    request = Request(web.client(), Keys(web.name), web.node, order(), run.session)
     request.submit()
     assert request.follow(0.1).state == "withdrawn"
     assert not version_is_trusted(web)
