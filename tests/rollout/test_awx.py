@@ -76,6 +76,7 @@ def test_jobs(awx: Awx, drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, for a process namespace that stands for a container")
 def test_cancelled_with_its_container(awx: Awx, drive: Drive) -> None:
     """The keeper of the lock is killed, too; so the lock ends with its TTL, and the next job finishes the work."""
