@@ -15,8 +15,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import CLUSTER_SPEC, KEYS_SPEC, Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
 

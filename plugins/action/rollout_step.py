@@ -38,6 +38,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     trigger,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
@@ -124,7 +125,7 @@ def request(edge: Edge) -> Result:
         raise HitlessError("rollout_version is set, and would win over the version that is asked for. Leave it out.")
     task, variables, service = edge.task, edge.task.variables, edge.params["service"]
     allowed = list(trigger.ALLOWED) if edge.params["allow"] is None else edge.params["allow"]
-    by, origin = run.operator_of(variables), run.origin_of(variables)
+    by, origin = operator_of(variables), origin_of(variables)
     found = trigger.take(task, task.keys(service), allowed, by, origin)
     task.show(found["text"])
     return {**found, "service": service}

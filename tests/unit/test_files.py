@@ -34,6 +34,7 @@ ELSEWHERE = {
     "_rollout/option_sources.py": "integration/test_rollout_options.py",
     "_rollout/pruning.py": "integration/test_deployment.py",
     "_rollout/reach.py": "integration/test_reach.py",
+    "_rollout/run.py": "integration/test_deployment.py",
     "_rollout/store.py": "integration/test_deployment.py",
     "_rollout/verification.py": "integration/test_host.py",
     "_views/log.py": "integration/test_log.py",

@@ -9,9 +9,6 @@ interrupted runs left behind. Each step of the playbooks takes what it needs fro
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -23,6 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
@@ -338,49 +336,3 @@ def _too_many(plan: Plan, forks: int) -> list[str]:
         f"while they wait for their turn. Set forks to {largest} or more (ANSIBLE_FORKS, --forks)."
     )
     return [sentence]
-
-
-# -- who and where ------------------------------------------------------------------------------------------------
-
-_PRODUCTS = ("awx", "tower")
-"""AWX (and Automation Platform, whose variables begin with ``tower`` as well) gives each job the extra variables
-``awx_job_id``, ``awx_user_name`` and so on, and its own address in the environment as ``AWX_HOST``."""
-
-
-def operator_of(variables: Mapping[str, Any] | None = None) -> str:
-    """``user@host``; in a job of AWX, by the variables it sets, who started which job."""
-    job, about = _job(variables or {})
-    if job:
-        return f"{about.get('user_name') or about.get('schedule_name') or 'AWX'} (AWX job {job})"
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry in passwd
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
-def origin_of(variables: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """``host:folder``; in a job of AWX the job's address, made as AWX makes it for its own notifications.
-
-    ansible-rulebook runs playbooks in a temporary folder; there it is the name of the ruleset.
-    """
-    job, about = _job(variables or {})
-    rules = (variables or {}).get("ansible_eda")
-    if not job and isinstance(rules, Mapping) and rules.get("ruleset"):
-        return f"{socket.gethostname()}, ruleset {rules['ruleset']!s}"
-    if not job:
-        return f"{socket.gethostname()}:{os.getcwd()}"
-    address = (os.environ if environment is None else environment).get("AWX_HOST")
-    if address:
-        return f"{address.rstrip('/')}/#/jobs/playbook/{job}"
-    return f"AWX job template {about['job_template_name']}" if about.get("job_template_name") else "AWX"
-
-
-def _job(variables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The number of the job, empty outside of AWX, and what else is known of it."""
-    for product in _PRODUCTS:
-        if variables.get(f"{product}_job_id"):
-            prefix = f"{product}_"
-            about = {name.removeprefix(prefix): value for name, value in variables.items() if name.startswith(prefix)}
-            return str(about["job_id"]), about
-    return "", {}

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import operator_of, origin_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 
 HERE = f"{socket.gethostname()}:{os.getcwd()}"
 
