@@ -22,7 +22,7 @@ from typing import Any
 from . import deploy
 from .agents import quote
 from .deploy_agent import DeployAgent
-from .network import APP_PORT, SSH_PORT, vm_address
+from .network import APP_PORT, vm_address
 from .nodes import Node
 from .site import Site
 from .ssh import Sshd
@@ -55,7 +55,6 @@ class VM(Node):
         self.app_url = f"http://{self.address}:{APP_PORT}"
         self.deploys_log = self.directory / "deploys.log"
         self.units_directory = self.directory / "units"
-        self.ssh_port = SSH_PORT
         self._unit = f"{self.name}.app"
         self._sshd = Sshd(self)
         self.deploy_agent = DeployAgent(self)

@@ -1,9 +1,18 @@
-"""What this machine's Consul cannot show is not collected, and the first lines say so."""
+"""A real Consul, the oldest and the newest, and a service of one test alone.
+
+What this machine's Consul cannot show is not collected, and the first lines say so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from lab.binaries import BinaryError, consul_version, find_consul
 from tests.fleet import CONSUL
+from tests.integration.consul_agent import Server
+from tests.integration.services import ENDS, Services, started
 
 LIMITS_SINCE = (1, 15)
 
@@ -20,3 +29,13 @@ else:
 def pytest_report_header() -> str:
     left_out = "; NOT RUN test_limits.py: Consul limits requests from 1.15 on" if collect_ignore else ""
     return f"consul: {version}{left_out}"
+
+
+@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
+def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
+    yield from started(request.param)
+
+
+@pytest.fixture
+def web(consul: Server) -> Services:
+    return Services(consul)

@@ -25,7 +25,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     WITHDRAWN,
     Request,
     Status,
-    read_agent_log,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
@@ -126,7 +125,7 @@ class Machine:
         return pair.value if pair else None
 
     def printed(self) -> str:
-        return read_agent_log(self.client, self.keys, self.node, ID)
+        return "".join(pair.value for pair in self.client.keys(self.keys.agent_log(self.node, ID)))
 
     @property
     def maintenance(self) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,20 +12,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded
 from lab import wait_until
 from tests.http_server import HttpServer, Reply
-from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Services, started
+from tests.integration.services import Services
 
 pytestmark = pytest.mark.oldest
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
-
-
-@pytest.fixture
-def web(consul: Server) -> Services:
-    return Services(consul)
 
 
 def test_what_is_so_already(web: Services) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -24,22 +23,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from lab import wait_until
 from tests.http_server import HttpServer, Reply, nobody
-from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, ID, Services, started
+from tests.integration.services import ID, Services
 
 pytestmark = pytest.mark.oldest
 
 EARLIER = "20251123T142233Z-1.4.1-aaaa"
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
-
-
-@pytest.fixture
-def web(consul: Server) -> Services:
-    return Services(consul)
 
 
 @pytest.fixture

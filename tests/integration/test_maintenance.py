@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from ansible_collections.hitless.consul.plugins.action import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from lab import wait_until
-from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Services, Swallowing, started
+from tests.integration.services import Services, Swallowing
 
 pytestmark = pytest.mark.oldest
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
-
-
-@pytest.fixture
-def web(consul: Server) -> Services:
-    return Services(consul)
 
 
 def test_on_and_off_are_seen_in_the_catalog_when_it_returns(web: Services) -> None:

@@ -20,17 +20,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from lab import wait_until
 from tests.http_server import HttpServer, Reply
 from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Services, Swallowing, started
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
+from tests.integration.services import Services, Swallowing, started
 
 
 @pytest.fixture
-def web(consul: Server) -> Services:
-    web = Services(consul)
+def web(web: Services) -> Services:
     web.register()
     return web
 

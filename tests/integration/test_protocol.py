@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -56,15 +56,9 @@ from lab import wait_until
 from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
 from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, started
 from tests.integration.test_deploy_agent import ID, NEW, OLD, Machine
 
 BEFORE = "deploy:20251123T142233Z-1.4.1-aaaa"
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
 
 
 @pytest.fixture

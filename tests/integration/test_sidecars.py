@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,20 +9,9 @@ import pytest
 from ansible_collections.hitless.consul.plugins.action import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import sidecar_notes
 from lab import wait_until
-from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Services, started
+from tests.integration.services import Services
 
 pytestmark = pytest.mark.oldest
-
-
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
-
-
-@pytest.fixture
-def web(consul: Server) -> Services:
-    return Services(consul)
 
 
 def sidecar(web: Services, *checks: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,22 +17,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.http_server import nobody
-from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, ID, Services, order, started
+from tests.integration.services import ID, Services, order
 
 BEFORE, AFTER = "20251123T142233Z-1.4.1-aaaa", "20261124T142233Z-1.4.2-bbbb"
 TRUSTED, OPEN = ("ok", "rolled_back", "untouched"), ("deploying", "returning", "failed", "lost")
 BROKE = {"msg": "It broke."}
 
 
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
-
-
 @pytest.fixture
-def web(consul: Server) -> Services:
-    web = Services(consul)
+def web(web: Services) -> Services:
     web.register()
     return web
 

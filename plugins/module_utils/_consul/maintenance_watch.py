@@ -79,6 +79,17 @@ class MaintenanceWatch:
         """Whether the maintenance has ended meanwhile, as far as Consul has told by now."""
         return self._dropped_at is not None
 
+    def note(self, name: str, ended: str) -> list[str]:
+        """What a person should know where it has: a sentence; nothing where the host was out all the time.
+
+        :param name: of the host; ``ended``: how it ended, ``ended while ... ran`` for instance.
+        """
+        sentence = (
+            f"{name}: its maintenance {ended}, and was put back: it may have got requests meanwhile. The log of its "
+            "Consul agent says who ended it."
+        )
+        return [sentence] if self.dropped else []
+
     def back_since(self) -> float | None:
         """Returns once the host is out of rotation: since when, on the monotonic clock.
 

@@ -201,10 +201,6 @@ class Request:
         answer = self.client.get(f"/v1/health/node/{self.node}")
         return all(check["Status"] != "passing" for check in answer.data or () if check["CheckID"] == SERF_HEALTH)
 
-    def read_log(self) -> str:
-        """All that the machine has sent of this deployment."""
-        return read_agent_log(self.client, self.keys, self.node, self.order.deployment)
-
     def _status(self, state: str, message: str = "", steps: tuple[Mapping[str, str], ...] = (), **more: object) -> str:
         value = {
             "deployment": self.order.deployment,
@@ -325,11 +321,6 @@ class LogFollower:
             self._number = number
             self._show(kv_text(answer.data[0]))
         return bool(answer.data)
-
-
-def read_agent_log(client: Client, keys: Keys, node: str, deployment: str) -> str:
-    """What a machine's own agent has sent of a deployment; empty where it is none."""
-    return "".join(pair.value for pair in client.keys(keys.agent_log(node, deployment)))
 
 
 def not_accepted(node: str, service: str, accept_deadline: float) -> HitlessError:

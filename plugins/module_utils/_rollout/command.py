@@ -44,11 +44,8 @@ def run_command(
     options = run.options
     with watch:
         answer = _call(task, run, planned, deployment, command, environment)
-    if watch.dropped:
-        task.warn(
-            f"{planned.host}: its maintenance ended while the deployment command ran, and was put back: it may have "
-            "got requests meanwhile. The log of its Consul agent says who ended it."
-        )
+    for note in watch.note(planned.host, "ended while the deployment command ran"):
+        task.warn(note)
     result = {
         "changed": True,
         "rc": answer["rc"],

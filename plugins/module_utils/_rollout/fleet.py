@@ -39,7 +39,6 @@ class Fleet:
     :param instances: those with the tags, wherever they are.
     :param versions: node -> what is recorded there.
     :param others: instances of the services that share its maintenance.
-    :param untagged: instances without all of the tags.
     :param namesakes: services whose names differ from this one in case alone.
     """
 
@@ -47,7 +46,6 @@ class Fleet:
     instances: list[Instance]
     versions: Mapping[str, NodeVersion] = field(default_factory=dict)
     others: Sequence[Instance] = ()
-    untagged: int = 0
     namesakes: Sequence[str] = ()
 
     @property
@@ -168,7 +166,7 @@ def read_fleet(
             "changed.",
             hint="Check rollout_tags.",
         )
-    fleet = Fleet(service, instances, untagged=len(everywhere) - len(instances), namesakes=namesakes)
+    fleet = Fleet(service, instances, namesakes=namesakes)
     others = [one for name in sorted(set(also) - {service}) for one in read_instances(client, name)[0]]
     versions = read_versions(client, keys, fleet.nodes if nodes is None else nodes)
     return replace(fleet, versions=versions, others=others)
@@ -184,10 +182,10 @@ def host_states(
     """
     hosts = list(hosts)
     require_datacenter(fleet, hosts)
-    by_node, others = _by_node(fleet.instances), _by_node(fleet.others)
+    instances, others = by_node(fleet.instances), by_node(fleet.others)
     return [
         _host_state(
-            fleet, wanted, by_node.get(wanted.node, []), others.get(wanted.node, []), accept_warning, previous_version
+            fleet, wanted, instances.get(wanted.node, []), others.get(wanted.node, []), accept_warning, previous_version
         )
         for wanted in hosts
     ]
@@ -201,7 +199,8 @@ def require_datacenter(fleet: Fleet, hosts: Iterable[WantedHost]) -> None:
         raise HitlessError(elsewhere(names, str(others[0].datacenter), fleet.datacenter))
 
 
-def _by_node(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+def by_node(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+    """Node -> its instances."""
     found: dict[str, list[Instance]] = {}
     for one in instances:
         found.setdefault(one.node, []).append(one)
@@ -276,10 +275,10 @@ def deregistrations(fleet: Fleet, nodes: Iterable[str], longest: float) -> list[
 def unusable_versions(fleet: Fleet, nodes: Iterable[str]) -> list[str]:
     """A note for each version that is recorded or told there and cannot be deployed: it counts as unknown."""
     found: dict[str, list[str]] = {}
-    by_node = _by_node(fleet.instances)
+    instances = by_node(fleet.instances)
     for node in nodes:
         recorded = fleet.versions.get(node) or NodeVersion(node)
-        of_meta = meta_version(by_node.get(node, ()))
+        of_meta = meta_version(instances.get(node, ()))
         for where, text in (("version", recorded.version), ("previous version", recorded.previous), ("meta", of_meta)):
             if text and not usable_version(text):
                 found.setdefault(f"The {where} {text[:80]!r}", []).append(node)

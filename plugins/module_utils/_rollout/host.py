@@ -11,7 +11,7 @@ lock lived does nothing more.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -69,6 +69,11 @@ class HostDeployment:
     @property
     def reason(self) -> str:
         return str(maintenance.DeploymentReason(self.turn.deployment, self.keys.service))
+
+    @property
+    def ours(self) -> Callable[[str], bool]:
+        """Whether a reason is that of a deployment of the service, this one or an interrupted one."""
+        return maintenance.set_by_deployment_of(self.keys.service)
 
     @property
     def targets(self) -> list[maintenance.Target]:
@@ -179,8 +184,7 @@ class HostDeployment:
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""
         self.enter(states.DRAINING, recorded=recorded, also=begun)
-        ours = maintenance.set_by_deployment_of(self.keys.service)
-        changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, ours, found)
+        changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, self.ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}
         # Of several answers the oldest: what has happened since any of them is looked at.
@@ -276,10 +280,9 @@ class HostDeployment:
         :param seen: what :meth:`verify` saw just now of the service on the node, so that it need not be read again.
         """
         service = self.keys.service
-        ours = maintenance.set_by_deployment_of(service)
         changes = [
             maintenance.disable(
-                self.task.consul, self.task.agent, target, ours, first=seen if target.service == service else None
+                self.task.consul, self.task.agent, target, self.ours, first=seen if target.service == service else None
             )
             for target in self.targets
         ]
@@ -371,8 +374,7 @@ class HostDeployment:
         :raises LockLost: the lock is no longer ours.
         """
         self.task.consul.txn([self.fence()])
-        ours = maintenance.set_by_deployment_of(self.keys.service)
-        maintenance.enable_all(self.task.consul, self.task.agent, self.targets, self.reason, ours)
+        maintenance.enable_all(self.task.consul, self.task.agent, self.targets, self.reason, self.ours)
 
     def undo(self, *, other_owner: bool = False) -> None:
         """End this deployment's own maintenance: nothing was deployed.

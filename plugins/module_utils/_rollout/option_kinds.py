@@ -29,6 +29,13 @@ class Kind(Protocol):
         """The value as the rollout works with it; raises :class:`HitlessError` for one that is not allowed."""
 
 
+def _string(value: Any, name: str, what: str) -> str:
+    """A value that nothing else can stand for."""
+    if not isinstance(value, str):
+        raise HitlessError(f"{name} must be {what}, and is {value!r}.")
+    return str(value)
+
+
 @dataclass(frozen=True)
 class Number:
     """A number, which may come as text."""
@@ -106,9 +113,7 @@ class ServiceName:
     rule: str = "letters, digits and `_ . -`"
 
     def read(self, value: Any, name: str) -> str:
-        if not isinstance(value, str):
-            raise HitlessError(f"{name} must be the name of a service, and is {value!r}.")
-        return str(checked_name(value, "service"))
+        return str(checked_name(_string(value, name, "the name of a service"), "service"))
 
 
 @dataclass(frozen=True)
@@ -200,9 +205,7 @@ class HostsPattern:
     def read(self, value: Any, name: str) -> str:
         if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
             return ",".join(value)
-        if not isinstance(value, str):
-            raise HitlessError(f"{name} must be a {self.rule}, and is {value!r}.")
-        return str(value)
+        return _string(value, name, f"a {self.rule}")
 
 
 @dataclass(frozen=True)
@@ -210,9 +213,7 @@ class TasksFile:
     rule: str = "tasks file"
 
     def read(self, value: Any, name: str) -> str:
-        if not isinstance(value, str):
-            raise HitlessError(f"{name} must be the path of a tasks file, and is {value!r}.")
-        return str(value)
+        return _string(value, name, "the path of a tasks file")
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,4 @@ class RoleName:
     rule: str = "role"
 
     def read(self, value: Any, name: str) -> str:
-        if not isinstance(value, str):
-            raise HitlessError(f"{name} must be the name or path of a role, and is {value!r}.")
-        return str(value)
+        return _string(value, name, "the name or path of a role")

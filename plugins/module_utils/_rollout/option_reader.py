@@ -274,7 +274,8 @@ def _refuse_connections(values: Values, options: Mapping[str, Any]) -> None:
 def _hosts_with_health_url(values: Values) -> list[str]:
     """Hosts whose application is asked; refuses a match without an address to ask."""
     asked = values.hosts_with("health_url")
-    unasked = [host for host in values.hosts_with("health_match") if host not in set(asked)]
+    with_url = set(asked)
+    unasked = [host for host in values.hosts_with("health_match") if host not in with_url]
     if unasked:
         raise HitlessError(f"rollout_health_match is set for {unasked[0]}, and rollout_health_url is not.")
     return asked

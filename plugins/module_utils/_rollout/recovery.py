@@ -138,7 +138,7 @@ def _maintenance_of(client: Client, service: str) -> list[tuple[dict[str, Any], 
 
 def _left(check: Mapping[str, Any], deployment: str, known: Deployment | None, there: NodeVersion) -> Left:
     node = check["Node"]
-    planned = next((one for one in known.record.hosts.values() if one.node == node), None) if known else None
+    planned = known.planned_on(node) if known else None
     ended = known.outcomes.get(planned.host) if known and planned else None
     status = there.status or {}
     step = status.get("state") if status.get("deployment") == deployment else None

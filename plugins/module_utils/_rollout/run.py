@@ -317,7 +317,8 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     plan = make_plan(states, settings)
     longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
-    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in set(run.health_urls)]
+    asked = set(run.health_urls)
+    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
     notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings]
     if changing:
         notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])

@@ -75,6 +75,10 @@ class Deployment:
         """The record's state, and interrupted where it says running without a living lock."""
         return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
 
+    def planned_on(self, node: str) -> PlannedHost | None:
+        """The host that its plan has on a node."""
+        return next((one for one in self.record.hosts.values() if one.node == node), None)
+
     def has_begun(self, planned: PlannedHost) -> bool:
         """Whether the batch of a host has begun; never where the plan leaves it alone."""
         return planned.batch is not None and planned.batch <= self.batch

@@ -68,11 +68,8 @@ def verify_node(
         )
         left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
         reached = wait_for_health(task.consul, wanted, left, first=answer)
-    if watch.dropped:
-        task.warn(
-            f"{node}: its maintenance had ended before it was verified, and was put back: it may have got requests "
-            "meanwhile. The log of its Consul agent says who ended it."
-        )
+    for note in watch.note(node, "had ended before it was verified"):
+        task.warn(note)
     result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
     return result, reached.answer
 

@@ -102,7 +102,7 @@ def host_row(planned: PlannedHost, outcome: Outcome | None) -> tuple[str, ...]:
 def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, width: int = WIDTH) -> str:
     """What a plan means for each host, in the order of their turns; those without a turn last.
 
-    :param hosts: host -> what the plan says of it, as M(hitless.consul.plan) returns it.
+    :param hosts: host -> what the plan says of it, as ``plan.Plan.as_dict`` gives it.
     """
     ordered = sorted(hosts.items(), key=lambda item: (item[1]["batch"] is None, item[1]["batch"] or 0))
     rows = [

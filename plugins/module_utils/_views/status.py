@@ -14,8 +14,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
@@ -55,26 +56,24 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
             f"Consul knows no instance and no deployment of {keys.service}, or the token may not read them.",
             hint="Is the name right?",
         )
-    by_node: dict[str, list[Instance]] = {}
-    for instance in instances:
-        by_node.setdefault(instance.node, []).append(instance)
-    versions = read_versions(client, keys, [node for node in by_node if NAME.fullmatch(node) and ".." not in node])
+    nodes = by_node(instances)
+    versions = read_versions(client, keys, [node for node in nodes if NAME.fullmatch(node) and ".." not in node])
     shown = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
-    wanted = {*shown, *_named(keys.service, by_node, versions)}
+    wanted = {*shown, *_named(keys.service, nodes, versions)}
     whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
     known = {name: one for name, one in whole.items() if one is not None}
     return {
         "service": keys.service,
-        "nodes": {node: node_dict(keys.service, by_node[node], versions.get(node), known) for node in sorted(by_node)},
+        "nodes": {node: node_dict(keys.service, nodes[node], versions.get(node), known) for node in sorted(nodes)},
         "running": _running(known.values(), versions),
         "lock": lock_dict(lock),
         "deployments": [brief(known.get(one.record.id, one)) for one in recent],
     }
 
 
-def _named(service: str, by_node: Mapping[str, Sequence[Instance]], versions: Mapping[str, NodeVersion]) -> set[str]:
+def _named(service: str, nodes: Mapping[str, Sequence[Instance]], versions: Mapping[str, NodeVersion]) -> set[str]:
     """The deployments that the nodes name: those that keep one in maintenance, or left its version unknown."""
-    reasons = (parse_reason(one.maintenance.notes) for its in by_node.values() for one in its if one.maintenance)
+    reasons = (parse_reason(one.maintenance.notes) for its in nodes.values() for one in its if one.maintenance)
     named = {reason.deployment for reason in reasons if reason is not None and reason.service == service}
     unsure = (one.status or {} for one in versions.values() if not one.version_is_trusted)
     named |= {str(status.get("deployment")) for status in unsure}
@@ -125,7 +124,7 @@ def version_told(there: NodeVersion, known: Mapping[str, Deployment]) -> str:
         return there.version or ""
     status = there.status or {}
     deployment = known.get(str(status.get("deployment")))
-    planned = planned_on(deployment, there.node)
+    planned = deployment.planned_on(there.node) if deployment else None
     to = (planned.to_version if planned else None) or "another version"
     recorded = f"{there.version} recorded" if there.version else "none recorded"
     if deployment is not None and deployment.is_alive and status.get("state") not in (FAILED, LOST):
@@ -145,18 +144,12 @@ def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapp
         step = status.get("state") if status.get("deployment") == running.record.id else None
         return f"being deployed by {running.record.id}" + (f" ({step})" if step else "")
     deployment = known.get(reason.deployment)
-    planned = planned_on(deployment, there.node)
+    planned = deployment.planned_on(there.node) if deployment else None
     outcome = deployment.outcomes.get(planned.host) if deployment and planned else None
     if outcome is not None and outcome.outcome == FAILED:
         return f"{outcome.error or 'its deployment failed.'} Deploy a version that works."
     how = "the interrupted" if deployment is None or deployment.state == INTERRUPTED else "the"
     return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"
-
-
-def planned_on(deployment: Deployment | None, node: str) -> PlannedHost | None:
-    """The host that a deployment's plan has on a node."""
-    hosts = deployment.record.hosts.values() if deployment else ()
-    return next((one for one in hosts if one.node == node), None)
 
 
 def brief(deployment: Deployment) -> dict[str, Any]:

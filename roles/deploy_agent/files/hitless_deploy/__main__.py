@@ -51,7 +51,6 @@ def main(arguments):
     except OSError as error:
         tell(error)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,15 +14,9 @@ import urllib.parse
 import urllib.request
 
 from hitless_deploy.errors import Again, Conflict, Problem, Unavailable
+from hitless_deploy.programs.probe import NoRedirect
 
 RETRY_FOR = 60.0  # seconds: a new leader takes up to 17 s
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: following it would hand the token to wherever it points."""
-
-    def redirect_request(self, *_args, **_kwargs):
-        return None
 
 
 class Consul:
@@ -32,6 +26,7 @@ class Consul:
         self.base = config["url"].rstrip("/")
         self.token_file = config["token_file"]
         self.retry_for = retry_for
+        # Following a redirect would hand the token to wherever it points.
         handlers = [urllib.request.ProxyHandler({}), NoRedirect()]
         if self.base.startswith("https:"):
             path = config["ca_path"]
