@@ -55,6 +55,7 @@ def test_control_a_restart_without_drain_loses_requests_and_the_account_shows_th
 def test_maintenance_takes_an_instance_out_and_nothing_is_lost(fleet: Lab) -> None:
     vm = fleet.vms[2]
     with fleet.load(rate=200) as load:
+        wait_until("it has served", lambda: vm.name in load.report().by_instance)
         vm.operator_maintenance("operator: disk")
         wait_until("it is out of rotation", lambda: traffic_without(fleet, vm.address))
         out = time.time()
