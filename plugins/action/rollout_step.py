@@ -17,8 +17,10 @@ from functools import cached_property
 from typing import Any
 
 from ansible import constants, context
+from ansible.errors import AnsibleError
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory, origin
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     AGENT_SPEC,
     CLUSTER_SPEC,
@@ -42,8 +44,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
-from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
+from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller, guarded_run
 from ansible_collections.hitless.consul.plugins.plugin_utils._option_sources import option_sources
 
 Result = dict[str, Any]
@@ -83,8 +86,16 @@ class Edge:
         left, planned = self.left("turn"), self.run.host(self.name)
         if left and "deployment" not in left:
             # A task that Ansible itself ended (its timeout, an error in this collection) leaves no turn.
-            return HostDeployment(self.task, self.run, planned, read_turn(self.task, self.run, planned))
-        return HostDeployment(self.task, self.run, planned, Turn.of(left, self.run.id))
+            found = read_turn(self.task, self.run, planned)
+        else:
+            found = Turn.of(left, self.run.id)
+        # A whole turn has one watch over all of its steps.
+        guarded = (
+            None
+            if self.run.by_agents or self.run.is_window
+            else MaintenanceGuard(guarded_run(), self.run.session, planned.node)
+        )
+        return HostDeployment(self.task, self.run, planned, found, guard=guarded)
 
     @cached_property
     def left_behind(self) -> recovery.Left:
@@ -103,13 +114,31 @@ class Edge:
         options = connection_options({}, {**of_hosts, **own}, os.environ, of_inventory())
         return replace(self.task, options=options), prepared, origin(own, of_hosts, os.environ, address["differ"])
 
+    def way_of(self, host: HostDeployment) -> Way:
+        """How a host's version is deployed and verified.
+
+        :raises HitlessError: a template cannot be resolved.
+        """
+        about = (host.version, host.replaced_version, host.why)
+        try:
+            command, url, match = (
+                self._for_version(name, self.run.id, *about)
+                for name in ("rollout_deploy_command", "rollout_health_url", "rollout_health_match")
+            )
+        except AnsibleError as error:
+            raise HitlessError(str(error)) from None
+        return Way(command, url, match)
+
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
+        return self._for_version(variable, self.left_behind.deployment, version, previous, reason)
+
+    def _for_version(self, variable: str, deployment: str, version: str, previous: str, reason: str) -> str:
         variables = self.task.variables
         about = {
             "deploy_version": version,
             "deploy_previous_version": previous,
-            "deploy_id": self.left_behind.deployment,
+            "deploy_id": deployment,
             "deploy_reason": reason,
         }
         templar = self.action._templar.copy_with_new_env(available_variables={**variables, **about})
@@ -200,6 +229,19 @@ def stop(edge: Edge) -> Result:
     return stopped if edge.name in edge.run.coordinators else {**edge.run.as_dict(), "order": []}
 
 
+# -- in a window --------------------------------------------------------------------------------------------------
+
+
+def open_stage(edge: Edge) -> Result:
+    """What the tasks of a stage take from their run: small, since Ansible resolves it for each host."""
+    return gate.stage_of(edge.run, edge.name)
+
+
+def turn(edge: Edge) -> Result:
+    """The host's whole turn; it never fails."""
+    return WholeTurn(edge.host, edge.way_of).take()
+
+
 # -- on a host ----------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +315,8 @@ STEPS: Mapping[str, Step] = {
     "gate": Step(open_gate),
     "begin_batch": Step(begin_batch),
     "stop": Step(stop),
+    "stage": Step(open_stage),
+    "turn": Step(turn, on_host=True),
     "leave": Step(lambda edge: edge.host.leave(), on_host=True),
     "drain": Step(lambda edge: edge.host.drain(), on_host=True),
     "wait_until_drained": Step(lambda edge: edge.host.wait_until_drained(), on_host=True),

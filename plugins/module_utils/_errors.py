@@ -9,6 +9,8 @@ turn them into Ansible failures.
 
 from __future__ import annotations
 
+import traceback
+
 
 class HitlessError(Exception):
     """Anything this collection refuses or cannot do, as one sentence a person can act on.
@@ -50,3 +52,21 @@ class HostLost(HitlessError):
 
 class DeadlineExceeded(HitlessError):
     """What was waited for did not happen in time; ``details`` holds what was seen last."""
+
+
+def failed_result(error: Exception, what: str = "The task") -> dict[str, object]:
+    """A failed task's result: ``msg``, and what else is known.
+
+    :param what: where a fault of this collection stopped it.
+    """
+    if isinstance(error, LockLost):
+        return {"failed": True, "lock_lost": True, "msg": str(error), **error.details}
+    if isinstance(error, HostLost):
+        # A failure, not "unreachable": rescue runs for the one and never for the other.
+        return {"failed": True, "lost": True, "msg": str(error), **error.details}
+    if isinstance(error, HitlessError):
+        return {"failed": True, "msg": str(error), **error.details}
+    # Its text alone ("0") would tell a person nothing.
+    fault = f"{type(error).__name__}: {error}"
+    msg = f"A fault of {what} itself stopped it ({fault}). Please report it, with what -vvv shows."
+    return {"failed": True, "msg": msg, "exception": "".join(traceback.format_exception(error))}

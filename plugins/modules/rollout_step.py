@@ -21,7 +21,7 @@ options:
     type: str
     required: true
     choices:
-      [request, prepare, reach, plan, gate, begin_batch, stop, leave, drain, wait_until_drained, deploy,
+      [request, prepare, reach, plan, gate, begin_batch, stop, stage, turn, leave, drain, wait_until_drained, deploy,
       verify, begin_restore, return, verify_and_return, deploy_by_agent, on_failure, after_undrain,
       finish, release, prepare_recovery, recover, recover_host, recover_verify, recover_return,
       recovered]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -30,7 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     connection_options,
     decrypted,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, failed_result
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 
 display = Display()
@@ -71,19 +70,10 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
             if MISSING_LIBRARY:
                 raise HitlessError(library_missing())
             result.update(self.perform(self._make_task(task_vars or {})))
-        except LockLost as error:
-            result.update(failed=True, lock_lost=True, msg=str(error), **error.details)
-        except HostLost as error:
-            # A failure, not "unreachable": rescue runs for the one and never for the other.
-            result.update(failed=True, lost=True, msg=str(error), **error.details)
-        except HitlessError as error:
-            result.update(failed=True, msg=str(error), **error.details)
         except AnsibleError:
             raise
-        except Exception as error:  # its text alone ("0") would tell a person nothing
-            fault = f"{type(error).__name__}: {error}"
-            msg = f"A fault of {self._task.action} itself stopped it ({fault}). Please report it, with what -vvv shows."
-            result.update(failed=True, msg=msg, exception=traceback.format_exc())
+        except Exception as error:
+            result.update(failed_result(error, self._task.action))
         result.update(self.of_any_result())
         # Ansible takes an exit code but 0 for a failure, unless it is told otherwise; puppet's 2 is none.
         result.setdefault("failed", False)

@@ -18,6 +18,9 @@ import os
 import secrets
 from dataclasses import replace
 
+from ansible.utils.display import Display
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance_guard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import results_pipe
 
@@ -28,3 +31,14 @@ _CONTROLLER = Controller(name=f"run-{secrets.token_hex(8)}", pipe=_READ_END, pro
 def controller() -> Controller:
     """This run, for ``lock.take``."""
     return replace(_CONTROLLER, results=results_pipe())
+
+
+def guarded_run() -> maintenance_guard.Run:
+    """This run, for a guard."""
+    return maintenance_guard.Run(alive=_READ_END, leave=_leave)
+
+
+def _leave() -> None:
+    """What is forked from a worker holds the pipe's end too, and would keep the lock; what it shows nobody reads."""
+    os.close(_WRITE_END)
+    Display().verbosity = 0

@@ -27,6 +27,14 @@ RESEND_AFTER = 0.5
 _FOR_EVER = float("inf")
 
 
+def put_back(name: str, ended: str) -> str:
+    """A maintenance that ended too early, as a sentence, see :meth:`MaintenanceWatch.note`."""
+    return (
+        f"{name}: its maintenance {ended}, and was put back: it may have got requests meanwhile. The log of its "
+        "Consul agent says who ended it."
+    )
+
+
 class MaintenanceWatch:
     """A thread beside the steps of one host; ``with`` bounds it.
 
@@ -64,6 +72,7 @@ class MaintenanceWatch:
         self._looked_at = time.monotonic()
         self._dropped_at: float | None = None
         self._back_at: float | None = None
+        self._told_at = 0.0
         self._lost: LockLost | None = None
 
     def __enter__(self) -> MaintenanceWatch:
@@ -80,15 +89,12 @@ class MaintenanceWatch:
         return self._dropped_at is not None
 
     def note(self, name: str, ended: str) -> list[str]:
-        """What a person should know where it has: a sentence; nothing where the host was out all the time.
+        """What a person should know where it has: a sentence; nothing where it was out ever since the last note.
 
         :param name: of the host; ``ended``: how it ended, ``ended while ... ran`` for instance.
         """
-        sentence = (
-            f"{name}: its maintenance {ended}, and was put back: it may have got requests meanwhile. The log of its "
-            "Consul agent says who ended it."
-        )
-        return [sentence] if self.dropped else []
+        told, self._told_at = self._told_at, time.monotonic()
+        return [put_back(name, ended)] if self._dropped_at is not None and self._dropped_at > told else []
 
     def back_since(self) -> float | None:
         """Returns once the host is out of rotation: since when, on the monotonic clock.

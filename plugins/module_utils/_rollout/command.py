@@ -38,12 +38,11 @@ def run_command(
 
     :param deployment: whose the command is, for those who wait for its end.
     :param environment: ``DEPLOY_VERSION`` and so on, beside what the user has there.
-    :param watch: keeps the host in maintenance meanwhile: an application that registers itself would drop it.
+    :param watch: keeps the host in maintenance: an application that registers itself would drop it.
     :raises HitlessError: it did not succeed; ``details`` hold its output.
     """
     options = run.options
-    with watch:
-        answer = _call(task, run, planned, deployment, command, environment)
+    answer = _call(task, run, planned, deployment, command, environment)
     for note in watch.note(planned.host, "ended while the deployment command ran"):
         task.warn(note)
     result = {

@@ -126,6 +126,17 @@ def open_gate(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
     return _stopped(task, run, batch, stop) if stop else _head(run, batch)
 
 
+def stage_of(run: Run, host: str) -> dict[str, Any]:
+    """The same of a host's stage, where hosts take their turns in a window."""
+    stage = run.host(host).batch or 1
+    return {
+        "stage": stage,
+        "stages": len(run.plan["windows"]),
+        "window": run.plan["windows"][stage - 1],
+        "become": run.options["become"],
+    }
+
+
 def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
     """Say that a batch is begun, whose hook has run."""
     batch = run.coordinators.index(coordinator) + 1

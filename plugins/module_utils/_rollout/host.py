@@ -3,25 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One host's part of a deployment: drain, deploy, verify, return, and back (a private helper of this collection).
 
-Its states, and the decision on a failure, are in states.py. Each change is fenced: the host's status is written in one
-transaction with a check that the deployment's lock is still held, so that a run which was stopped for longer than its
-lock lived does nothing more.
+Its states, and the decision on a failure, are in states.py, and what is written of it in recorded_host.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import put_back
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
-    ConsulError,
     HitlessError,
     HostLost,
     LockLost,
@@ -30,145 +25,49 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import dra
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import run_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, progress_op, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import (
     verify_node,
     wait_until_passing,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
 
 
-class HostDeployment:
-    """A host in a deployment. Its methods are the steps; each leaves ``turn`` as the next one needs it.
+class TakenOut(NamedTuple):
+    """A host that is in maintenance, seen in the catalog.
 
-    :param scope: what is in maintenance; that of rollout_maintenance where not given.
+    :param shown_at: when the catalog showed it, on the monotonic clock.
+    :param by_this: whether this very deployment had taken it out before, so that nothing is left to drain.
+    :param result: of the task.
     """
 
-    def __init__(self, task: Task, run: Run, planned: PlannedHost, turn: Turn, scope: Sequence[str] = ()) -> None:
-        self.task = task
-        self.run = run
-        self.planned = planned
-        self.turn = turn
-        self.keys = run.keys(task)
-        self.node = planned.node
-        self.tags = tuple(run.options["tags"])
-        wanted = run.options["maintenance"]
-        self.scope = list(scope or ([wanted] if isinstance(wanted, str) else wanted))
+    shown_at: float
+    by_this: bool
+    result: dict[str, Any]
 
-    # -- what it is -----------------------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> str:
-        """The version that its steps deploy: the new one, or that of its rollback."""
-        return str((self.planned.rollback_to if self.turn.rolling_back else self.planned.to_version) or "")
-
-    @property
-    def reason(self) -> str:
-        return str(maintenance.DeploymentReason(self.turn.deployment, self.keys.service))
-
-    @property
-    def ours(self) -> Callable[[str], bool]:
-        """Whether a reason is that of a deployment of the service, this one or an interrupted one."""
-        return maintenance.set_by_deployment_of(self.keys.service)
-
-    @property
-    def targets(self) -> list[maintenance.Target]:
-        return maintenance.targets_of(self.node, self.keys.service, self.scope, self.tags)
-
-    def watch(self, since: int = 0) -> MaintenanceWatch:
-        """Keeps the host in maintenance from now on, see there.
-
-        :param since: index of a later answer that showed its maintenance than the one that the drain began with.
-        """
-        cluster, agent, fence = self.task.consul, self.task.agent, [self.fence()]
-        return MaintenanceWatch(cluster, agent, self.targets, self.reason, fence, since=since or self.turn.index)
-
-    # -- fenced writes --------------------------------------------------------------------------------------------
-
-    def fence(self) -> dict[str, Any]:
-        return kv_check_session(self.keys.lock, self.run.session)
-
-    def _is_unsure(self, state: str) -> bool:
-        """Until something is deployed, what an earlier deployment left open stays so."""
-        return self.planned.unsure and state in states.NOTHING_DEPLOYED
-
-    def _status(self, state: str) -> dict[str, Any]:
-        unsure = self._is_unsure(state)
-        return status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
-
-    def enter(self, phase: str, *, recorded: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
-        """Begin a phase: its state in the host's status, in one transaction with ``also``.
-
-        :param recorded: the state that the status gets where it is another one.
-        :raises LockLost: the lock is no longer ours.
-        """
-        state = states.ROLLING_BACK if self.turn.rolling_back else phase
-        states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
-        self.turn = replace(self.turn.at(phase), phase=phase)
-
-    def note(self, state: str) -> None:
-        """Only the host's status; raises :class:`LockLost`."""
-        states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(state)])
-
-    def end(self, outcome: str, *, also: Sequence[dict[str, Any]] = ()) -> str:
-        """Record how the host ended, in one transaction with ``also`` -> what kept that from being recorded.
-
-        :raises LockLost: the lock is no longer ours.
-        """
-        states.require_transition(self.turn.state, outcome)
-        result = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
-        ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self._is_unsure(outcome))
-        try:
-            self.task.consul.txn([self.fence(), *also, *ended])
-        except LockLost:
-            raise
-        except ConsulError as error:
-            return str(error)
-        return ""
-
-    def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
-        """Record a host that is in rotation: what cannot be recorded is told, and never a reason to roll it back.
-
-        :param version_is_recorded: by the machine's own agent, in one transaction with the end of its request.
-        """
-        back = self.turn.rolling_back
-        # After a rollback by hand a second one must not go to the version that was rolled back; an automatic one leaves
-        # what is recorded as previous as it was.
-        previous = FORGET if self.run.options["direction"] == "rollback" else self.planned.from_version
-        version = version_ops(self.keys, self.node, self.version, None if back else previous)
-        try:
-            problem = self.end(states.ROLLED_BACK if back else states.OK, also=() if version_is_recorded else version)
-        except LockLost as error:
-            problem = str(error)
-        if not problem:
-            return {}
-        self.task.warn(f"{self.node} is in rotation on {self.version}, and that could not be recorded: {problem}")
-        return {"unrecorded": problem}
+class HostDeployment(RecordedHost):
+    """Its methods are the steps of a host; each leaves ``turn`` as the next one needs it."""
 
     # -- out of rotation ------------------------------------------------------------------------------------------
 
     def drain(self) -> dict[str, Any]:
         """:meth:`leave` and :meth:`wait_until_drained`, with nothing in between."""
-        result, shown_at, drained_before = self._leave()
-        # Nothing is left to drain where this very deployment had taken it out before.
-        return {**result, **self.wait_until_drained(shown_at, at_once=drained_before)}
+        out = self.take_out()
+        return {**out.result, **self.wait_until_drained(out.shown_at, at_once=out.by_this)}
 
     def leave(self) -> dict[str, Any]:
         """Maintenance on, seen in the catalog."""
-        return self._leave()[0]
+        return self.take_out().result
 
-    def _leave(self) -> tuple[dict[str, Any], float, bool]:
-        """The result, when the catalog showed it, and whether this deployment had taken the host out before.
+    def take_out(self, begun: dict[str, Any] | None = None) -> TakenOut:
+        """Maintenance on, seen in the catalog.
 
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
+        :param begun: the operation that says that its turn has begun, in the transaction that begins it.
         :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
         began = time.monotonic()
@@ -179,24 +78,27 @@ class HostDeployment:
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
-        begun = [] if back else [progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)]
+        first = begun or progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""
-        self.enter(states.DRAINING, recorded=recorded, also=begun)
+        self.enter(states.DRAINING, recorded=recorded, also=[] if back else [first])
         changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, self.ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}
         # Of several answers the oldest: what has happened since any of them is looked at.
         index = min(change.index for change in changes)
         self.turn = replace(self.turn, watched=[asdict(one) for one in watched], index=index)
+        if self.guard:
+            # A process of its own takes over no connection of this one.
+            self.guard.start(lambda: self.watch(task=replace(self.task)))
         result = {
             "changed": any(change.changed for change in changes),
             "instances": [name for change in changes for name in change.after],
             "shown_after": round(shown_at - began, 3),
         }
         # What an earlier deployment had taken out is drained again: nobody knows what it did since.
-        return result, shown_at, before == {self.reason}
+        return TakenOut(shown_at, before == {self.reason}, result)
 
     def wait_until_drained(self, since: float | None = None, *, at_once: bool = False) -> dict[str, Any]:
         """Return when the host is drained: from then on the deployment may have begun.
@@ -209,7 +111,7 @@ class HostDeployment:
         self.turn = replace(self.turn, restored=False)
         since = time.monotonic() if since is None else since
         notes: list[str] = []
-        with self.watch() as watch:
+        with self.watched() as watch:
             while True:
                 notes += [] if at_once else observed.wait_as_set(self.turn.watched, since, self.run.options)
                 back = watch.back_since()
@@ -224,16 +126,6 @@ class HostDeployment:
 
     # -- the deployment -------------------------------------------------------------------------------------------
 
-    @property
-    def why(self) -> str:
-        """What its steps are for, DEPLOY_REASON for the user's command: deploy or rollback."""
-        return "rollback" if self.turn.rolling_back else str(self.run.options["direction"])
-
-    @property
-    def replaced_version(self) -> str:
-        """The version that its steps replace; empty where it is not known."""
-        return str((self.planned.to_version if self.turn.rolling_back else self.planned.from_version) or "")
-
     def deploy(self, command: str) -> dict[str, Any]:
         """Run the user's command line on the host, one at a time there, with a time limit; its output is kept.
 
@@ -246,8 +138,8 @@ class HostDeployment:
             "DEPLOY_ID": self.turn.deployment,
             "DEPLOY_REASON": self.why,
         }
-        watch = self.watch()
-        return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment, watch)
+        with self.watched() as watch:
+            return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment, watch)
 
     # -- and back -------------------------------------------------------------------------------------------------
 
@@ -261,7 +153,7 @@ class HostDeployment:
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        return verify_node(self.task, self.run, self.targets, self.watch, health_url, health_match)
+        return verify_node(self.task, self.run, self.targets, self.watched, health_url, health_match)
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""
@@ -280,6 +172,7 @@ class HostDeployment:
         :param seen: what :meth:`verify` saw just now of the service on the node, so that it need not be read again.
         """
         service = self.keys.service
+        self.end_guard()
         changes = [
             maintenance.disable(
                 self.task.consul, self.task.agent, target, self.ours, first=seen if target.service == service else None
@@ -289,6 +182,11 @@ class HostDeployment:
         shown = next((change.shown for change in changes if change.target.service == service), None)
         wait_until_passing(self.task, self.run, self.node, shown)
         return any(change.changed for change in changes)
+
+    def end_guard(self) -> None:
+        """Nothing keeps the host in maintenance any more; somebody who had ended it meanwhile is told of."""
+        if self.guard and self.guard.end():
+            self.task.warn(put_back(self.node, "ended during its deployment"))
 
     # -- what fails -----------------------------------------------------------------------------------------------
 
@@ -386,6 +284,7 @@ class HostDeployment:
             return
         cluster, agent = self.task.consul, self.task.agent
         cluster.txn([self.fence()])
+        self.end_guard()
         maintenance.lift(agent, self.node, self.reason)
         for target in self.targets:
             answer = target.read(cluster)

@@ -44,6 +44,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.options im
     Option,
 )
 
+TURN = "turn"
+"""The only step of a host in a window: its whole turn."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
 NEEDS_CONNECTION = (
     "deploy_tasks",
@@ -55,6 +57,16 @@ NEEDS_CONNECTION = (
     "smoke_tasks",
 )
 """Options that only the mode push can follow."""
+_BETWEEN = (
+    "gather_facts",
+    "prepare_tasks",
+    "drain_tasks",
+    "restore_tasks",
+    "smoke_tasks",
+    "before_batch_tasks",
+    "after_batch_tasks",
+)
+"""Options that put tasks between the steps of a host, or between hosts."""
 DRAINED_BY_CONTROLLER = ("load_balancers", "drain_tasks", "restore_tasks")
 """Likewise: in agent mode each machine drains itself."""
 
@@ -141,6 +153,8 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
     refuse_missing_handler(list(tasks.values()))
     _check_templates(values, options, list(tasks.values()))
+    if _is_window(way, options):
+        return RolloutOptions(options, hosts, hooks, [TURN], [], health_urls, address)
     rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
@@ -157,6 +171,11 @@ def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str
     if way == "deploy_command":
         return [{"name": "Deploy", "action": "hitless.consul.rollout_step"}]
     return tasks[way].before_anything() if way in tasks else []
+
+
+def _is_window(way: str, options: Mapping[str, Any]) -> bool:
+    """Whether a host's whole turn can be one task: no task of the user's lies in it, or between the turns of hosts."""
+    return way in ("deploy_command", "deploy_by_agent") and not any(options[name] for name in _BETWEEN)
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:

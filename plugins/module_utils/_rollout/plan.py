@@ -76,6 +76,7 @@ class PlanSettings:
     :param previous_version: what runs, where nothing is recorded.
     :param unverified: whether hosts are changed that nothing can verify.
     :param uncovered: nodes that run the service and are none of the hosts.
+    :param in_window: whether hosts take their turns in a sliding window, in stages instead of batches.
     """
 
     service: str
@@ -90,6 +91,7 @@ class PlanSettings:
     direction: str
     unverified: bool
     uncovered: tuple[str, ...] = ()
+    in_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ class HostPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hosts in exact batches; ``minimum`` is the number of instances that must stay in rotation.
+    """Hosts in exact batches, or in stages; ``minimum`` is the number of instances that must stay in rotation.
 
     :param uncovered: nodes that run the service and stay as they are.
+    :param windows: how many hosts of each stage may be in flight at once; empty where they go in batches.
     """
 
     service: str
@@ -139,6 +142,7 @@ class Plan:
     description: str
     warnings: list[str]
     uncovered: tuple[str, ...] = ()
+    windows: tuple[int, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -146,15 +150,21 @@ class Plan:
 
     @property
     def coordinators(self) -> list[str]:
+        """None in stages: a host's whole turn is one task there, which never fails."""
+        if self.windows:
+            return []
         return [coordinator_name(self.service, number, len(self.batches)) for number in range(1, len(self.batches) + 1)]
 
     def as_dict(self) -> dict[str, Any]:
         """The result of the task: ``order`` and ``serial`` are what the rolling play takes."""
-        led = [[name, *batch] for name, batch in zip(self.coordinators, self.batches, strict=True)]
+        led = self.batches
+        if not self.windows:
+            led = [[name, *batch] for name, batch in zip(self.coordinators, self.batches, strict=True)]
         return {
             "description": self.description,
             "nothing_to_do": self.nothing_to_do,
             "batches": self.batches,
+            "windows": list(self.windows),
             "coordinators": self.coordinators,
             "order": [host for batch in led for host in batch],
             # A play's serial must not be empty.

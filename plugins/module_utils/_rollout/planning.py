@@ -52,7 +52,11 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.
     ordered = sorted(chosen, key=lambda one: not _is_broken(one))
-    batches = _batches(ordered, settings, minimum)
+    windows: list[int] = []
+    if settings.in_window:
+        batches, windows = _stages(ordered, settings, minimum)
+    else:
+        batches = _batches(ordered, settings, minimum)
     plans: dict[str, HostPlan] = {}
     for one in hosts:
         state, why = states[one.host]
@@ -63,7 +67,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
             one.host, one.node, state, running, to, back, one.is_healthy, why, unsure=not one.sure
         )
     for number, batch in enumerate(batches, 1):
-        leader = coordinator_name(settings.service, number, len(batches))
+        leader = None if windows else coordinator_name(settings.service, number, len(batches))
         for one in batch:
             plans[one.host] = replace(plans[one.host], batch=number, coordinator=leader)
     names = [[one.host for one in batch] for batch in batches]
@@ -74,9 +78,10 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         minimum,
         settings.registered_total,
         settings.serving_total,
-        _description(settings, plans, names, minimum),
+        _description(settings, plans, _windows_told(names, windows) if windows else _sizes_told(names), minimum),
         warnings_of(plans, chosen, settings),
         settings.uncovered,
+        tuple(windows),
     )
 
 
@@ -135,6 +140,34 @@ def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int)
     return batches
 
 
+def _stages(
+    ordered: Sequence[HostState], settings: PlanSettings, minimum: int
+) -> tuple[list[list[HostState]], list[int]]:
+    """Hosts in order, and how many of each stage may be in flight at once.
+
+    The last size is the window of all that are left. The gate keeps to the minimum; a window wider than that would
+    only let workers stand there.
+    """
+    sizes = sizes_of(settings.batch_size, len(ordered))
+    healthy = settings.serving_total
+    stages: list[list[HostState]] = []
+    windows: list[int] = []
+    rest = list(ordered)
+    while rest:
+        size = sizes[min(len(stages), len(sizes) - 1)]
+        stage = rest if len(stages) >= len(sizes) - 1 else rest[:size]
+        for one in stage:
+            if one.serving and healthy - one.serving < minimum:
+                raise _too_few(one, settings, healthy, minimum)
+            healthy += 0 if one.blocked else one.registered - one.serving
+        largest = max(one.serving for one in stage)
+        room = (healthy - minimum) // largest if largest else size
+        windows.append(max(1, min(size, room, len(stage))))
+        stages.append(list(stage))
+        rest = rest[len(stage) :]
+    return stages, windows
+
+
 def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int) -> HitlessError:
     total = settings.registered_total
     share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
@@ -153,7 +186,7 @@ def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int)
     )
 
 
-def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: list[list[str]], minimum: int) -> str:
+def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str, minimum: int) -> str:
     change = Counter(
         (one.from_version or "unknown", one.to_version) for one in plans.values() if one.state == TO_CHANGE
     )
@@ -163,10 +196,10 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
         parts = [f"{settings.service}: nothing to do"]
     elif len(change) == 1:
         before, after = next(iter(change))
-        parts = [f"{settings.service} {before} -> {after} on {hosts} in {_sizes_told(batches)}"]
+        parts = [f"{settings.service} {before} -> {after} on {hosts} {sizes}"]
     else:
         ways = ", ".join(f"{number} from {before} to {after}" for (before, after), number in change.items())
-        parts = [f"{settings.service} on {hosts} ({ways}) in {_sizes_told(batches)}"]
+        parts = [f"{settings.service} on {hosts} ({ways}) {sizes}"]
     if change:
         parts.append(f"at least {minimum} of {settings.registered_total} stay healthy")
     broken = [one.host for one in plans.values() if one.state == TO_CHANGE and not one.healthy]
@@ -190,7 +223,17 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], batches: li
 def _sizes_told(batches: list[list[str]]) -> str:
     sizes = [len(batch) for batch in batches]
     if len(sizes) == 1:
-        return "1 batch"
+        return "in 1 batch"
     if len(set(sizes)) == 1:
-        return f"{len(sizes)} batches of {sizes[0]}"
-    return f"{len(sizes)} batches of {', '.join(map(str, sizes[:8]))}" + (", ..." if len(sizes) > 8 else "")
+        return f"in {len(sizes)} batches of {sizes[0]}"
+    return f"in {len(sizes)} batches of {', '.join(map(str, sizes[:8]))}" + (", ..." if len(sizes) > 8 else "")
+
+
+def _windows_told(stages: list[list[str]], windows: Sequence[int]) -> str:
+    if len(stages) == 1:
+        return "one at a time" if windows[0] == 1 else f"{windows[0]} at a time"
+    told = [
+        f"{len(stage)} ({window} at a time)" if window < len(stage) else str(len(stage))
+        for stage, window in zip(stages, windows, strict=True)
+    ]
+    return f"in {len(stages)} stages of {', '.join(told)}"

@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
@@ -102,6 +102,11 @@ class Run:
     def drains_by_hook(self) -> bool:
         """Whether the user's tasks drain and restore at a load balancer that does not follow Consul."""
         return bool(self.options.get("drain_tasks"))
+
+    @property
+    def is_window(self) -> bool:
+        """Whether hosts take their turns in a sliding window, each as one task, instead of in batches."""
+        return list(self.steps) == [TURN]
 
     @property
     def coordinators(self) -> Sequence[str]:
@@ -312,6 +317,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
         previous_version=options["previous_version"],
         direction=options["direction"],
         unverified=options["unverified"],
+        in_window=run.is_window,
         uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
     )
     plan = make_plan(states, settings)
@@ -329,6 +335,12 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
 
 
 def _too_many(plan: Plan, forks: int) -> list[str]:
+    window = max(plan.windows, default=0)
+    if forks and window > forks:
+        sentence = f"{window} hosts may be in flight, and Ansible works on {forks} at once: no more than that are."
+        return [f"{sentence} Set forks to {window} or more (ANSIBLE_FORKS, --forks)."]
+    if window:
+        return []
     largest = max((len(batch) for batch in plan.batches), default=0)
     if not forks or largest <= forks:
         return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
@@ -30,7 +31,7 @@ def verify_node(
     task: Task,
     run: Run,
     targets: Sequence[Target],
-    watched: Callable[[int], MaintenanceWatch],
+    watched: Callable[[int], AbstractContextManager[MaintenanceWatch]],
     health_url: str,
     health_match: str,
 ) -> tuple[dict[str, Any], Answer | None]:
@@ -53,7 +54,8 @@ def verify_node(
         if health_url:
             shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
             # What was read before that answer counts only if it stays so from now on.
-            if watch.back_since() or not stable_for:
+            back = watch.back_since()
+            if (back is not None and back > started) or not stable_for:
                 answer = None
         else:
             stable_for = max(stable_for, freshness(found, options["check_interval"]))

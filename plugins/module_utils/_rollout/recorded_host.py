@@ -1,0 +1,191 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host in a deployment, and the record of its turn (a private helper of this collection).
+
+Each change is fenced: the host's status is written in one transaction with a check that the deployment's lock is still
+held, so that a run which was stopped for longer than its lock lived does nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    LockLost,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, change_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
+
+
+class RecordedHost:
+    """What a host in a deployment is, and what may be written of it.
+
+    :param scope: what is in maintenance; that of rollout_maintenance where not given.
+    :param guard: keeps it there between the steps; without one only the steps do.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        run: Run,
+        planned: PlannedHost,
+        turn: Turn,
+        scope: Sequence[str] = (),
+        guard: MaintenanceGuard | None = None,
+    ) -> None:
+        self.task = task
+        self.run = run
+        self.planned = planned
+        self.turn = turn
+        self.guard = guard
+        self._watch: MaintenanceWatch | None = None
+        self.keys = run.keys(task)
+        self.node = planned.node
+        self.tags = tuple(run.options["tags"])
+        wanted = run.options["maintenance"]
+        self.scope = list(scope or ([wanted] if isinstance(wanted, str) else wanted))
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """The version that its steps deploy: the new one, or that of its rollback."""
+        return str((self.planned.rollback_to if self.turn.rolling_back else self.planned.to_version) or "")
+
+    @property
+    def reason(self) -> str:
+        return str(maintenance.DeploymentReason(self.turn.deployment, self.keys.service))
+
+    @property
+    def ours(self) -> Callable[[str], bool]:
+        """Whether a reason is that of a deployment of the service, this one or an interrupted one."""
+        return maintenance.set_by_deployment_of(self.keys.service)
+
+    @property
+    def why(self) -> str:
+        """What its steps are for, DEPLOY_REASON for the user's command: deploy or rollback."""
+        return "rollback" if self.turn.rolling_back else str(self.run.options["direction"])
+
+    @property
+    def replaced_version(self) -> str:
+        """The version that its steps replace; empty where it is not known."""
+        return str((self.planned.to_version if self.turn.rolling_back else self.planned.from_version) or "")
+
+    @property
+    def targets(self) -> list[maintenance.Target]:
+        return maintenance.targets_of(self.node, self.keys.service, self.scope, self.tags)
+
+    @contextmanager
+    def watched(self, since: int = 0) -> Iterator[MaintenanceWatch]:
+        """Several steps, or one, with one watch over all of them; see :meth:`watch`."""
+        if self._watch:
+            yield self._watch
+            return
+        with self.watch(since) as watch:
+            self._watch = watch
+            try:
+                yield watch
+            finally:
+                self._watch = None
+
+    def watch(self, since: int = 0, task: Task | None = None) -> MaintenanceWatch:
+        """Keeps the host in maintenance from now on, see there.
+
+        :param task: asks, this host's own where not given.
+        :param since: index of a later answer that showed its maintenance than the one that the drain began with.
+        """
+        asking, fence = task or self.task, [self.fence()]
+        return MaintenanceWatch(
+            asking.consul, asking.agent, self.targets, self.reason, fence, since=since or self.turn.index
+        )
+
+    # -- fenced writes --------------------------------------------------------------------------------------------
+
+    def fence(self) -> dict[str, Any]:
+        return kv_check_session(self.keys.lock, self.run.session)
+
+    def _is_unsure(self, state: str) -> bool:
+        """Until something is deployed, what an earlier deployment left open stays so."""
+        return self.planned.unsure and state in states.NOTHING_DEPLOYED
+
+    def _status(self, state: str) -> dict[str, Any]:
+        unsure = self._is_unsure(state)
+        return status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
+
+    def enter(self, phase: str, *, recorded: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin a phase: its state in the host's status, in one transaction with ``also``.
+
+        :param recorded: the state that the status gets where it is another one.
+        :raises LockLost: the lock is no longer ours.
+        """
+        state = states.ROLLING_BACK if self.turn.rolling_back else phase
+        states.require_transition(self.turn.state, state)
+        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
+        self.turn = replace(self.turn.at(phase), phase=phase)
+
+    def note(self, state: str) -> None:
+        """Only the host's status; raises :class:`LockLost`."""
+        states.require_transition(self.turn.state, state)
+        self.task.consul.txn([self.fence(), self._status(state)])
+
+    def end(self, outcome: str, *, also: Sequence[dict[str, Any]] = ()) -> str:
+        """Record how the host ended, in one transaction with ``also`` -> what kept that from being recorded.
+
+        :raises LockLost: the lock is no longer ours.
+        """
+        states.require_transition(self.turn.state, outcome)
+        result = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
+        ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self._is_unsure(outcome))
+        try:
+            if self.run.is_window:
+                self._end_in_window(result, [*also, *ended])
+            else:
+                self.task.consul.txn([self.fence(), *also, *ended])
+        except LockLost:
+            raise
+        except ConsulError as error:
+            return str(error)
+        return ""
+
+    def _end_in_window(self, result: Outcome, operations: Sequence[dict[str, Any]]) -> None:
+        begun = self.turn.phase != states.PENDING or self.turn.rolling_back
+
+        def ended(progress: Progress) -> Progress:
+            return progress.has_ended(self.node, result, begun=begun)
+
+        change_progress(self.task.consul, self.keys, self.run.id, ended, self.fence(), operations)
+
+    def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
+        """Record a host that is in rotation: what cannot be recorded is told, and never a reason to roll it back.
+
+        :param version_is_recorded: by the machine's own agent, in one transaction with the end of its request.
+        """
+        back = self.turn.rolling_back
+        # After a rollback by hand a second one must not go to the version that was rolled back; an automatic one leaves
+        # what is recorded as previous as it was.
+        previous = FORGET if self.run.options["direction"] == "rollback" else self.planned.from_version
+        version = version_ops(self.keys, self.node, self.version, None if back else previous)
+        try:
+            problem = self.end(states.ROLLED_BACK if back else states.OK, also=() if version_is_recorded else version)
+        except LockLost as error:
+            problem = str(error)
+        if not problem:
+            return {}
+        self.task.warn(f"{self.node} is in rotation on {self.version}, and that could not be recorded: {problem}")
+        return {"unrecorded": problem}

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's whole turn in one go: gate, drain, deploy, verify, return, and back (a private helper of this collection).
+
+It is taken where no task of the user's lies between the steps. Its task never fails and is never unreachable, whatever
+becomes of the host: Ansible would end the playbook with a stage whose hosts have all failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, failed_result
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, window
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
+
+STEP_NAMES: Mapping[str, str] = {
+    states.PENDING: "Drain",
+    states.DRAINING: "Drain",
+    states.DEPLOYING: "Deploy",
+    states.VERIFYING: "Verify",
+    states.RETURNING: "Return to rotation",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a version is deployed and verified on a host: the user's options, resolved for that version."""
+
+    command: str
+    health_url: str
+    health_match: str
+
+
+class WholeTurn:
+    """
+    :param way_of: resolves the user's options as they are for the version that the host goes to now.
+    """
+
+    def __init__(self, host: HostDeployment, way_of: Callable[[HostDeployment], Way]) -> None:
+        self._host = host
+        self._way_of = way_of
+        self._out: TakenOut | None = None
+
+    def take(self) -> dict[str, Any]:
+        """The host's turn, and its rollback where it fails -> whether it has begun, and why not, or why it failed."""
+        host = self._host
+        try:
+            # Before anything is touched: a template that cannot be resolved must not cost a host its rotation.
+            way = self._way_of(host)
+            why = window.admit(host, self._begin)
+            if why:
+                return {"changed": False, "begun": False, "why": why}
+            self._steps(way)
+        except Exception as error:
+            self._fail(error)
+            if host.turn.decision == states.ROLL_BACK:
+                self._roll_back()
+        return {"changed": True, "begun": True, "why": host.turn.error}
+
+    def _begin(self, operation: dict[str, Any]) -> None:
+        """The first write of its turn, in one transaction with the operation."""
+        host = self._host
+        if host.run.by_agents:
+            host.task.consul.txn([host.fence(), operation])
+        else:
+            self._out = host.take_out(operation)
+
+    def _steps(self, way: Way) -> None:
+        host = self._host
+        if host.run.by_agents:
+            deploy_by_agent(host, way.health_url, way.health_match)
+            return
+        out = self._out or host.take_out()
+        self._out = None
+        with host.watched():
+            host.wait_until_drained(out.shown_at, at_once=out.by_this)
+            host.deploy(way.command)
+            seen = host.verify(way.health_url, way.health_match)[1]
+        host.return_to_rotation(seen)
+
+    def _roll_back(self) -> None:
+        try:
+            self._steps(self._way_of(self._host))
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Decide how to handle the failure, and do it; the task itself goes on."""
+        turn = self._host.turn
+        try:
+            self._host.on_failure(failed_result(error), STEP_NAMES[turn.phase])
+        except HitlessError as further:
+            self._host.task.warn(f"{self._host.planned.host}: {further}")

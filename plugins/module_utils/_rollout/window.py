@@ -1,0 +1,182 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate of a window: whether one more host may begin its turn (a private helper of this collection).
+
+Any number of workers may stand at it at once. Each decides by what it has read, and begins by compare-and-set: where
+another one began meanwhile, it decides anew. What it reads does not grow with the fleet: the progress, and the
+instances that get no traffic. All of them are counted again every :data:`COUNT_EVERY` seconds, by one worker, since an
+instance that is deregistered shows nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    Instance,
+    parse_instances,
+    service_query,
+    with_tags,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    DeadlineExceeded,
+    HitlessError,
+    LockLost,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import Head, healthy_stop, progress_stop
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
+    CONFLICT,
+    Progress,
+    change_progress,
+    read_progress,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
+
+COUNT_EVERY = 10.0
+"""Seconds."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the progress while it waits for healthy instances: a stop has to be heard."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a host that wants to begin finds.
+
+    :param takes: instances that its turn takes out of rotation.
+    """
+
+    head: Head
+    takes: int
+
+    def is_enough(self, minimum: int) -> bool:
+        """Our own action never takes the service below the minimum; taking out what is broken takes nothing away."""
+        return not self.head.warning and (not self.takes or self.head.healthy_without >= minimum)
+
+
+def room_for(
+    node: str, instances: Sequence[Instance], progress: Progress, *, whole: bool, accept_warning: bool
+) -> Room:
+    """How many instances get traffic, and would without the host.
+
+    An instance on a node in flight counts as out until its turn has ended, whatever the catalog shows.
+
+    :param instances: those that get no traffic, and the node's own; all of them where ``whole``.
+    """
+    registered = len(instances) if whole else progress.registered
+    out: dict[str, int] = {}
+    for one in instances:
+        out[one.node] = out.get(one.node, 0) + (not one.in_rotation)
+    for other, takes in progress.in_flight.items():
+        out[other] = max(takes, out.get(other, 0))
+    mine = [one for one in instances if one.node == node]
+    takes = sum(one.in_rotation for one in mine)
+    healthy = registered - sum(out.values())
+    warning = warnings_of((one for one in mine if one.in_rotation), accept_warning=accept_warning)
+    return Room(Head(registered, healthy, healthy - takes, tuple(warning)), takes)
+
+
+def admit(host: RecordedHost, begin: Callable[[dict[str, Any]], None]) -> str:
+    """Begin the host's turn once it may -> why it may not; empty where it has begun.
+
+    It waits for enough healthy instances (rollout_healthy_deadline).
+
+    :param begin: begins it in one transaction, with the operation that it is given; called again where another worker
+        has begun a host meanwhile.
+    """
+    client, options = host.task.consul, host.run.options
+    started = time.monotonic()
+    until = started + options["healthy_deadline"]
+    while True:
+        progress = read_progress(client, host.keys, host.run.id)
+        if host.node in progress.in_flight:  # written by a request whose answer was lost
+            return ""
+        why = _stop(host, progress)
+        if why:
+            return _stopped(host, progress, why)
+        room, answer, progress = _look(host, progress)
+        if room.is_enough(host.run.plan["health"]["minimum"]):
+            try:
+                begin(progress.begun(host.node, room.takes).op_if_unchanged(host.keys, host.run.id))
+            except LockLost as error:
+                return str(error)
+            except ConsulError as error:
+                if error.status != CONFLICT:
+                    raise
+                continue
+            return ""
+        if time.monotonic() >= until:
+            waited = time.monotonic() - started
+            return _stopped(host, progress, healthy_stop(room.head, host.run.plan["health"]["minimum"], waited))
+        _wait_for_change(host, answer, min(until, time.monotonic() + LOOK_EVERY))
+
+
+def _stop(host: RecordedHost, progress: Progress) -> str:
+    """Why no further host begins, empty where one may."""
+    options = host.run.options
+    if progress.stop:
+        return progress.stop
+    if len(progress.spent) > options["failure_budget"]:
+        return f"the failure budget of {options['failure_budget']} is spent ({', '.join(progress.spent)})"
+    latest = parse_timestamp(progress.at)
+    idle = (datetime.now(timezone.utc) - latest).total_seconds() if latest else 0.0
+    return progress_stop(idle, options["progress_deadline"])
+
+
+def _stopped(host: RecordedHost, progress: Progress, why: str) -> str:
+    """Write why, where the end of the run, and others, read it."""
+    if progress.stop:
+        return progress.stop
+    fence = kv_check_session(host.keys.lock, host.run.session)
+    try:
+        change_progress(
+            host.task.consul,
+            host.keys,
+            host.run.id,
+            lambda found: found if found.stop else replace(found, stop=why),
+            fence,
+            (),
+            progress,
+        )
+    except HitlessError as error:
+        name = host.planned.host
+        host.task.warn(f"{host.run.service} stops before {name}: {why}. That could not be recorded: {error}")
+    return why
+
+
+def _look(host: RecordedHost, progress: Progress) -> tuple[Room, Answer, Progress]:
+    """What the catalog shows now, and the progress with the count of all instances where it has just been made."""
+    whole = not progress.registered or time.time() - progress.counted >= COUNT_EVERY
+    path, params = _query(host, whole=whole)
+    answer = host.task.consul.get(path, params)
+    instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
+    if whole:
+        progress = progress.counted_now(len(instances))
+    accept = host.run.options["accept_warning"]
+    return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress
+
+
+def _query(host: RecordedHost, *, whole: bool) -> tuple[str, list[tuple[str, object]]]:
+    """Of the service: all instances, or those that are not served, and the host's own."""
+    path, params = service_query(host.run.service)
+    if whole:
+        return path, params
+    shown = f'(Checks.Status == "critical" or Node.Node == "{host.node}")'
+    return path, [(name, f"{value} and {shown}" if name == "filter" else value) for name, value in params]
+
+
+def _wait_for_change(host: RecordedHost, answer: Answer, until: float) -> None:
+    """Return when the catalog shows something else, or then."""
+    answers = iter([None])  # to the first, which is the one that is known
+    with suppress(DeadlineExceeded):
+        host.task.consul.watch(*_query(host, whole=False), lambda _data: next(answers, True), until, first=answer)
