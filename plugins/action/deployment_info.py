@@ -74,10 +74,10 @@ def one_deployment(task: Task) -> dict[str, Any]:
     keys = task.keys(task.params["service"])
     wanted = params["id"]
     if wanted == "last":
-        ids = deployments.list_ids(task.consul, keys)
-        if not ids:
+        newest = deployments.list_recent(task.consul, keys, 1)
+        if not newest:
             raise HitlessError(f"Consul knows no deployment of {keys.service}, or the token may not read them.")
-        wanted = ids[0]
+        wanted = newest[0].record.id
     found = deployments.require(task.consul, keys, wanted)
     follows = found.is_alive and params["follow"] and params["format"] == "text" and not params["quiet"]
     if follows:

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, LockLost
@@ -99,8 +98,15 @@ class Service:
     def start(self, run: Run) -> list[str]:
         """Write the record of a run that begins; return the ids of those that were interrupted."""
         interrupted = ending.mark_interrupted(self.client, self.keys, run.session)
-        deployments.write_record(self.client, self.keys, record_of(run), run.session)
+        deployments.create(self.client, self.keys, record_of(run), run.session)
         return [one.record.id for one in interrupted]
+
+    def write(self, record: Record) -> None:
+        """As a run that holds no lock any more has left it."""
+        plan = record.plan_values()
+        for number, value in enumerate(plan, 1):
+            self.client.set_key(self.keys.plan_chunk(record.id, number), value)
+        self.client.set_key(self.keys.record(record.id), replace(record, chunks=len(plan)).to_json())
 
     def finish(self, run: Run) -> dict[str, Any]:
         return finish(self._task({}), run)
@@ -169,7 +175,7 @@ def test_a_deployment_that_goes_well(web: Service) -> None:
 def test_ending_it_again_changes_nothing(web: Service) -> None:
     run = web.begin("d1")
     first = ending.conclude(web.client, web.keys, "d1", state="cancelled")
-    deployments.write_record(web.client, web.keys, first.record, run.session)
+    ending.write_end(web.client, web.keys, first, run.session)
     again = web.finish(run)
     assert first.record.state == again["result"] == "cancelled"
     assert first.results == again["hosts"]
@@ -487,8 +493,7 @@ def test_what_is_told_of_an_interrupted_deployment_does_not_change_when_it_is_se
 def test_every_deployment_that_is_kept_is_settled(web: Service) -> None:
     for number in range(30):
         state = "running" if number == 0 else "failed"
-        one = Record(f"d{number:02}", web.keys.service, "1", state=state)
-        web.client.txn([kv_set(web.keys.record(one.id), one.to_json())])
+        web.write(Record(f"d{number:02}", web.keys.service, "1", state=state))
     assert [one.record.id for one in deployments.find_interrupted(web.client, web.keys)] == ["d00"]
 
 
@@ -517,12 +522,8 @@ def test_recover_touches_neither_a_run_in_progress_nor_the_maintenance_of_others
 def test_old_deployments_go_and_the_running_one_stays(web: Service) -> None:
     for number in range(30):
         record = Record(f"d{number:02}", web.keys.service, "1", state="failed")
-        web.client.txn(
-            [
-                kv_set(web.keys.record(record.id), record.to_json()),
-                kv_set(web.keys.outcome(record.id, "n1"), Outcome("a", "n1", "failed").to_json()),
-            ]
-        )
+        web.write(record)
+        web.client.set_key(web.keys.outcome(record.id, "n1"), Outcome("a", "n1", "failed").to_json())
     session = web.lock("d05")
     gone = prune(web.client, web.keys, session, keep=20)
     assert sorted(gone) == [f"d{number:02}" for number in range(10) if number != 5]
@@ -538,8 +539,8 @@ def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Servic
         hosts = {"a": PlannedHost("a", "n1", batch=1, to_version=version)}
         identity = f"2026010{number}T000000Z-{version}-0000"
         one = Record(identity, web.keys.service, version, state="failed", hosts=hosts, options={"mode": "agent"})
-        log = kv_set(f"{web.keys.agent_log('n1', identity)}000001", "a line\n")
-        web.client.txn([kv_set(web.keys.record(identity), one.to_json()), log])
+        web.write(one)
+        web.client.set_key(f"{web.keys.agent_log('n1', identity)}000001", "a line\n")
     session = web.lock("another")
     record_version(web.client, web.keys, "n1", "3", previous="2", session=session)
     kept = ["20260103T000000Z-2-0000", "20260104T000000Z-3-0000"]

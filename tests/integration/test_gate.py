@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
@@ -46,7 +45,7 @@ class Rollout:
         }
         made = self.web.rollout(**options)
         self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["drain"]})
-        store.write_record(self.web.client(), self.keys, record_of(self.run), self.run.session)
+        store.create(self.web.client(), self.keys, record_of(self.run), self.run.session)
         self.task = Task({}, {"url": server.url}, Host(None), warn=self.web.warned.append)
 
     def gate(self, batch: int) -> dict[str, Any]:
@@ -159,5 +158,5 @@ def test_the_minimum_is_waited_for(consul: Server) -> None:
     node = rollout.web.node
     planned = {**rollout.run.plan["hosts"], "a": {**rollout.run.plan["hosts"]["a"], "node": node}}
     rollout.run = Run.of({**rollout.run.as_dict(), "plan": {**rollout.run.plan, "hosts": planned}})
-    rollout.web.client().txn([kv_set(rollout.keys.record(rollout.run.id), record_of(rollout.run).to_json())])
+    store.create(rollout.web.client(), rollout.keys, record_of(rollout.run), rollout.run.session)
     assert "fewer than the minimum of 1 (rollout_min_healthy)" in rollout.gate(1)["stop"]

@@ -106,12 +106,21 @@ class Drive:
             return False
 
     def record(self) -> dict[str, Any]:
-        """The record of the last deployment, empty where there is none."""
+        """The record of the last deployment with the hosts of its plan, empty where there is none."""
         records = [
             key for key in self.all_keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
         ]
-        found: dict[str, Any] = json.loads(self.lab.kv(max(records)) or "{}") if records else {}
-        return found
+        if not records:
+            return {}
+        found: dict[str, Any] = json.loads(self.lab.kv(max(records)) or "{}")
+        plan = max(records).removesuffix("record") + "plan/"
+        parts = [json.loads(self.lab.kv(key) or "{}") for key in self.all_keys() if key.startswith(plan)]
+        hosts = {name: host for part in parts for name, host in part["hosts"].items()}
+        batches: dict[int, list[str]] = {}
+        for name, host in hosts.items():
+            if "batch" in host:
+                batches.setdefault(host["batch"], []).append(name)
+        return {**found, "plan": {"hosts": hosts, "batches": [batches[number] for number in sorted(batches)]}}
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
@@ -120,10 +129,14 @@ class Drive:
         return {key.removeprefix(prefix): json.loads(self.lab.kv(key) or "{}") for key in keys}
 
     def outcomes(self) -> dict[str, str]:
-        """Node -> outcome, in the last deployment: its own, or what the end of the deployment noted for it."""
-        planned = self.record().get("plan", {"hosts": {}})["hosts"]
-        noted = {host: plan["outcome"] for host, plan in planned.items() if "outcome" in plan}
-        return {**noted, **{node: result["outcome"] for node, result in self.results().items()}}
+        """Node -> outcome, in the last deployment: once that has ended, a host that wrote none is pending."""
+        record = self.record()
+        planned = record.get("plan", {"hosts": {}})["hosts"]
+        ended = {host for host, plan in planned.items() if plan["state"] == "to_change" and record.get("summary")}
+        return {
+            **dict.fromkeys(ended, "pending"),
+            **{node: result["outcome"] for node, result in self.results().items()},
+        }
 
     def deployed(self) -> list[str]:
         """The VMs whose deployment command has run."""

@@ -117,9 +117,11 @@ def test_recover_says_why_hosts_stay_and_what_to_do(drive: Drive) -> None:
     """One whose deployment failed, and one that the inventory does not have; no run was interrupted."""
     identity = "20260101T000000Z-2.0.0-0000"
     hosts = {name: {"node": node, "batch": 1} for name, node in (("web1", "web1"), ("elsewhere", "web2"))}
-    record = {"state": "failed", "version": "2.0.0", "plan": {"batches": [list(hosts)], "hosts": hosts}}
+    record = {"state": "failed", "version": "2.0.0", "plan": {"chunks": 1}}
+    plan = {"hosts": hosts, "uncovered": []}
     failed = {"host": "web1", "node": "web1", "outcome": "failed", "error": "Deploy: It exited with 3."}
     prefix = f"kv/deploy/web/deployments/{identity}"
+    drive.lab.consul.call("PUT", f"{prefix}/plan/000001", json.dumps(plan).encode())
     drive.lab.consul.call("PUT", f"{prefix}/record", json.dumps(record).encode())
     drive.lab.consul.call("PUT", f"{prefix}/nodes/web1", json.dumps(failed).encode())
     for name in ("web1", "web2"):

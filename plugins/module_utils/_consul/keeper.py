@@ -81,10 +81,17 @@ class Consul:
 
     def request(self, method: str, path: str, params: dict[str, str] | None = None, body: str = "") -> tuple[int, Any]:
         """-> (200, 404 or 409, decoded answer). Any other, a limit (429) for instance, is no answer."""
+        answer = self._ask(method, path, params, body)
+        try:
+            return answer["status"], json.loads(answer["body"])
+        except ValueError:
+            return answer["status"], None
+
+    def _ask(self, method: str, path: str, params: dict[str, str] | None, body: str = "") -> dict[str, Any]:
         query = dict(params or {})
         if self._config.datacenter:
             query["dc"] = self._config.datacenter
-        answer = self._http.ask(
+        answer: dict[str, Any] = self._http.ask(
             self._way,
             {
                 "method": method,
@@ -96,10 +103,7 @@ class Consul:
         )
         if answer["status"] not in (200, 404, 409):
             raise NoAnswer(answer.get("error") or str(answer["status"]))
-        try:
-            return answer["status"], json.loads(answer["body"])
-        except ValueError:
-            return answer["status"], None
+        return answer
 
     def key(self, key: str) -> dict[str, Any] | None:
         """A key with its Value, Session and ModifyIndex by a consistent read; None where it is not there."""
@@ -114,10 +118,12 @@ class Consul:
     def newest_outcome(self) -> int:
         """A number that grows with each outcome of a host; 0 while there is none.
 
-        Of the keys themselves: the index of an answer about an empty prefix is that of all keys.
+        Only names are read, since outcomes can be ten thousand with all that a deployment printed. The index of their
+        answer is that of the newest; that of an answer about an empty prefix (404) is that of all keys.
         """
-        _status, data = self.request("GET", f"kv/{self._config.outcomes}", {"recurse": ""})
-        return max((item["ModifyIndex"] for item in data or []), default=0)
+        answer = self._ask("GET", f"kv/{self._config.outcomes}", {"keys": ""})
+        headers = {name.lower(): value for name, value in answer["headers"].items()}
+        return int(headers.get("x-consul-index") or 1) if answer["status"] == 200 else 0
 
     def holds_lock(self) -> bool:
         """Whether the lock is still this session's."""

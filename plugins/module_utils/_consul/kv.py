@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 
 TXN_LIMIT = 64
 """Operations Consul takes in one transaction."""
+TXN_BYTES = 448 * 1024
+"""Bytes of the body of a transaction. Consul takes 512 KiB (limits.txn_max_req_len); the rest is for what frames it."""
+VALUE_LIMIT = 256 * 1024
+"""Bytes of a value. Alone Consul takes 512 KiB, but within a transaction base64 makes it a third longer, and all of the
+transaction is one entry of the servers' log, which they send to each other in the time of a heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,26 @@ def kv_read(prefix: str) -> dict[str, Any]:
 def kv_check_session(key: str, session: str) -> dict[str, Any]:
     """The transaction operation that holds only while ``session`` has locked ``key``: the fence."""
     return {"Verb": "check-session", "Key": key, "Session": session}
+
+
+def in_transactions(fence: Mapping[str, Any], operations: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The operations in their order, in as few transactions as Consul's limits allow, each behind the fence."""
+    part: list[dict[str, Any]] = []
+    frame = size = _bytes_of(fence)
+    for operation in operations:
+        more = _bytes_of(operation)
+        if part and (len(part) == TXN_LIMIT - 1 or size + more > TXN_BYTES):
+            yield [dict(fence), *part]
+            part, size = [], frame
+        part.append(operation)
+        size += more
+    if part:
+        yield [dict(fence), *part]
+
+
+def _bytes_of(operation: Mapping[str, Any]) -> int:
+    """In the body, about: names and quotes beside the values, which are ASCII."""
+    return 64 + sum(len(str(value)) for value in operation.values())
 
 
 def kv_text(item: Mapping[str, Any]) -> str:

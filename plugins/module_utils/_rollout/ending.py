@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import TXN_LIMIT, kv_check_session, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import in_transactions, kv_check_session, kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import summary_of
@@ -21,17 +21,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     FAILED,
     INTERRUPTED,
     RUNNING,
-    outcomes_of,
     settle,
     verdict,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
     last_batch,
     require,
     steps_of,
-    write_record,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp, timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
@@ -80,9 +79,21 @@ def settled(
 
     :param versions: what is recorded of nodes, where the caller has read it.
     """
-    if found.is_alive or not found.is_unsettled:
+    if found.is_alive or not found.record.is_unsettled:
         return found
     return _concluded(client, keys, found, INTERRUPTED, versions)
+
+
+def write_end(client: Client, keys: Keys, ended: Deployment, session: str) -> None:
+    """Write how a deployment ended: the outcomes of lost hosts, and its record last.
+
+    :param ended: of :func:`conclude` or :func:`settled`.
+    :raises LockLost: the session does not hold the service's lock.
+    """
+    lost = [kv_set(keys.outcome(ended.record.id, one.node), one.to_json()) for one in ended.unwritten or ()]
+    record = kv_set(keys.record(ended.record.id), ended.record.to_json())
+    for part in in_transactions(kv_check_session(keys.lock, session), [*lost, record]):
+        client.txn(part)
 
 
 def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deployment]:
@@ -90,16 +101,9 @@ def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deploymen
 
     A deployment that the lock itself names is ours and stays.
     """
-    ended: list[Deployment] = []
-    for found in find_interrupted(client, keys):
-        concluded = settled(client, keys, found)
-        cut_off = [one for name, one in concluded.outcomes.items() if name not in found.outcomes and one.steps]
-        for start_at in range(0, len(cut_off), TXN_LIMIT - 1):
-            part = cut_off[start_at : start_at + TXN_LIMIT - 1]
-            written = (kv_set(keys.outcome(found.record.id, one.node), one.to_json()) for one in part)
-            client.txn([kv_check_session(keys.lock, session), *written])
-        write_record(client, keys, concluded.record, session)
-        ended.append(concluded)
+    ended = [settled(client, keys, found) for found in find_interrupted(client, keys)]
+    for one in ended:
+        write_end(client, keys, one, session)
     return ended
 
 
@@ -118,7 +122,7 @@ def _concluded(
     statuses = {node: one.status for node, one in known.items() if one.status}
     touched = {node: status for node, status in statuses.items() if status.get("deployment") == record.id}
     interrupted = state == INTERRUPTED
-    noted = settle(
+    outcomes = settle(
         record,
         found.outcomes,
         begun=found.batch,
@@ -127,8 +131,6 @@ def _concluded(
         if interrupted
         else "lost after its turn had begun, it wrote no outcome",
     )
-    written = {one.node: one for one in found.outcomes.values()}
-    outcomes = outcomes_of(noted, written)
     for name, one in outcomes.items():
         if name not in found.outcomes and one.node in touched:
             # The next run overwrites the status, which is all that a host cut off in its turn has left.
@@ -145,7 +147,12 @@ def _concluded(
     changes: dict[str, Any] = {"finished": finished, "summary": summary_of(results)}
     # The keeper has written interrupted already, and left the hosts to those who can read what became of them.
     ended = (
-        replace(noted, **changes) if record.state == INTERRUPTED else noted.become(state or verdict(results), **changes)
+        replace(record, **changes)
+        if record.state == INTERRUPTED
+        else record.become(state or verdict(results), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
-    return replace(found, record=ended, outcomes=outcomes, batch=last_batch(found.batch, outcomes), is_new=True)
+    lost = [one for name, one in outcomes.items() if name not in found.outcomes and one.outcome == LOST]
+    return replace(
+        found, record=ended, outcomes=outcomes, batch=last_batch(found.batch, outcomes), unwritten=tuple(lost)
+    )

@@ -7,7 +7,8 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
     deploy/<service>/request                         text or JSON: a rollout that is asked for, see trigger.py
-    deploy/<service>/deployments/<id>/record         JSON, see store.py
+    deploy/<service>/deployments/<id>/record         JSON, small, see record.py
+    deploy/<service>/deployments/<id>/plan/<n>       JSON {hosts, uncovered}, 000001 first, see plan_chunks.py
     deploy/<service>/deployments/<id>/progress       JSON {batch, at, stop}: the last batch begun, why no other follows
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
@@ -124,6 +125,14 @@ class Keys:
 
     def record(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}record"
+
+    def plan(self, deployment: str) -> str:
+        """All keys of its plan: written before its record, and never changed."""
+        return f"{self.deployment(deployment)}plan/"
+
+    def plan_chunk(self, deployment: str, number: int) -> str:
+        """:param number: 1 for the first."""
+        return f"{self.plan(deployment)}{number:06d}"
 
     def progress(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}progress"

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import TXN_LIMIT, kv_check_session, kv_delete
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
+    in_transactions,
+    kv_check_session,
+    kv_delete,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import RUNNING, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
-    Deployment,
+    Listed,
     list_ids,
+    read_record,
     read_records,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
@@ -23,33 +28,35 @@ def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
 
     Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
+    What has no record is no deployment: its run ended while it wrote its plan.
 
     :raises LockLost: the session does not hold the service's lock.
     """
     ids = list_ids(client, keys)
-    old = ids[keep:]
-    if not old:
-        return []
-    found = {one.record.id: one for one in read_records(client, keys, old)}
-    needed = _still_needed(client, keys, ids, list(found.values()))
-    old = [one for one in old if one not in needed]
+    found = {one.record.id: one for one in read_records(client, keys, ids)}
+    kept = list(found)
+    old = kept[keep:]
+    if old:
+        needed = _still_needed(client, keys, kept, [found[one] for one in old])
+        old = [one for one in old if one not in needed]
+    gone = [one for one in ids if one in old or one not in found]
     # The record goes last: should this end halfway, the next one still knows which machines have logs.
-    logs = [
-        keys.agent_log(host.node, one)
-        for one in old
-        if one in found and found[one].record.by_agents
-        for host in found[one].record.hosts.values()
-        if host.batch is not None
-    ]
-    fence = kv_check_session(keys.lock, session)
-    trees = [*logs, *(keys.deployment(one) for one in old)]
-    for start_at in range(0, len(trees), TXN_LIMIT - 1):
-        part = trees[start_at : start_at + TXN_LIMIT - 1]
-        client.txn([fence, *(kv_delete(tree, recurse=True) for tree in part)])
-    return old
+    trees = [log for one in old if found[one].record.by_agents for log in _agent_logs(client, keys, one)]
+    trees += [keys.deployment(one) for one in gone]
+    deletions = (kv_delete(tree, recurse=True) for tree in trees)
+    for part in in_transactions(kv_check_session(keys.lock, session), deletions):
+        client.txn(part)
+    return gone
 
 
-def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Deployment]) -> set[str]:
+def _agent_logs(client: Client, keys: Keys, deployment: str) -> list[str]:
+    """Where the machines of a deployment have sent their logs to."""
+    record = read_record(client, keys, deployment)
+    hosts = record.hosts.values() if record is not None else ()
+    return [keys.agent_log(host.node, deployment) for host in hosts if host.batch is not None]
+
+
+def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[Listed]) -> set[str]:
     """Of old deployments those that must stay.
 
     :param ids: of all deployments, the newest first.
@@ -59,7 +66,9 @@ def _still_needed(client: Client, keys: Keys, ids: Sequence[str], old: Sequence[
     newest: dict[str, str] = {}
     for one in ids:
         newest.setdefault(_version_part(one), one)
-    last = [one.record for one in old if newest[_version_part(one.record.id)] == one.record.id and one.record.version]
+    versioned = [one.record.id for one in old if one.record.version]
+    wanted = [one for one in versioned if newest[_version_part(one)] == one]
+    last = [record for one in wanted if (record := read_record(client, keys, one)) is not None]
     there = read_versions(client, keys, {host.node for record in last for host in record.hosts.values()})
 
     def is_target(record: Record) -> bool:

@@ -3,19 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is recorded of a deployment: its plan, its state, its verdict (a private helper of this collection).
 
-Pure: plain data in and out. store.py reads and writes it; how each host ended is in outcome.py.
+Pure: plain data in and out. store.py reads and writes it; how each host ended is in outcome.py. Its hosts are in keys
+of their own, see plan_chunks.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import VALUE_LIMIT, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_chunks import chunks_of, joined
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
     GOOD,
@@ -36,8 +38,6 @@ _OUTCOME_OF_PLAN = {CURRENT: CURRENT, OTHER_OWNER: SKIPPED, UNREACHABLE: SKIPPED
 
 WHY_LIMIT = 300
 """Characters kept of a host's reason in the plan."""
-RECORD_LIMIT = 300_000
-"""Bytes of a record: Consul takes 512 KiB for a whole transaction, in which a value is a third longer (base64)."""
 
 SETTINGS = (
     "accept_warning",
@@ -69,7 +69,6 @@ class PlannedHost:
     :param state: to_change, current, other_owner or unreachable.
     :param batch: 1 for the first; None where it gets no turn.
     :param why: why it is left alone.
-    :param outcome: noted at the end for a host that wrote none itself (lost, pending).
     :param unsure: another version than the recorded one may run there, since an earlier deployment left that open.
     """
 
@@ -81,13 +80,26 @@ class PlannedHost:
     to_version: str | None = None
     rollback_to: str | None = None
     why: str | None = None
-    outcome: str | None = None
     unsure: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without what says nothing: it is kept ten thousand times."""
+        values = {
+            "node": self.node if self.node != self.host else None,
+            "state": self.state,
+            "batch": self.batch,
+            "from": self.from_version,
+            "to": self.to_version,
+            "rollback_to": self.rollback_to,
+            "why": (self.why or "")[:WHY_LIMIT] or None,
+            "unsure": self.unsure or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
-class Record:
-    """One deployment.
+class Brief:
+    """One deployment without its hosts: what its record's key holds, and what lists show.
 
     :param version: None for a rollback of each host to its own previous version.
     :param direction: ``deploy`` or ``rollback``.
@@ -95,11 +107,10 @@ class Record:
     :param description: how it stands, for a person.
     :param message: what the one who started it said about it.
     :param holder: who runs it; ``origin``: from where.
-    :param batches: the hosts of each, in order.
-    :param uncovered: nodes that ran the service and were none of its hosts.
     :param failure_budget: hosts that did not come out well (:data:`states.SPENDING`) that it tolerates.
     :param options: those of :data:`SETTINGS`.
-    :param summary: outcome -> number of hosts, once it has ended.
+    :param summary: outcome -> number of hosts, once it has ended and what became of each is written.
+    :param chunks: keys that its plan is in.
     """
 
     id: str
@@ -113,12 +124,10 @@ class Record:
     origin: str = ""
     started: str | None = None
     finished: str | None = None
-    batches: tuple[tuple[str, ...], ...] = ()
-    hosts: Mapping[str, PlannedHost] = field(default_factory=dict)
-    uncovered: tuple[str, ...] = ()
     failure_budget: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, int] = field(default_factory=dict)
+    chunks: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -129,17 +138,13 @@ class Record:
         """Whether the machines' own agents deploy, and write logs."""
         return self.options.get("mode") == "agent"
 
-    def become(self, state: str, **changes: Any) -> Record:
-        """The record in another state.
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether nobody has written yet what became of its hosts."""
+        return self.state == RUNNING or (self.state == INTERRUPTED and not self.summary)
 
-        :raises HitlessError: for a change that :data:`TRANSITIONS` does not have.
-        """
-        if state not in TRANSITIONS[self.state]:
-            raise HitlessError(f"The deployment {self.id} of {self.service} is {self.state} and cannot become {state}.")
-        return replace(self, state=state, **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in its key and in results."""
+    def brief_dict(self) -> dict[str, Any]:
+        """Its own fields, as they stand in its key and in results."""
         return {
             "id": self.id,
             "service": self.service,
@@ -155,72 +160,107 @@ class Record:
             "failure_budget": self.failure_budget,
             "summary": dict(self.summary),
             "options": dict(self.options),
-            "plan": {
-                "batches": [list(batch) for batch in self.batches],
-                "hosts": {name: self._host_dict(host) for name, host in self.hosts.items()},
-                "uncovered": list(self.uncovered),
-            },
         }
-
-    def _host_dict(self, host: PlannedHost) -> dict[str, Any]:
-        """A host without what says nothing: a value of Consul has to hold a thousand of them."""
-        values = {
-            "node": host.node if host.node != host.host else None,
-            "state": host.state,
-            "batch": host.batch,
-            "from": host.from_version,
-            "to": host.to_version,
-            "rollback_to": host.rollback_to,
-            "why": (host.why or "")[:WHY_LIMIT] or None,
-            "outcome": host.outcome,
-            "unsure": host.unsure or None,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-    def to_json(self) -> str:
-        """The value of its key; raises :class:`HitlessError` where that is more than Consul takes."""
-        text = json.dumps(self.as_dict(), separators=(",", ":"))
-        if len(text) > RECORD_LIMIT:
-            raise HitlessError(
-                f"The plan of {len(self.hosts)} hosts takes {len(text)} bytes, more than fits into a value of Consul.",
-                hint="Roll the service over in parts (rollout_hosts).",
-            )
-        return text
 
     @classmethod
-    def from_json(cls, text: str, deployment: str, service: str) -> Record:
+    def from_json(cls, text: str, deployment: str, service: str) -> Brief:
         """What a key holds; one that cannot be read is shown as failed, so that it hides no other."""
-        unreadable = cls(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
+        unreadable = Brief(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
         data = json_object(text)
         if data is None or data.get("state") not in (RUNNING, *ENDED):
             return unreadable
         try:
-            return cls._from_dict(data, deployment, service)
+            return Brief(
+                id=deployment,
+                service=service,
+                version=data.get("version"),
+                direction=str(data.get("direction") or "deploy"),
+                state=data["state"],
+                description=str(data.get("description") or ""),
+                message=str(data.get("message") or ""),
+                holder=str(data.get("holder") or ""),
+                origin=str(data.get("origin") or ""),
+                started=data.get("started"),
+                finished=data.get("finished"),
+                failure_budget=int(data.get("failure_budget") or 0),
+                summary=data.get("summary") or {},
+                options=data.get("options") or {},
+                chunks=int((data.get("plan") or {}).get("chunks") or 0),
+            )
         except (AttributeError, TypeError, ValueError):
             return unreadable
 
+
+@dataclass(frozen=True)
+class Record(Brief):
+    """One deployment with its hosts, in the order of their turns.
+
+    :param uncovered: nodes that ran the service and were none of its hosts.
+    """
+
+    hosts: Mapping[str, PlannedHost] = field(default_factory=dict)
+    uncovered: tuple[str, ...] = ()
+
+    @property
+    def batches(self) -> list[list[str]]:
+        """The hosts of each batch, in order."""
+        batches: dict[int, list[str]] = {}
+        for name, host in self.hosts.items():
+            if host.batch is not None:
+                batches.setdefault(host.batch, []).append(name)
+        return [batches[number] for number in sorted(batches)]
+
+    def become(self, state: str, **changes: Any) -> Record:
+        """The record in another state.
+
+        :raises HitlessError: for a change that :data:`TRANSITIONS` does not have.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise HitlessError(f"The deployment {self.id} of {self.service} is {self.state} and cannot become {state}.")
+        return replace(self, state=state, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For results."""
+        plan = {"batches": self.batches, "hosts": self._host_dicts(), "uncovered": list(self.uncovered)}
+        return {**self.brief_dict(), "plan": plan}
+
+    def to_json(self) -> str:
+        """The value of its key, which holds of its plan how large that is.
+
+        :raises HitlessError: it is too large, as with a message of that size.
+        """
+        plan = {"hosts": len(self.hosts), "batches": len(self.batches), "chunks": self.chunks}
+        text = json.dumps({**self.brief_dict(), "plan": plan}, separators=(",", ":"))
+        if len(text) > VALUE_LIMIT:
+            raise HitlessError(
+                f"The record of {self.id} takes {len(text)} bytes, more than a key may hold ({VALUE_LIMIT}).",
+                hint="Shorten the message (rollout_message).",
+            )
+        return text
+
+    def plan_values(self) -> list[str]:
+        """The values of the keys of its plan; raises :class:`HitlessError` where one host takes more than a key."""
+        return chunks_of(self._host_dicts(), self.uncovered)
+
     @classmethod
-    def _from_dict(cls, data: dict[str, Any], deployment: str, service: str) -> Record:
-        plan = data.get("plan") or {}
-        return cls(
-            id=deployment,
-            service=service,
-            version=data.get("version"),
-            direction=str(data.get("direction") or "deploy"),
-            state=data["state"],
-            description=str(data.get("description") or ""),
-            message=str(data.get("message") or ""),
-            holder=str(data.get("holder") or ""),
-            origin=str(data.get("origin") or ""),
-            started=data.get("started"),
-            finished=data.get("finished"),
-            failure_budget=int(data.get("failure_budget") or 0),
-            summary=data.get("summary") or {},
-            options=data.get("options") or {},
-            batches=tuple(tuple(batch) for batch in plan.get("batches") or ()),
-            hosts=planned_hosts(plan.get("hosts") or {}),
-            uncovered=tuple(str(node) for node in plan.get("uncovered") or ()),
-        )
+    def from_values(cls, text: str, chunks: Sequence[str], deployment: str, service: str) -> Record:
+        """What its keys hold; one whose plan cannot be read is shown as failed, see :meth:`from_json`.
+
+        :param chunks: the values of all keys of its plan.
+        """
+        brief = cls.from_json(text, deployment, service)
+        about = {one.name: getattr(brief, one.name) for one in fields(Brief)}
+        try:
+            if len(chunks) != brief.chunks:
+                raise ValueError(f"{len(chunks)} of {brief.chunks} parts")
+            hosts, uncovered = joined(chunks)
+            return cls(**about, hosts=planned_hosts(hosts), uncovered=uncovered)
+        except (AttributeError, TypeError, ValueError):
+            told = {"state": FAILED, "description": "Its plan in Consul cannot be read."}
+            return cls(**{**about, **told})
+
+    def _host_dicts(self) -> dict[str, dict[str, Any]]:
+        return {name: host.as_dict() for name, host in self.hosts.items()}
 
 
 def planned_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, PlannedHost]:
@@ -235,23 +275,21 @@ def planned_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, PlannedHo
             to_version=data.get("to"),
             rollback_to=data.get("rollback_to"),
             why=data.get("why"),
-            outcome=data.get("outcome"),
             unsure=bool(data.get("unsure")),
         )
         for name, data in hosts.items()
     }
 
 
-def plan_of(plan: Mapping[str, Any]) -> tuple[tuple[tuple[str, ...], ...], dict[str, PlannedHost]]:
-    """Batches and hosts of a plan; each host knows its batch, and they are in the order of their turns."""
-    batches = tuple(tuple(str(host) for host in batch) for batch in plan.get("batches") or ())
+def hosts_of(plan: Mapping[str, Any]) -> dict[str, PlannedHost]:
+    """The hosts of a plan in the order of their turns; each knows its batch."""
     hosts = planned_hosts(plan.get("hosts") or {})
-    turn = {host: number for number, batch in enumerate(batches, 1) for host in batch}
+    turn = {str(host): number for number, batch in enumerate(plan.get("batches") or (), 1) for host in batch}
     unknown = [host for host in turn if host not in hosts]
     if unknown:
         raise HitlessError(f"The plan's batches name hosts that are not among its hosts: {', '.join(unknown[:5])}.")
     order = [*turn, *(host for host in hosts if host not in turn)]
-    return batches, {host: replace(hosts[host], batch=turn.get(host)) for host in order}
+    return {host: replace(hosts[host], batch=turn.get(host)) for host in order}
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,13 +299,15 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outcomes_of(record: Record, written: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Host -> outcome, for each planned host that has one: its own, that noted at the end, or what the plan says.
+    """Host -> outcome, for each planned host that has one: its own, or what the plan says.
+
+    Once a deployment has ended, those that are lost have written one, so that all others are pending.
 
     :param written: node -> outcome, as its key holds it.
     """
     found: dict[str, Outcome] = {}
     for name, planned in record.hosts.items():
-        outcome = planned.outcome or _OUTCOME_OF_PLAN.get(planned.state)
+        outcome = _OUTCOME_OF_PLAN.get(planned.state) or (PENDING if record.summary else "")
         if planned.node in written:
             found[name] = replace(written[planned.node], host=name)
         elif outcome:
@@ -287,26 +327,23 @@ def settle(
     outcomes: Mapping[str, Outcome],
     *,
     begun: int,
-    touched: Iterable[str],
+    touched: Container[str],
     why: str,
-) -> Record:
-    """The record with an outcome for each planned host that has none.
+) -> dict[str, Outcome]:
+    """Host -> outcome, of all planned hosts: each that has none is lost or pending.
 
     :param begun: the last batch that was begun, 0 for none.
     :param touched: nodes on which a step of this deployment was recorded.
     :param why: what to say of a host whose turn had begun and that has no outcome.
     """
-    touched = set(touched)
     last = max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
 
-    def noted(planned: PlannedHost) -> PlannedHost:
-        if planned.host in outcomes:
-            return planned
+    def noted(planned: PlannedHost) -> Outcome:
         if planned.node in touched or (planned.batch is not None and planned.batch <= last):
-            return replace(planned, outcome=LOST, why=why)
-        return replace(planned, outcome=PENDING)
+            return planned_outcome(planned, LOST, why)
+        return planned_outcome(planned, PENDING)
 
-    return replace(record, hosts={name: noted(planned) for name, planned in record.hosts.items()})
+    return {name: outcomes.get(name) or noted(planned) for name, planned in record.hosts.items()}
 
 
 def verdict(outcomes: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     SUCCESSFUL,
     PlannedHost,
     Record,
-    plan_of,
+    hosts_of,
     planned_hosts,
     settings_of,
 )
@@ -165,10 +165,9 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
     try:
         plan = _plan(task, run, hosts, forks)
         record = record_of(replace(run, plan=plan))
-        record.to_json()  # too large a plan is refused before the first write
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        store.write_record(task.consul, keys, record, run.session)
+        store.create(task.consul, keys, record, run.session)
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
@@ -197,7 +196,6 @@ def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str |
 
 def record_of(run: Run) -> Record:
     """The record of a deployment that begins now."""
-    batches, hosts = plan_of(run.plan)
     return Record(
         id=run.id,
         service=run.service,
@@ -207,8 +205,7 @@ def record_of(run: Run) -> Record:
         holder=run.operator,
         origin=run.origin,
         started=timestamp(),
-        batches=batches,
-        hosts=hosts,
+        hosts=hosts_of(run.plan),
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
@@ -236,12 +233,13 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         "failed_hosts": found.failed_hosts,
         "unrecorded": "",
     }
-    if found.is_new:
+    is_new = found.unwritten is not None
+    if is_new:
         try:
-            store.write_record(task.consul, keys, found.record, run.session)
+            ending.write_end(task.consul, keys, found, run.session)
         except ConsulError as error:
             result["unrecorded"] = f"The end could not be recorded. {error}"
-    if found.is_new and not result["unrecorded"]:
+    if is_new and not result["unrecorded"]:
         try:
             prune(task.consul, keys, run.session, run.options["keep_deployments"])
         except HitlessError as error:  # the next one will try again

@@ -4,20 +4,23 @@
 """Deployments as Consul keeps them (a private helper of this collection).
 
 Each write is one transaction behind a ``check-session`` on the service's lock, so that a run that lost its lock changes
-nothing any more. ending.py finds how a deployment ended, pruning.py deletes old ones.
+nothing any more. A deployment is its record: its plan is written before that, in keys of its own, so that none is seen
+whose plan is incomplete. ending.py finds how a deployment ended, pruning.py deletes old ones.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
+    in_transactions,
     json_object,
     kv_check_session,
     kv_read,
@@ -30,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     INTERRUPTED,
     RUNNING,
+    Brief,
     PlannedHost,
     Record,
     outcomes_of,
@@ -40,10 +44,31 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 
 MESSAGE_LIMIT = 500
 """Characters of the message in a host's status."""
+STOP_LIMIT = 2000
+"""Characters kept of why a deployment stops: it may name each host of a large batch, and stands in the record too."""
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Listed:
+    """A deployment without its hosts, and the lock as it was then."""
+
+    record: Brief
+    lock: Held | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a living run holds the lock for it."""
+        held = self.lock is not None and self.lock.alive and self.lock.holder.deployment == self.record.id
+        return held and self.record.state == RUNNING
+
+    @property
+    def state(self) -> str:
+        """The record's state, and interrupted where it says running without a living lock."""
+        return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
+
+
+@dataclass(frozen=True)
+class Deployment(Listed):
     """A deployment with all that is known of its hosts, as of one moment.
 
     :param outcomes: host -> outcome, for the hosts that have one.
@@ -55,29 +80,17 @@ class Deployment:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     batch: int = 0
     stop: str = ""
-    lock: Held | None = None
-    is_new: bool = False
-    """Whether this is more than Consul holds, see ``ending.conclude``."""
+    unwritten: Sequence[Outcome] | None = None
+    """Its end as nobody has written it yet, see ``ending.conclude``: the outcomes that are missing; None where Consul
+    holds all of this."""
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether a living run holds the lock for it."""
-        held = self.lock is not None and self.lock.alive and self.lock.holder.deployment == self.record.id
-        return held and self.record.state == RUNNING
-
-    @property
-    def is_unsettled(self) -> bool:
-        """Whether nobody has written yet what became of its hosts."""
-        return self.record.state == RUNNING or (self.record.state == INTERRUPTED and not self.record.summary)
-
-    @property
-    def state(self) -> str:
-        """The record's state, and interrupted where it says running without a living lock."""
-        return INTERRUPTED if self.record.state == RUNNING and not self.is_alive else self.record.state
+    @cached_property
+    def _planned(self) -> Mapping[str, PlannedHost]:
+        return {one.node: one for one in self.record.hosts.values()}
 
     def planned_on(self, node: str) -> PlannedHost | None:
         """The host that its plan has on a node."""
-        return next((one for one in self.record.hosts.values() if one.node == node), None)
+        return self._planned.get(node)
 
     def has_begun(self, planned: PlannedHost) -> bool:
         """Whether the batch of a host has begun; never where the plan leaves it alone."""
@@ -155,31 +168,40 @@ def progress_op(keys: Keys, deployment: str, batch: int, stop: str = "") -> dict
 
     :param batch: 1 for the first, 0 for none: its hosts are let go right after.
     """
-    progress = {"batch": batch, "at": timestamp(), "stop": stop}
+    progress = {"batch": batch, "at": timestamp(), "stop": stop[:STOP_LIMIT]}
     return kv_set(keys.progress(deployment), json.dumps(progress, separators=(",", ":")))
 
 
-def write_record(client: Client, keys: Keys, record: Record, session: str) -> None:
-    """Write the record of a deployment: that begins, or that has ended.
+def create(client: Client, keys: Keys, record: Record, session: str) -> None:
+    """Write a deployment that begins: its plan, and its record last. What is left without a record, pruning deletes.
 
     :raises LockLost: the session does not hold the service's lock.
+    :raises HitlessError: a value would be too large; nothing was written.
     """
-    client.txn([kv_check_session(keys.lock, session), kv_set(keys.record(record.id), record.to_json())])
+    plan = record.plan_values()
+    operations = [kv_set(keys.plan_chunk(record.id, number), value) for number, value in enumerate(plan, 1)]
+    operations.append(kv_set(keys.record(record.id), replace(record, chunks=len(plan)).to_json()))
+    for part in in_transactions(kv_check_session(keys.lock, session), operations):
+        client.txn(part)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
 
 
 def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
-    """A deployment with outcomes and lock, as of one moment, in one request; None where there is none."""
+    """A deployment with outcomes and lock, as of one moment, in one request; None where there is none.
+
+    Not all that is below its prefix: its log is there as well, and large.
+    """
     operations = [
         kv_read(keys.record(deployment)),
+        kv_read(keys.plan(deployment)),
         kv_read(keys.progress(deployment)),
         kv_read(keys.outcomes(deployment)),
         kv_read(keys.lock),
     ]
     values = {item["Key"]: item for item in client.txn(operations)}
-    record = values.get(keys.record(deployment))
+    record = _record_of(keys, deployment, values)
     if record is None:
         return None
     prefix = keys.outcomes(deployment)
@@ -188,16 +210,45 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         for key, item in values.items()
         if key.startswith(prefix)
     }
-    parsed = Record.from_json(kv_text(record), deployment, keys.service)
-    outcomes = outcomes_of(parsed, written)
+    outcomes = outcomes_of(record, written)
     begun, stop = _progress_of(values.get(keys.progress(deployment)))
     return Deployment(
-        parsed,
+        record,
+        _lock_of(values.get(keys.lock)),
         outcomes=outcomes,
         batch=last_batch(begun, outcomes),
         stop=stop,
-        lock=_lock_of(values.get(keys.lock)),
     )
+
+
+def read_record(client: Client, keys: Keys, deployment: str) -> Record | None:
+    """A deployment with its plan, and without what became of it; None where there is none."""
+    items = client.txn([kv_read(keys.record(deployment)), kv_read(keys.plan(deployment))])
+    return _record_of(keys, deployment, {item["Key"]: item for item in items})
+
+
+def refresh(client: Client, keys: Keys, found: Deployment) -> Deployment:
+    """A deployment as it is now, by what is new of it; all of it once it has ended.
+
+    Its plan never changes, and a host ends once: of ten thousand hosts a few have ended since the last look.
+    """
+    deployment, prefix = found.record.id, keys.outcomes(found.record.id)
+    known = {one.node for one in found.outcomes.values()}
+    names = (key.removeprefix(prefix) for key in client.key_names(prefix))
+    ended = {
+        planned.host: replace(Outcome.from_json(pair.value, node), host=planned.host)
+        for node in names
+        if node not in known and (planned := found.planned_on(node)) and (pair := client.key(f"{prefix}{node}"))
+    }
+    operations = [kv_read(keys.record(deployment)), kv_read(keys.progress(deployment)), kv_read(keys.lock)]
+    values = {item["Key"]: item for item in client.txn(operations)}
+    record, lock = values.get(keys.record(deployment)), _lock_of(values.get(keys.lock))
+    brief = Brief.from_json(kv_text(record) if record else "", deployment, keys.service)
+    if not Listed(brief, lock).is_alive:
+        return require(client, keys, deployment)
+    outcomes = {**found.outcomes, **ended}
+    begun, stop = _progress_of(values.get(keys.progress(deployment)))
+    return replace(found, lock=lock, outcomes=outcomes, batch=last_batch(begun, outcomes), stop=stop)
 
 
 def require(client: Client, keys: Keys, deployment: str) -> Deployment:
@@ -248,20 +299,29 @@ def steps_of(status: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:
-    """The ids of the deployments of a service, the newest first."""
+    """The ids that deployments of a service have keys below, the newest first.
+
+    Not each has a record: a run may have ended while it wrote its plan.
+    """
     prefix = keys.deployments
     names = {name.removeprefix(prefix).rstrip("/") for name in client.key_names(prefix, "/")}
     return sorted(names - {""}, reverse=True)
 
 
-def list_recent(client: Client, keys: Keys, limit: int) -> list[Deployment]:
-    """The newest deployments of a service, without their hosts' own outcomes, in two requests for up to 63."""
-    return read_records(client, keys, list_ids(client, keys)[:limit])
+def list_recent(client: Client, keys: Keys, limit: int) -> list[Listed]:
+    """The newest deployments of a service, in two requests for up to 63."""
+    ids = list_ids(client, keys)
+    found: list[Listed] = []
+    while ids and len(found) < limit:
+        missing = limit - len(found)
+        part, ids = ids[:missing], ids[missing:]
+        found += read_records(client, keys, part)
+    return found
 
 
-def read_records(client: Client, keys: Keys, ids: Sequence[str]) -> list[Deployment]:
-    """The records of these deployments that exist, in their order, each with the lock as it was then."""
-    found: list[Deployment] = []
+def read_records(client: Client, keys: Keys, ids: Sequence[str]) -> list[Listed]:
+    """Those of these deployments that exist, in their order: their records alone, which are small."""
+    found: list[Listed] = []
     step = TXN_LIMIT - 1
     for start in range(0, len(ids), step):
         part = ids[start : start + step]
@@ -271,8 +331,7 @@ def read_records(client: Client, keys: Keys, ids: Sequence[str]) -> list[Deploym
         for one in part:
             item = values.get(keys.record(one))
             if item is not None:
-                record = Record.from_json(kv_text(item), one, keys.service)
-                found.append(Deployment(record, outcomes_of(record, {}), lock=lock))
+                found.append(Listed(Brief.from_json(kv_text(item), one, keys.service), lock))
     return found
 
 
@@ -282,8 +341,18 @@ def find_interrupted(client: Client, keys: Keys) -> list[Deployment]:
     However many there are: rollout_keep_deployments may keep more than are listed by default.
     """
     kept = read_records(client, keys, list_ids(client, keys))
-    ids = [one.record.id for one in kept if one.is_unsettled and not one.is_alive]
+    ids = [one.record.id for one in kept if one.record.is_unsettled and not one.is_alive]
     return [found for one in ids if (found := read(client, keys, one)) is not None]
+
+
+def _record_of(keys: Keys, deployment: str, values: Mapping[str, Mapping[str, Any]]) -> Record | None:
+    """The record with its plan, of keys that were read together; None where there is none."""
+    item = values.get(keys.record(deployment))
+    if item is None:
+        return None
+    prefix = keys.plan(deployment)
+    plan = [kv_text(values[key]) for key in sorted(values) if key.startswith(prefix)]
+    return Record.from_values(kv_text(item), plan, deployment, keys.service)
 
 
 def _lock_of(item: Mapping[str, Any] | None) -> Held | None:

@@ -180,7 +180,7 @@ def settle(client: Client, keys: Keys, found: Found) -> str | None:
     deployment = str(found.data.get("deployment", ""))
     if found.state != RUNNING or not deployment:
         return None
-    there = deployments.read(client, keys, deployment)
+    there = next(iter(deployments.read_records(client, keys, [deployment])), None)
     if there is not None and there.is_alive:
         return None
     state = INTERRUPTED if there is None else there.state

@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment, read_steps, require
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
+    Deployment,
+    read_steps,
+    refresh,
+    require,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import key_name
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import moment, plain, printable
@@ -66,8 +70,8 @@ class Follower:
 
     def follow(self) -> Deployment:
         """Tell until no living run holds the lock for it -> how it stands then."""
+        found = require(self._client, self._keys, self._id)
         while True:
-            found = require(self._client, self._keys, self._id)
             # In this order: what a host printed is told before the step that came of it.
             lines = [*(self._log_lines(found) if self._with_log else ()), *self._step_lines(found)]
             if lines:
@@ -75,6 +79,7 @@ class Follower:
             if not found.is_alive:
                 return found
             time.sleep(EVERY)
+            found = refresh(self._client, self._keys, found)
 
     def _step_lines(self, found: Deployment) -> list[str]:
         new: list[tuple[str, str]] = []
@@ -102,7 +107,7 @@ class Follower:
         for name, keys in by_name.items():
             lines += self._new_lines(f"run {name}", names.get(name, name), keys)
         for host, planned in hosts.items() if found.record.by_agents else ():
-            if host not in self._silent and planned.outcome != SKIPPED and found.has_begun(planned):
+            if host not in self._silent and found.has_begun(planned):
                 log = self._client.key_names(self._keys.agent_log(planned.node, self._id))
                 lines += self._new_lines(f"agent {host}", host, log)
                 # It has ended, and so has its log: not asked any more.

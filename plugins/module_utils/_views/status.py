@@ -20,6 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
+    Listed,
     list_recent,
     lock_dict,
     read,
@@ -58,7 +59,7 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
         )
     nodes = by_node(instances)
     versions = read_versions(client, keys, [node for node in nodes if NAME.fullmatch(node) and ".." not in node])
-    shown = {one.record.id: one for one in recent if one.is_alive or one.is_unsettled}
+    shown = {one.record.id: one for one in recent if one.is_alive or one.record.is_unsettled}
     wanted = {*shown, *_named(keys.service, nodes, versions)}
     whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
     known = {name: one for name, one in whole.items() if one is not None}
@@ -152,7 +153,7 @@ def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapp
     return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"
 
 
-def brief(deployment: Deployment) -> dict[str, Any]:
+def brief(deployment: Listed) -> dict[str, Any]:
     """A deployment as a line of a list."""
     record = deployment.record
     return {

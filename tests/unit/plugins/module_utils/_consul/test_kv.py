@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
+    TXN_BYTES,
+    TXN_LIMIT,
+    VALUE_LIMIT,
     KVPair,
+    in_transactions,
     json_object,
     kv_check_session,
     kv_set,
@@ -37,6 +42,25 @@ def test_what_others_wrote_need_be_neither_text_nor_an_object() -> None:
     item = {"Key": "k", "Value": None, "ModifyIndex": 3}
     assert KVPair.of(item) == KVPair("k", "", 3)
     assert KVPair.of({**item, "Session": "s"}).session == "s"
+
+
+FENCE = kv_check_session("deploy/web/lock", "s")
+
+
+@given(st.lists(st.integers(0, VALUE_LIMIT)))
+@example([VALUE_LIMIT] * 4)
+@example([0] * (3 * TXN_LIMIT))
+def test_operations_go_in_order_in_as_few_transactions_as_consul_allows(sizes: list[int]) -> None:
+    operations = [kv_set(f"k{number}", "x" * size) for number, size in enumerate(sizes)]
+    parts = list(in_transactions(FENCE, operations))
+    assert [one for part in parts for one in part[1:]] == operations
+    assert all(part[0] == FENCE and 1 < len(part) <= TXN_LIMIT for part in parts)
+    bodies = [len(json.dumps([{"KV": one} for one in part])) for part in parts]
+    assert all(body <= TXN_BYTES for body in bodies)
+    # None would have fitted into the one before it.
+    for before, after in itertools.pairwise(parts):
+        together = len(json.dumps([{"KV": one} for one in (*before, after[1])]))
+        assert len(before) == TXN_LIMIT or together > TXN_BYTES * 0.95
 
 
 OPERATIONS = [kv_check_session("deploy/web/lock", "s"), kv_set("deploy/web/status/n1", "x")]

@@ -120,6 +120,15 @@ def test_keys_of_a_service(service: str, node: str) -> None:
     }
 
 
+def test_the_keys_of_a_plan_sort_by_their_number_and_are_read_by_no_other_prefix() -> None:
+    keys = Keys("web")
+    names = [keys.plan_chunk("d1", number) for number in range(1, 200)]
+    assert names[0] == "deploy/web/deployments/d1/plan/000001"
+    assert names == sorted(names)
+    for prefix in (keys.record("d1"), keys.progress("d1"), keys.outcomes("d1"), keys.run_logs("d1")):
+        assert not names[0].startswith(prefix)
+
+
 def test_keys_refuse_what_would_leave_their_place() -> None:
     with pytest.raises(HitlessError, match="service name"):
         Keys("../nodes")

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import VALUE_LIMIT
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import (
     Outcome,
     within_budget,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Brief, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT, OUTCOMES
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED as HOST_FAILED
 
@@ -51,7 +52,7 @@ def records(draw: st.DrawFn) -> Record:
             to_version=draw(VERSION),
             rollback_to=draw(VERSION),
             why=draw(WHY),
-            outcome=draw(st.none() | st.sampled_from(OUTCOMES)),
+            unsure=draw(st.booleans()),
         )
         for name in names
     }
@@ -68,7 +69,6 @@ def records(draw: st.DrawFn) -> Record:
         origin=draw(TEXT),
         started=draw(st.none() | TEXT),
         finished=draw(st.none() | TEXT),
-        batches=tuple((name,) for name in names),
         hosts=hosts,
         failure_budget=draw(COUNT),
         options=draw(st.dictionaries(st.sampled_from(record.SETTINGS), COUNT | st.booleans() | TEXT)),
@@ -78,7 +78,12 @@ def records(draw: st.DrawFn) -> Record:
 
 @given(records())
 def test_a_record_comes_back_as_it_was_written(one: Record) -> None:
-    assert Record.from_json(one.to_json(), one.id, one.service) == one
+    plan = one.plan_values()
+    text = replace(one, chunks=len(plan)).to_json()
+    assert Record.from_values(text, plan, one.id, one.service) == replace(one, chunks=len(plan))
+    brief = Record.from_json(text, one.id, one.service)
+    assert type(brief) is Brief
+    assert brief.brief_dict() == one.brief_dict()
 
 
 @given(
@@ -95,12 +100,41 @@ def test_a_record_comes_back_as_it_was_written(one: Record) -> None:
 )
 def test_what_cannot_be_read_hides_nothing(text: str) -> None:
     assert Record.from_json(text, "id", "web").state == record.FAILED
+    assert Record.from_values(text, [text], "id", "web").state == record.FAILED
+    assert Record.from_values(json.dumps({"state": "running", "plan": {"chunks": 1}}), [text], "id", "web").hosts == {}
     assert Outcome.from_json(text, "n1").outcome == HOST_FAILED
 
 
-def test_a_record_with_a_plan_of_another_shape_is_shown_as_failed() -> None:
-    text = json.dumps({"state": "running", "plan": {"hosts": {"a": 1}}})
-    assert Record.from_json(text, "id", "web").description == "Its record in Consul cannot be read."
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [],
+        ["{}"],
+        ['{"hosts":{"a":1},"uncovered":[]}'],
+        ['{"hosts":{},"uncovered":[]}'] * 2,
+    ],
+)
+def test_a_record_whose_plan_is_not_there_as_a_whole_is_shown_as_failed(plan: list[str]) -> None:
+    text = json.dumps({"state": "running", "version": "2", "plan": {"chunks": 1}})
+    one = Record.from_values(text, plan, "id", "web")
+    assert (one.state, one.description, one.version) == ("failed", "Its plan in Consul cannot be read.", "2")
+    assert Record.from_json(text, "id", "web").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("state", "summary", "unsettled"),
+    [
+        ("running", {}, True),
+        ("interrupted", {}, True),
+        ("interrupted", {"ok": 1}, False),
+        ("failed", {}, False),
+        ("successful", {"ok": 1}, False),
+    ],
+)
+def test_a_deployment_is_unsettled_until_somebody_wrote_what_became_of_it(
+    state: str, summary: dict[str, int], unsettled: bool
+) -> None:
+    assert Brief("id", "web", "2", state=state, summary=summary).is_unsettled is unsettled
 
 
 @pytest.mark.parametrize("before", STATES)
@@ -139,15 +173,15 @@ def planned(**hosts: int | None) -> Record:
     )
 
 
-def noted(settled: Record) -> dict[str, str | None]:
-    return {name: host.outcome for name, host in settled.hosts.items()}
-
-
-def settle(one: Record, outcomes: dict[str, str], **known: Any) -> dict[str, str | None]:
+def settle(one: Record, outcomes: dict[str, str], **known: Any) -> dict[str, str]:
     told = {
         name: Outcome(name, f"n-{name}", outcome, batch=one.hosts[name].batch) for name, outcome in outcomes.items()
     }
-    return noted(record.settle(one, told, **{"begun": 0, "touched": (), "why": "why", **known}))
+    found = record.settle(one, told, **{"begun": 0, "touched": (), "why": "why", **known})
+    assert list(found) == list(one.hosts)
+    assert all(found[name] is outcome for name, outcome in told.items())
+    assert {ended.error for name, ended in found.items() if name not in told and ended.outcome == "lost"} <= {"why"}
+    return {name: ended.outcome for name, ended in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -158,23 +192,23 @@ def settle(one: Record, outcomes: dict[str, str], **known: Any) -> dict[str, str
         # the gate let the first batch go, and no host of it left a trace
         ({}, {"begun": 1}, {"a": "lost", "b": "lost", "c": "pending"}),
         # a host of the batch ended, so that the other had its turn
-        ({"a": "ok"}, {}, {"a": None, "b": "lost", "c": "pending"}),
-        ({"a": "ok", "b": "rolled_back"}, {}, {"a": None, "b": None, "c": "pending"}),
+        ({"a": "ok"}, {}, {"a": "ok", "b": "lost", "c": "pending"}),
+        ({"a": "ok", "b": "rolled_back"}, {}, {"a": "ok", "b": "rolled_back", "c": "pending"}),
         # only its status tells that a turn had begun
         ({}, {"touched": ["n-c"]}, {"a": "pending", "b": "pending", "c": "lost"}),
         # the gate of the second batch named the lost one of the first
-        ({"a": "ok", "b": "lost"}, {"begun": 2}, {"a": None, "b": None, "c": "lost"}),
-        ({"c": "pending"}, {}, {"a": "pending", "b": "pending", "c": None}),
+        ({"a": "ok", "b": "lost"}, {"begun": 2}, {"a": "ok", "b": "lost", "c": "lost"}),
+        ({"c": "pending"}, {}, {"a": "pending", "b": "pending", "c": "pending"}),
     ],
 )
 def test_a_host_without_an_outcome_is_lost_or_was_not_begun(
-    outcomes: dict[str, str], known: dict[str, Any], expected: dict[str, str | None]
+    outcomes: dict[str, str], known: dict[str, Any], expected: dict[str, str]
 ) -> None:
     assert settle(planned(a=1, b=1, c=2), outcomes, **known) == expected
 
 
 def test_a_host_outside_all_batches_is_never_lost_by_the_batches() -> None:
-    assert settle(planned(a=1, b=None), {"a": "ok"}, begun=1) == {"a": None, "b": "pending"}
+    assert settle(planned(a=1, b=None), {"a": "ok"}, begun=1) == {"a": "ok", "b": "pending"}
 
 
 def test_hosts_that_get_no_turn_have_the_outcome_that_the_plan_says() -> None:
@@ -194,10 +228,12 @@ def test_hosts_that_get_no_turn_have_the_outcome_that_the_plan_says() -> None:
     }
     assert told["b"].error == "oncall: disk"
     assert told["e"].host == "e"
+    ended = Record("id", "web", "2", hosts=hosts, state="failed", summary={"pending": 1})
+    assert record.outcomes_of(ended, {})["d"] == Outcome("d", "n-d", "pending", batch=1)
 
 
 def test_the_plan_gives_each_host_its_batch_and_the_order_of_turns() -> None:
-    batches, hosts = record.plan_of(
+    hosts = record.hosts_of(
         {
             "batches": [["b"], ["a"]],
             "hosts": {
@@ -207,7 +243,7 @@ def test_the_plan_gives_each_host_its_batch_and_the_order_of_turns() -> None:
             },
         }
     )
-    assert batches == (("b",), ("a",))
+    assert Record("id", "web", "2", hosts=hosts).batches == [["b"], ["a"]]
     assert list(hosts) == ["b", "a", "c"]
     assert hosts["a"] == PlannedHost("a", "n-a", "to_change", 2, "1", "2", "1")
     assert hosts["b"] == PlannedHost("b", "b", "to_change", 1)
@@ -216,29 +252,20 @@ def test_the_plan_gives_each_host_its_batch_and_the_order_of_turns() -> None:
 
 def test_a_plan_whose_batches_name_an_unknown_host_is_refused() -> None:
     with pytest.raises(HitlessError, match="not among its hosts: x"):
-        record.plan_of({"batches": [["x"]], "hosts": {}})
+        record.hosts_of({"batches": [["x"]], "hosts": {}})
 
 
-def fleet(size: int) -> Record:
-    hosts = {
-        f"web-{number:05}.frontend.eu-central-1.example.org": PlannedHost(
-            host=f"web-{number:05}.frontend.eu-central-1.example.org",
-            node=f"web-{number:05}",
-            batch=number,
-            from_version="2026.11.23-rc1",
-            to_version="2026.11.24-rc1",
-            rollback_to="2026.11.23-rc1",
-        )
-        for number in range(size)
-    }
-    return Record("id", "web", "2026.11.24-rc1", batches=tuple((name,) for name in hosts), hosts=hosts)
+def test_the_key_of_a_record_is_small_however_many_hosts_there_are() -> None:
+    hosts = {f"web{number}": PlannedHost(f"web{number}", f"n{number}", batch=number) for number in range(1, 10_001)}
+    one = Record("id", "web", "2", hosts=hosts, uncovered=tuple(hosts), chunks=7)
+    assert json.loads(one.to_json())["plan"] == {"hosts": 10_000, "batches": 10_000, "chunks": 7}
+    assert len(one.to_json()) < 1000
 
 
-def test_a_thousand_hosts_fit_and_what_does_not_is_refused_with_a_sentence() -> None:
-    # Consul takes 512 KiB for a transaction, where base64 makes a value a third longer.
-    assert len(fleet(1000).to_json()) * 4 / 3 < 512 * 1024 * 0.7
-    with pytest.raises(HitlessError, match=r"The plan of 2000 hosts takes \d+ bytes.*in parts"):
-        fleet(2000).to_json()
+def test_a_message_that_fits_into_no_key_is_refused_with_a_sentence() -> None:
+    one = Record("d1", "web", "2", message="x" * VALUE_LIMIT)
+    with pytest.raises(HitlessError, match=r"The record of d1 takes \d+ bytes.*Shorten the message"):
+        one.to_json()
 
 
 def test_only_plain_settings_are_kept() -> None:

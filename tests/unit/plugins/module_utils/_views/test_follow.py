@@ -73,15 +73,16 @@ class Keys:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: tuple[dict[str, list[Step]], dict[str, Outcome], bool]):
         self._looks = list(looks)
         self._steps: dict[str, list[Step]] = {}
-        monkeypatch.setattr(follow, "require", self.require)
+        monkeypatch.setattr(follow, "require", self.look)
+        monkeypatch.setattr(follow, "refresh", self.look)
         monkeypatch.setattr(follow, "read_steps", self.read_steps)
         monkeypatch.setattr(follow.time, "sleep", lambda _seconds: None)
 
-    def require(self, *_asked: object) -> Deployment:
+    def look(self, *_asked: object) -> Deployment:
         self._steps, outcomes, alive = self._looks.pop(0)
         held = Held(Holder("d1", "anna@ci", ""), "s", alive)
         hosts = {name: PlannedHost(name, name, batch=1) for name in ("web1", "web2")}
-        return Deployment(Record("d1", "web", "2", hosts=hosts), outcomes, batch=1, lock=held)
+        return Deployment(Record("d1", "web", "2", hosts=hosts), held, outcomes, batch=1)
 
     def read_steps(self, *_asked: object) -> dict[str, list[dict[str, str]]]:
         return {host: [{"state": state, "at": when} for state, when in its] for host, its in self._steps.items()}

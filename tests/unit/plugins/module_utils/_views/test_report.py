@@ -28,7 +28,6 @@ def deployment(state: str = "failed", budget: int = 0, **outcomes: str) -> tuple
         started=STARTED,
         finished=FINISHED,
         hosts=hosts,
-        batches=(tuple(outcomes),),
         failure_budget=budget,
         holder="anna@ci",
     )

@@ -43,7 +43,7 @@ def running(outcome: str | None = None, *, alive: bool = True, error: str = "") 
     record = Record("d1", "web", "2", hosts={"a": PlannedHost("a", "n1", batch=1, from_version="1", to_version="2")})
     told = {"a": Outcome("a", "n1", outcome, error=error)} if outcome else {}
     lock = Held(Holder("d1", "anna@ci", "2026-11-23T14:22:33Z"), "s", alive)
-    return {"d1": Deployment(record, told, batch=1, lock=lock)}
+    return {"d1": Deployment(record, lock, told, batch=1)}
 
 
 def at(state: str, version: str | None = "1") -> NodeVersion:
