@@ -126,7 +126,7 @@ def _concluded(
         record,
         found.outcomes,
         begun=found.batch,
-        touched=touched,
+        touched={*touched, *found.in_flight},
         why="the run was interrupted during its turn"
         if interrupted
         else "lost after its turn had begun, it wrote no outcome",

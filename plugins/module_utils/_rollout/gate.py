@@ -27,10 +27,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Dead
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 
@@ -141,7 +141,7 @@ def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
     """Say that a batch is begun, whose hook has run."""
     batch = run.coordinators.index(coordinator) + 1
     keys = run.keys(task)
-    task.consul.txn([kv_check_session(keys.lock, run.session), progress_op(keys, run.id, batch)])
+    task.consul.txn([kv_check_session(keys.lock, run.session), Progress(batch=batch).op(keys, run.id)])
     return _head(run, batch)
 
 
@@ -184,7 +184,7 @@ def _stopped(task: Task, run: Run, batch: int, why: str) -> dict[str, Any]:
     try:
         found = store.require(client, keys, run.id)
         if not found.stop:
-            progress = progress_op(keys, run.id, min(found.batch, batch - 1), why)
+            progress = Progress(batch=min(found.batch, batch - 1), stop=why).op(keys, run.id)
             client.txn([kv_check_session(keys.lock, run.session), progress])
     except HitlessError as error:
         task.warn(f"{run.service} stops before batch {batch}: {why}. That could not be recorded: {error}")
@@ -214,7 +214,7 @@ def _decide(task: Task, run: Run, batch: int) -> str:
     nodes = [found.record.hosts[name].node for name in run.plan["batches"][batch - 1]]
     stop = stop or _wait_for_minimum(client, run, nodes)
     if not stop and run.steps[0] not in _FIRST_WRITES and not options["before_batch_tasks"]:
-        client.txn([kv_check_session(keys.lock, run.session), progress_op(keys, run.id, batch)])
+        client.txn([kv_check_session(keys.lock, run.session), Progress(batch=batch).op(keys, run.id)])
     return stop
 
 

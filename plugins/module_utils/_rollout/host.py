@@ -25,8 +25,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import dra
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import run_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import progress_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import (
     verify_node,
@@ -78,7 +78,7 @@ class HostDeployment(RecordedHost):
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
-        first = begun or progress_op(self.keys, self.turn.deployment, self.planned.batch or 0)
+        first = begun or Progress(batch=self.planned.batch or 0).op(self.keys, self.turn.deployment)
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""

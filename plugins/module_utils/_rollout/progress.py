@@ -23,6 +23,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import STATES
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
+STOP_LIMIT = 2000
+"""Characters kept of why a deployment stops: it may name each host of a large batch, and stands in the record too."""
 CONFLICT = 409
 """Status of a transaction that Consul refused: another worker has written the key meanwhile."""
 
@@ -71,14 +73,17 @@ class Progress:
         )
 
     def as_json(self) -> str:
-        data: dict[str, Any] = {"batch": self.batch, "stop": self.stop, "at": self.at or timestamp()}
+        data: dict[str, Any] = {"batch": self.batch, "stop": self.stop[:STOP_LIMIT], "at": self.at or timestamp()}
         if self.ended or self.in_flight:
             more = {"in_flight": dict(self.in_flight), "ended": self.ended, "spent": list(self.spent)}
             data |= {**more, "registered": self.registered, "counted": round(self.counted, 1)}
         return json.dumps(data, separators=(",", ":"))
 
     def op(self, keys: Keys, deployment: str) -> dict[str, Any]:
-        """The transaction operation that writes it, whatever is there."""
+        """The transaction operation that writes it, whatever is there: in batches, which begin one after the other.
+
+        It tells a host that was lost in its turn from one that never got it, where the host left no trace of its own.
+        """
         return kv_set(keys.progress(deployment), self.as_json())
 
     def op_if_unchanged(self, keys: Keys, deployment: str) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Brief:
     :param options: those of :data:`SETTINGS`.
     :param summary: outcome -> number of hosts, once it has ended and what became of each is written.
     :param chunks: keys that its plan is in.
+    :param windows: how many hosts of each stage may be in flight at once; empty where hosts go in batches.
     """
 
     id: str
@@ -128,6 +129,7 @@ class Brief:
     options: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, int] = field(default_factory=dict)
     chunks: int = 0
+    windows: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -186,6 +188,7 @@ class Brief:
                 summary=data.get("summary") or {},
                 options=data.get("options") or {},
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
+                windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
             )
         except (AttributeError, TypeError, ValueError):
             return unreadable
@@ -221,7 +224,8 @@ class Record(Brief):
 
     def as_dict(self) -> dict[str, Any]:
         """For results."""
-        plan = {"batches": self.batches, "hosts": self._host_dicts(), "uncovered": list(self.uncovered)}
+        plan = {"batches": self.batches, "windows": list(self.windows), "hosts": self._host_dicts()}
+        plan["uncovered"] = list(self.uncovered)
         return {**self.brief_dict(), "plan": plan}
 
     def to_json(self) -> str:
@@ -229,7 +233,8 @@ class Record(Brief):
 
         :raises HitlessError: it is too large, as with a message of that size.
         """
-        plan = {"hosts": len(self.hosts), "batches": len(self.batches), "chunks": self.chunks}
+        plan: dict[str, Any] = {"hosts": len(self.hosts), "batches": len(self.batches), "chunks": self.chunks}
+        plan["windows"] = list(self.windows)
         text = json.dumps({**self.brief_dict(), "plan": plan}, separators=(",", ":"))
         if len(text) > VALUE_LIMIT:
             raise HitlessError(
@@ -332,11 +337,13 @@ def settle(
 ) -> dict[str, Outcome]:
     """Host -> outcome, of all planned hosts: each that has none is lost or pending.
 
-    :param begun: the last batch that was begun, 0 for none.
-    :param touched: nodes on which a step of this deployment was recorded.
+    :param begun: the last batch that was begun, 0 for none; in a window each host is begun by itself.
+    :param touched: nodes on which a step of this deployment was recorded, or that are in flight.
     :param why: what to say of a host whose turn had begun and that has no outcome.
     """
-    last = max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
+    last = (
+        0 if record.windows else max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
+    )
 
     def noted(planned: PlannedHost) -> Outcome:
         if planned.node in touched or (planned.batch is not None and planned.batch <= last):

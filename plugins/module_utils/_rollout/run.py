@@ -206,6 +206,7 @@ def record_of(run: Run) -> Record:
         origin=run.origin,
         started=timestamp(),
         hosts=hosts_of(run.plan),
+        windows=tuple(run.plan.get("windows") or ()),
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
@@ -287,7 +288,8 @@ def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -
         task.warn(note)
     planned = plan.as_dict()
     # In check mode it is what the run is for.
-    table = f"{report.plan_table(planned['hosts'])}\n\n" if task.check_mode else ""
+    group = "stage" if plan.windows else "batch"
+    table = f"{report.plan_table(planned['hosts'], group=group)}\n\n" if task.check_mode else ""
     task.show(table + plan.description)
     return planned
 

@@ -20,8 +20,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
+    KVPair,
     in_transactions,
-    json_object,
     kv_check_session,
     kv_read,
     kv_set,
@@ -30,6 +30,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     INTERRUPTED,
     RUNNING,
@@ -44,8 +45,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 
 MESSAGE_LIMIT = 500
 """Characters of the message in a host's status."""
-STOP_LIMIT = 2000
-"""Characters kept of why a deployment stops: it may name each host of a large batch, and stands in the record too."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ class Deployment(Listed):
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     batch: int = 0
     stop: str = ""
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    """See ``progress.Progress``."""
     unwritten: Sequence[Outcome] | None = None
     """Its end as nobody has written it yet, see ``ending.conclude``: the outcomes that are missing; None where Consul
     holds all of this."""
@@ -93,7 +94,9 @@ class Deployment(Listed):
         return self._planned.get(node)
 
     def has_begun(self, planned: PlannedHost) -> bool:
-        """Whether the batch of a host has begun; never where the plan leaves it alone."""
+        """Whether the turn of a host, or its batch, has begun; never where the plan leaves it alone."""
+        if self.record.windows:
+            return planned.node in self.in_flight or (planned.batch is not None and planned.host in self.outcomes)
         return planned.batch is not None and planned.batch <= self.batch
 
     @property
@@ -161,17 +164,6 @@ def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool =
     ]
 
 
-def progress_op(keys: Keys, deployment: str, batch: int, stop: str = "") -> dict[str, Any]:
-    """The transaction operation that says which batch was the last that was begun, and why no other follows.
-
-    It tells a host that was lost in its turn from one that never got it, where the host left no trace of its own.
-
-    :param batch: 1 for the first, 0 for none: its hosts are let go right after.
-    """
-    progress = {"batch": batch, "at": timestamp(), "stop": stop[:STOP_LIMIT]}
-    return kv_set(keys.progress(deployment), json.dumps(progress, separators=(",", ":")))
-
-
 def create(client: Client, keys: Keys, record: Record, session: str) -> None:
     """Write a deployment that begins: its plan, and its record last. What is left without a record, pruning deletes.
 
@@ -211,13 +203,14 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         if key.startswith(prefix)
     }
     outcomes = outcomes_of(record, written)
-    begun, stop = _progress_of(values.get(keys.progress(deployment)))
+    progress = _progress_of(values.get(keys.progress(deployment)))
     return Deployment(
         record,
         _lock_of(values.get(keys.lock)),
         outcomes=outcomes,
-        batch=last_batch(begun, outcomes),
-        stop=stop,
+        batch=last_batch(progress.batch, outcomes),
+        stop=progress.stop,
+        in_flight=progress.in_flight,
     )
 
 
@@ -247,8 +240,9 @@ def refresh(client: Client, keys: Keys, found: Deployment) -> Deployment:
     if not Listed(brief, lock).is_alive:
         return require(client, keys, deployment)
     outcomes = {**found.outcomes, **ended}
-    begun, stop = _progress_of(values.get(keys.progress(deployment)))
-    return replace(found, lock=lock, outcomes=outcomes, batch=last_batch(begun, outcomes), stop=stop)
+    progress = _progress_of(values.get(keys.progress(deployment)))
+    batch = last_batch(progress.batch, outcomes)
+    return replace(found, lock=lock, outcomes=outcomes, batch=batch, stop=progress.stop, in_flight=progress.in_flight)
 
 
 def require(client: Client, keys: Keys, deployment: str) -> Deployment:
@@ -367,8 +361,5 @@ def last_batch(begun: int, outcomes: Mapping[str, Outcome]) -> int:
     return max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
 
 
-def _progress_of(item: Mapping[str, Any] | None) -> tuple[int, str]:
-    """The last batch that was begun, and why no other follows."""
-    data = json_object(kv_text(dict(item))) if item is not None else None
-    batch = (data or {}).get("batch")
-    return (batch if isinstance(batch, int) else 0), str((data or {}).get("stop") or "")
+def _progress_of(item: Mapping[str, Any] | None) -> Progress:
+    return Progress.of(KVPair.of(item) if item is not None else None)

@@ -99,10 +99,11 @@ def host_row(planned: PlannedHost, outcome: Outcome | None) -> tuple[str, ...]:
     )
 
 
-def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, width: int = WIDTH) -> str:
+def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, group: str = "batch", width: int = WIDTH) -> str:
     """What a plan means for each host, in the order of their turns; those without a turn last.
 
     :param hosts: host -> what the plan says of it, as ``plan.Plan.as_dict`` gives it.
+    :param group: what the hosts are taken in: batch or stage.
     """
     ordered = sorted(hosts.items(), key=lambda item: (item[1]["batch"] is None, item[1]["batch"] or 0))
     rows = [
@@ -116,7 +117,7 @@ def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, width: int = WIDTH) ->
         )
         for host, plan in ordered[:ROWS]
     ]
-    shown = table(("batch", "host", "from", "to", "back to", "note"), rows, width=width)
+    shown = table((group, "host", "from", "to", "back to", "note"), rows, width=width)
     more = len(hosts) - len(rows)
     return f"{shown}\n... and {more} more hosts" if more else shown
 

@@ -80,6 +80,8 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
 
 def _progress(running: Mapping[str, Any]) -> str:
     begun, all_of_them = running.get("batch", 0), running.get("batches", 0)
+    if running.get("stages"):
+        return f"stage {max(begun, 1)} of {all_of_them}" if all_of_them > 1 else "its hosts"
     return f"batch {begun} of {all_of_them}" if begun else f"none of {all_of_them} batches begun"
 
 

@@ -183,6 +183,7 @@ def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -
         **brief(now),
         "batch": now.batch,
         "batches": len(now.record.batches),
+        "stages": len(now.record.windows),
         "results": now.results,
         "under_way": {
             name: str(status.get("state"))

@@ -38,7 +38,8 @@ def beginning(state: str, record: Record) -> str:
         lines.append(f"  message   {plain(record.message)}")
     if record.options:
         lines.append("  options   " + plain(", ".join(f"{name}={value}" for name, value in record.options.items())))
-    lines += [f"  batch {number:<3} {plain(' '.join(batch))}" for number, batch in enumerate(record.batches, 1)]
+    group = "stage" if record.windows else "batch"
+    lines += [f"  {group} {number:<3} {plain(' '.join(batch))}" for number, batch in enumerate(record.batches, 1)]
     return "\n".join(lines)
 
 
