@@ -23,6 +23,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import record_version
@@ -137,7 +138,7 @@ def test_the_life_of_a_deployment_of_many_hosts(web: Services, size: int) -> Non
     # All hosts of half of the batches have had their turn, and ten of them have left no trace.
     half = size // 2
     fleet.end_hosts(half - 10)
-    client.txn([store.progress_op(keys, ID, half // BATCH)])
+    client.txn([Progress(batch=half // BATCH).op(keys, ID)])
     assert store.refresh(client, keys, found) == store.require(client, keys, ID)
     ended = ending.conclude(client, keys, ID)
     assert ended.record.summary == {"ok": half - 10, "pending": half, "lost": 10}
@@ -231,7 +232,7 @@ def test_the_record_is_written_last_and_never_without_the_lock(fleet: Fleet) -> 
 def test_an_end_that_was_cut_off_comes_to_the_same_when_it_is_written_again(fleet: Fleet) -> None:
     fleet.create()
     fleet.end_hosts(100)
-    fleet.client.txn([store.progress_op(fleet.keys, ID, 10)])
+    fleet.client.txn([Progress(batch=10).op(fleet.keys, ID)])
     ended = ending.conclude(fleet.client, fleet.keys, ID)
     assert ended.record.summary == {"ok": 100, "pending": 2500, "lost": 400}
     with pytest.raises(ConsulUnavailable):
@@ -247,7 +248,7 @@ def test_an_end_that_was_cut_off_comes_to_the_same_when_it_is_written_again(flee
 def test_a_reason_that_names_every_host_makes_no_large_key(fleet: Fleet) -> None:
     fleet.create()
     stop = f"the failure budget of 0 is spent ({', '.join(fleet.record.hosts)})"
-    fleet.client.txn([store.progress_op(fleet.keys, ID, 1, stop)])
+    fleet.client.txn([Progress(batch=1, stop=stop).op(fleet.keys, ID)])
     ended = ending.conclude(fleet.client, fleet.keys, ID)
     ending.write_end(fleet.client, fleet.keys, ended, fleet.session)
     assert "It stopped because the failure budget of 0 is spent (web-00000." in ended.record.description

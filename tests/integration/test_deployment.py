@@ -26,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import sto
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recovery import find_remains
@@ -184,7 +185,7 @@ def test_ending_it_again_changes_nothing(web: Service) -> None:
 def test_a_deployment_that_stops(web: Service) -> None:
     run = web.begin("d1")
     web.end_host(run, "web1", "rolled_back", error="it was not healthy")
-    web.client.txn([deployments.progress_op(web.keys, "d1", 1, "the failure budget of 0 is spent")])
+    web.client.txn([Progress(batch=1, stop="the failure budget of 0 is spent").op(web.keys, "d1")])
     ended = web.finish(run)
     assert (ended["result"], ended["failed_hosts"]) == ("failed", ["web1", "web2"])
     assert ended["hosts"]["web2"] == "pending"
@@ -204,19 +205,19 @@ def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service
     if trace == "status":
         web.client.txn([deployments.status_op(web.keys, "n2", "d1", "draining")])
     else:
-        web.client.txn([deployments.progress_op(web.keys, "d1", 2)])
+        web.client.txn([Progress(batch=2).op(web.keys, "d1")])
     assert web.finish(run)["hosts"]["web2"] == "lost"
     assert deployments.require(web.client, web.keys, "d1").outcomes["web2"].error.startswith("lost after its turn")
 
 
 def left_by_a_stopped_hook(web: Service, run: Run) -> None:
     web.end_host(run, "web1", "ok", batch=1)
-    web.client.txn([deployments.progress_op(web.keys, run.id, 1, "the before_batch hook failed: no")])
+    web.client.txn([Progress(batch=1, stop="the before_batch hook failed: no").op(web.keys, run.id)])
 
 
 def left_by_a_lost_batch(web: Service, run: Run) -> None:
     web.end_host(run, "web1", "failed", batch=1)
-    web.client.txn([deployments.progress_op(web.keys, run.id, 2)])
+    web.client.txn([Progress(batch=2).op(web.keys, run.id)])
 
 
 def left_by_a_host_cut_off(web: Service, run: Run) -> None:
@@ -552,9 +553,7 @@ def test_what_a_rollback_would_go_to_stays_and_the_logs_of_others_go(web: Servic
 
 def test_the_story_of_a_deployment_is_followed_while_it_runs(web: Service) -> None:
     run = web.begin("d1", mode="agent")
-    web.client.txn(
-        [deployments.progress_op(web.keys, "d1", 1), deployments.status_op(web.keys, "n1", "d1", "draining")]
-    )
+    web.client.txn([Progress(batch=1).op(web.keys, "d1"), deployments.status_op(web.keys, "n1", "d1", "draining")])
     with ThreadPoolExecutor() as pool:
         told = pool.submit(web.info, id="d1", follow=True)
         wait_until("the step is told", lambda: "web1: draining" in "\n".join(web.shown))
@@ -583,7 +582,7 @@ def test_the_screen_tells_what_runs_where_and_what_is_under_way(web: Service) ->
     node = web.register()
     run = web.begin("d1")
     record_version(web.client, web.keys, node, "2", previous="1", session=run.session)
-    web.client.txn([deployments.progress_op(web.keys, "d1", 1)])
+    web.client.txn([Progress(batch=1).op(web.keys, "d1")])
     web.maintain("d1")
     told = web.info()
     found = told["services"][web.keys.service]

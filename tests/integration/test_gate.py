@@ -14,6 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._remote.host import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -58,7 +59,7 @@ class Rollout:
 
     def drained(self, batch: int) -> None:
         """The first write to a host of the batch."""
-        self.web.client().txn([store.progress_op(self.keys, self.run.id, batch)])
+        self.web.client().txn([Progress(batch=batch).op(self.keys, self.run.id)])
 
     def ended(self, host: str, outcome: str) -> None:
         one = Outcome(host, f"n-{host}", outcome, batch=HOSTS.index(host) + 1)

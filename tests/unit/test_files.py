@@ -19,6 +19,7 @@ ELSEWHERE = {
     "_consul/connection.py": "unit/plugins/module_utils/_consul/test_client.py",
     "_consul/keeper_start.py": "integration/test_lock.py",
     "_consul/lock.py": "integration/test_lock.py",
+    "_consul/maintenance_guard.py": "integration/test_maintenance_guard.py",
     "_consul/maintenance_watch.py": "integration/test_maintenance_watch.py",
     "_eda/watches.py": "integration/test_event_sources.py",
     "_remote/programs/http.py": "unit/plugins/module_utils/_remote/test_host.py",
@@ -34,9 +35,11 @@ ELSEWHERE = {
     "_rollout/option_sources.py": "integration/test_rollout_options.py",
     "_rollout/pruning.py": "integration/test_deployment.py",
     "_rollout/reach.py": "integration/test_reach.py",
+    "_rollout/recorded_host.py": "integration/test_host.py",
     "_rollout/run.py": "integration/test_deployment.py",
     "_rollout/store.py": "integration/test_deployment.py",
     "_rollout/verification.py": "integration/test_host.py",
+    "_rollout/whole_turn.py": "integration/test_whole_turn.py",
     "_views/log.py": "integration/test_log.py",
 }
 """File of plugins/module_utils without a unit test file of its own -> the test that holds it, most by a real Consul."""

@@ -21,7 +21,10 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -69,10 +72,13 @@ class Host:
     def is_local(self) -> bool:
         return self._execute is None
 
-    def call(self, program: str, request: dict[str, Any], *, as_user: bool = False) -> dict[str, Any]:
+    def call(
+        self, program: str, request: dict[str, Any], *, as_user: bool = False, within: float = 0.0
+    ) -> dict[str, Any]:
         """Run ``main(request)`` of ``programs/<program>.py`` there and return its answer.
 
         :param as_user: as the user that the task asks for, in a process that outlives this one.
+        :param within: seconds after which a connection that hangs is given up; 0 for never.
         :raises HostLost: the connection failed.
         :raises HitlessError: no Python there, or the program's answer did not come.
         """
@@ -88,7 +94,8 @@ class Host:
             "answer = base64.b64encode(json.dumps(answer).encode()).decode()\n"
             f"sys.stdout.write('\\n{_MARK}' + answer + '>>\\n')\n"
         )
-        code, out, err = execute(self._command(), text.encode())
+        with _limit(within, self.name):
+            code, out, err = execute(self._command(), text.encode())
         answer = out.decode("utf-8", "replace").rpartition(_MARK)[2] if _MARK.encode() in out else ""
         try:
             return json.loads(base64.b64decode(answer.split(">>", 1)[0].encode(), validate=True))  # type: ignore[no-any-return]
@@ -106,6 +113,25 @@ class Host:
             return f"{shlex.quote(self._interpreter)} -"
         tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} -" for path in _CANDIDATES)
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
+
+
+@contextmanager
+def _limit(seconds: float, name: str) -> Iterator[None]:
+    """Ends what hangs by a signal, as Ansible's own time limit of a task does; only the main thread can have one."""
+    if not seconds or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise HostLost(f"{name} has not answered for {seconds:g} s.")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @functools.cache

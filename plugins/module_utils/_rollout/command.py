@@ -88,7 +88,8 @@ def _call(
         "wait": longest,
         "keep": KEEP_OUTPUT,
     }
-    answer = task.host.call("command", request, as_user=True)
+    # A connection that hangs: the command's own limit is on the host, and it may have waited for another one first.
+    answer = task.host.call("command", request, as_user=True, within=longest * 2 + 60)
     if answer["waited_for"]:
         who = answer["waited_for"]
         task.warn(f"{planned.host}: waited {answer['waited']:.0f} s for an earlier command to end ({who}).")

@@ -171,8 +171,6 @@ def _head(run: Run, batch: int, stop: str = "") -> dict[str, Any]:
         "names": list(names),
         "steps": list(run.steps),
         "rollback_steps": list(run.rollback_steps),
-        # Twice, since a command waits for an earlier one that still runs on its host.
-        "command_timeout": int(float(options["deploy_timeout"]) * 2 + 60),
         "deploy_role": options["deploy_role"],
         **{name: options[name] for name in wanted},
     }

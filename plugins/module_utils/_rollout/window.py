@@ -86,7 +86,7 @@ def room_for(
     return Room(Head(registered, healthy, healthy - takes, tuple(warning)), takes)
 
 
-def admit(host: RecordedHost, begin: Callable[[dict[str, Any]], None]) -> str:
+def admit(host: RecordedHost, begin: Callable[[dict[str, Any]], object]) -> str:
     """Begin the host's turn once it may -> why it may not; empty where it has begun.
 
     It waits for enough healthy instances (rollout_healthy_deadline).

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,12 @@ def test_each_is_one_text_that_needs_nothing_of_the_collection(program: str, pyt
         cwd=tmp_path,
     )
     assert (done.stdout, done.stderr) == ("main\n", "")
+
+
+def test_a_connection_that_hangs_is_given_up() -> None:
+    def hang(_command: str, _data: bytes) -> tuple[int, bytes, bytes]:
+        time.sleep(30)
+        return 0, b"", b""
+
+    with pytest.raises(HostLost, match=r"web1 has not answered for 0\.2 s"):
+        Host(hang, "python3", "web1").call("http", {}, within=0.2)

@@ -122,10 +122,10 @@ def test_the_least_that_is_needed() -> None:
         },
         "hosts": ["web1", "web2", "web3"],
         "hooks": [],
-        "steps": ["drain", "deploy_command", "verify_and_return"],
-        "rollback_steps": ["drain", "deploy_command", "verify_and_return"],
+        "steps": ["turn"],
+        "rollback_steps": [],
         "health_urls": [],
-        "first_tasks": [{"name": "Deploy", "action": "hitless.consul.rollout_step"}],
+        "first_tasks": [],
         "address": {"host": "", "variables": (), "differ": ""},
     }
 
@@ -230,11 +230,7 @@ def test_templates_of_the_play_are_resolved_on_localhost() -> None:
 def test_the_deployment_may_differ_from_host_to_host_and_is_not_resolved() -> None:
     hosts = [{"rollout_deploy_command": f"deploy {number} {{{{ deploy_version }}}}"} for number in (1, 2)]
     extra = {name: NEEDED[name] for name in ("rollout_service", "rollout_version")}
-    assert read(needed=False, extra=extra, inventory=of_hosts(*hosts)).steps == [
-        "drain",
-        "deploy_command",
-        "verify_and_return",
-    ]
+    assert read(needed=False, extra=extra, inventory=of_hosts(*hosts)).steps == ["turn"]
 
 
 def test_a_group_of_a_service_is_named_as_the_inventory_names_it() -> None:
@@ -500,6 +496,14 @@ def test_hooks_and_steps(project: Callable[..., SearchPaths], tmp_path: Path) ->
     assert found.options["deploy_role"] == f"{tmp_path}/beside/roles/install"
     assert found.steps == ["prepare", "drain", "deploy_role", "verify", "smoke", "return"]
     assert found.rollback_steps == ["drain", "deploy_role", "verify", "smoke", "return"]
+
+
+@pytest.mark.parametrize("option", ["prepare", "smoke", "before_batch", "after_batch"])
+def test_tasks_between_the_steps_mean_batches(project: Callable[..., SearchPaths], option: str) -> None:
+    paths = project("here/hook.yml")
+    extra = {f"rollout_{option}_tasks": "hook.yml"}
+    assert "deploy_command" in read(extra=extra, search_paths=paths).steps
+    assert read(extra={"rollout_start_tasks": "hook.yml"}, search_paths=paths).steps == ["turn"]
 
 
 def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., SearchPaths]) -> None:

@@ -55,6 +55,7 @@ def test_the_plan_of_five_hosts() -> None:
         "description": "web 1.0.0 -> 2.0.0 on 5 hosts in 3 batches of 1, 2, 2; at least 3 of 6 stay healthy",
         "nothing_to_do": False,
         "batches": [["web1"], ["web2", "web3"], ["web4", "web5"]],
+        "windows": [],
         "coordinators": ["web-batch-1-of-3", "web-batch-2-of-3", "web-batch-3-of-3"],
         "order": ["web-batch-1-of-3", "web1", "web-batch-2-of-3", "web2", "web3", "web-batch-3-of-3", "web4", "web5"],
         "serial": [2, 3, 3],

@@ -91,6 +91,49 @@ def test_every_plan_keeps_its_promises(
         start += size
 
 
+@given(fleets(), st.one_of(SIZE, st.lists(SIZE, min_size=1, max_size=4)), MINIMUM, st.integers(0, 5))
+def test_stages_keep_the_promises_too(
+    hosts: list[HostState], batch_size: object, min_healthy: object, elsewhere: int
+) -> None:
+    try:
+        options = {"batch_size": batch_size, "min_healthy": min_healthy, "unreachable": "skip"}
+        plan = planned(hosts, elsewhere, in_window=True, **options)
+    except HitlessError as error:
+        assert "nothing was changed" in str(error)  # noqa: PT017 - it may refuse, and says so
+        return
+    by_name = {one.host: one for one in hosts}
+    turns = [name for stage in plan.batches for name in stage]
+    assert sorted(turns) == sorted(name for name, one in plan.hosts.items() if one.state == "to_change")
+    sizes = sizes_of(batch_size, len(turns))  # type: ignore[arg-type]
+    assert len(plan.batches) <= len(sizes)
+    healthy = plan.healthy
+    for number, (stage, window) in enumerate(zip(plan.batches, plan.windows, strict=True)):
+        assert 1 <= window <= min(sizes[number], len(stage))
+        assert number == len(sizes) - 1 or len(stage) <= sizes[number]
+        for name in stage:
+            one = by_name[name]
+            assert not one.serving or healthy - one.serving >= plan.minimum
+            healthy += 0 if one.blocked else one.registered - one.serving
+    result = plan.as_dict()
+    assert (result["order"], result["coordinators"]) == (turns, [])
+    assert result["serial"] == ([len(stage) for stage in plan.batches] or [1])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "told", "windows"),
+    [
+        (1, "on 8 hosts one at a time;", (1,)),
+        (2, "on 8 hosts 2 at a time;", (2,)),
+        ([1, "25%", "50%"], "on 8 hosts in 3 stages of 1, 2, 5 (4 at a time);", (1, 2, 4)),
+        ("100%", "on 8 hosts 6 at a time;", (6,)),  # no wider than the minimum allows
+    ],
+)
+def test_the_last_size_is_the_window_of_the_rest(batch_size: object, told: str, windows: tuple[int, ...]) -> None:
+    plan = planned([a_host(number) for number in range(1, 9)], batch_size=batch_size, min_healthy=2, in_window=True)
+    assert told in plan.description
+    assert plan.windows == windows
+
+
 @given(fleets(), SIZE, MINIMUM)
 def test_a_plan_depends_on_nothing_but_its_input(hosts: list[HostState], batch_size: object, minimum: object) -> None:
     def outcome() -> object:

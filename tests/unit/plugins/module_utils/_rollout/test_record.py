@@ -258,7 +258,7 @@ def test_a_plan_whose_batches_name_an_unknown_host_is_refused() -> None:
 def test_the_key_of_a_record_is_small_however_many_hosts_there_are() -> None:
     hosts = {f"web{number}": PlannedHost(f"web{number}", f"n{number}", batch=number) for number in range(1, 10_001)}
     one = Record("id", "web", "2", hosts=hosts, uncovered=tuple(hosts), chunks=7)
-    assert json.loads(one.to_json())["plan"] == {"hosts": 10_000, "batches": 10_000, "chunks": 7}
+    assert json.loads(one.to_json())["plan"] == {"hosts": 10_000, "batches": 10_000, "chunks": 7, "windows": []}
     assert len(one.to_json()) < 1000
 
 
