@@ -32,6 +32,8 @@ _LATER = {
 """What is another thing in the host's turn than it is now, besides facts."""
 _MOST = 50
 """Candidates of one template; more of them say nothing."""
+_MOST_RESOLVED = 200
+"""How often one template is resolved, since it takes 4 ms: where each of many hosts has its own file, not for all."""
 _ABSENT = object()
 
 
@@ -118,6 +120,7 @@ class HookVariables:
         """
         found: dict[tuple[str, str], tuple[Any, list[str]]] = {}
         scopes: dict[str, Scope] = {}
+        tried: set[tuple[str, str, str]] = set()
         words: set[str] = set()
         complete = True
         own = {name: one for name, one in scope.variables.items() if name not in self._extra}
@@ -140,6 +143,10 @@ class HookVariables:
             for reason in reasons:
                 of_reason = {"deploy_reason": reason} if reason else {}
                 known = (str(value), repr(inputs), reason)
+                if known not in tried and len(tried) >= _MOST_RESOLVED:
+                    complete = False
+                    continue
+                tried.add(known)
                 if known not in self._known:
                     self._known[known] = self._resolved(value, host, {**more, **of_reason, **own})
                 result = self._known[known]

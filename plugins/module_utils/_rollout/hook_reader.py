@@ -27,7 +27,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks
     Notified,
     short,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_words import expressions_of, has_template
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_words import (
+    expressions_of,
+    has_template,
+    words_of,
+)
 
 Load = Callable[[str], Any]
 """The YAML document in a file; None where there is none, or it is not to be read: Ansible itself says why, later."""
@@ -194,8 +198,7 @@ class _Reader:
             there = [path for path in paths if os.path.isfile(path)]
             sure_one = reader if len(there) == 1 else replace(reader, rests_on=None)
             chosen += [(path, sure_one) for path in there]
-        self.found.complete = self.found.complete and complete
-        if not complete or _names_version(file):
+        if self._is_open(file, entry, complete=complete):
             known = {*self.above, *(path for path, _reader in chosen)}
             guess = replace(inside, template=file, rests_on=None)
             fits = [path for path in fitting(file, folders, inside.scope) if path not in known and os.path.isfile(path)]
@@ -226,8 +229,7 @@ class _Reader:
         for value, reader in values:
             name, tasks, handlers = map(str, value)
             chosen += [((path, name, tasks, handlers), reader) for path in self.around.find_role(name) or [""]]
-        self.found.complete = self.found.complete and complete
-        if not has_template(wanted[2]) and (not complete or _names_version(wanted)):
+        if self._is_open(wanted, entry, complete=complete) and not has_template(wanted[2]):
             known = {role for role, _reader in chosen}
             guess = replace(self._inside(entry), template=_shown(wanted), rests_on=None)
             fits = [(path, tasks) for path in self.around.find_role(wanted[0]) for tasks in _fitting(path, wanted[1])]
@@ -260,6 +262,14 @@ class _Reader:
                 reader = replace(inside, scope=one.scope, hosts=one.hosts, template=_shown(value), rests_on=rests_on)
                 found.append((one.value, reader))
         return found, complete
+
+    def _is_open(self, template: Any, entry: Mapping[str, Any], *, complete: bool) -> bool:
+        """Whether it may come to more: a task before may set what it names, a rollback goes to any version."""
+        words = words_of(expressions_of(template)) - {loop_variable(entry)}
+        if not complete or (words and (self.found.facts is None or words & self.found.facts)):
+            self.found.complete = False
+            return True
+        return "deploy_version" in words
 
     def _inside(self, entry: Mapping[str, Any]) -> _Reader:
         """What reads on inside a block or an include."""
@@ -318,11 +328,6 @@ class _Reader:
             self.found.first = len(self.found.tasks)
 
 
-def _names_version(template: Any) -> bool:
-    """Whether it names the version: it is another one in a rollback, and any."""
-    return "deploy_version" in expressions_of(template)
-
-
 def _is_playbook(entries: Any) -> bool:
     """Whether it is no file of tasks: a candidate is any file whose name fits."""
     return not isinstance(entries, list | tuple) or any(
@@ -347,7 +352,7 @@ def _shown(value: Any) -> str:
 
 def _main(role: str, folder: str, load: Load, name: str = "main") -> tuple[str, Any]:
     """A file of a role's folder, the main one unless it is named otherwise, and what it holds."""
-    paths = [os.path.join(role, folder, name + suffix) for suffix in (".yml", ".yaml", "")]
+    paths = [os.path.join(role, folder, name + suffix) for suffix in (".yml", ".yaml", ".json", "")]
     path = next((path for path in paths if os.path.isfile(path)), paths[0])
     return path, load(path) if os.path.isfile(path) else None
 

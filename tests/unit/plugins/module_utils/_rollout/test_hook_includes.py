@@ -107,6 +107,15 @@ def test_a_value_of_each_host_resolved_once_for_those_that_agree(tmp_path: Path)
     assert lab.asked == ["web1", "web3"]
 
 
+def test_a_template_of_too_many_values_is_left_open(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    many = {f"web{number}": {"inventory_hostname": f"web{number}"} for number in range(1000)}
+    given, stand_ins = given_to("2.0.0", "deploy")
+    variables = HookVariables(many, {}, {}, lambda value, host, given: lab.asked.append(host), given, stand_ins)
+    assert not variables.choose("{{ inventory_hostname }}.yml", Scope(), on_host=True).complete
+    assert len(lab.asked) == 200
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -210,6 +219,12 @@ def test_a_file_that_the_variables_name_is_refused(tmp_path: Path, include: str)
 def test_a_file_that_may_be_meant_is_warned_of(tmp_path: Path, include: str) -> None:
     lab = Lab(tmp_path, deploy=include, to_blue=FINE, to_red=NOTIFIES, to_site="- {hosts: all, tasks: []}\n")
     assert told(lab.tasks()) == {"to-red": False}
+
+
+def test_a_file_that_a_task_before_may_choose_is_warned_of(tmp_path: Path) -> None:
+    text = "- set_fact: {flavour: green}\n- include_tasks: 'to-{{ flavour }}.yml'\n"
+    lab = Lab(tmp_path, deploy=text, to_blue=FINE, to_red=FINE, to_green=NOTIFIES)
+    assert told(lab.tasks()) == {"to-green": False}
 
 
 def test_a_version_that_a_rollback_may_go_to_is_warned_of(tmp_path: Path) -> None:
