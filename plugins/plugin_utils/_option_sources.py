@@ -46,6 +46,8 @@ def option_sources(
     hostvars = variables["hostvars"]
     inventory = AnsibleInventory(hostvars, templar, play_variables(task))
     playbook_dirs = list(_folders_of_playbooks())
+    role_paths = [os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH]
+    base = os.path.abspath(loader.get_basedir())
     return OptionSources(
         inventory,
         extra=inventory.extra,
@@ -54,7 +56,8 @@ def option_sources(
         settings=Settings(str(constants.DEFAULT_STRATEGY), not _keeps_text(templar)),
         search_paths=SearchPaths(
             folders=list(dict.fromkeys([*playbook_dirs, os.getcwd()])),
-            role_paths=[os.path.abspath(path) for path in constants.DEFAULT_ROLES_PATH],
+            role_paths=role_paths,
+            included_roles=[os.path.join(base, "roles"), *role_paths, base],
             collection_role=_is_role_of_collection,
             ignored=list(_ignored(playbook_dirs, loader.get_basedir(), inventory_sources(hostvars))),
         ),

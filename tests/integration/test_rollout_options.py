@@ -213,3 +213,34 @@ def test_templates_are_tried(project: Project) -> None:
     assert project.read()["first_tasks"] == [{"name": "Install", "action": "ansible.builtin.command"}]
     project.write("project/deploy.yml", "- name: [x\n")
     assert project.read()["first_tasks"] == [], "Ansible says what is wrong with it when it is parsed"
+
+
+def test_files_that_templates_name(project: Project) -> None:
+    """What the hosts' variables name is refused; what a fact may name is warned of."""
+    project.write(
+        "project/inventory/group_vars/service_web.yml", "rollout_deploy_role: install\nflavour: '{{ base }}'\n"
+    )
+    project.write("project/inventory/host_vars/web1.yml", "base: blue")
+    project.write("project/inventory/host_vars/web2.yml", "base: blue")
+    project.write("project/inventory/host_vars/web3.yml", "base: red")
+    role = "project/roles/install"
+    project.write(f"{role}/defaults/main.yml", "kind: to")
+    project.write(f"{role}/handlers/main.yml", "- name: Restart blue\n  ansible.builtin.command: 'true'\n")
+    project.write(f"{role}/tasks/main.yml", "- ansible.builtin.include_tasks: '{{ kind }}-{{ flavour }}.yml'\n")
+    project.write(f"{role}/tasks/to-blue.yml", "- ansible.builtin.command: x\n  notify: Restart {{ flavour }}\n")
+    project.write(f"{role}/tasks/to-red.yml", "- ansible.builtin.command: x\n  notify: Restart red\n")
+    told = "to-red.yml) notifies the handler Restart red, "
+    assert told + "which is not there" in project.refused()
+    project.write(f"{role}/tasks/to-red.yml", "- ansible.builtin.include_role:\n    name: '{{ path }}'\n")
+    project.write("roles/other/tasks/main.yml", "- name: Go\n  ansible.builtin.command: x\n  notify: Stop\n")
+    other = project.folder / "roles" / "other"
+    assert "the task Go" in project.refused("-e", f"path={other}")
+
+    by_fact = "- ansible.builtin.include_tasks: to-{{ ansible_facts.distribution }}.yml\n"
+    project.write(f"{role}/tasks/main.yml", by_fact)
+    project.write(f"{role}/tasks/to-red.yml", "- ansible.builtin.command: x\n  notify: Restart red\n")
+    warned = flat(project.run("-e", "rollout_version=1.10").output)
+    assert told + "and nothing that can be found beforehand defines it" in warned
+    assert "to-{{ ansible_facts.distribution }}.yml may come to this file" in warned
+    assert "it stays in maintenance until you run hitless.consul.recover" in warned
+    assert project.read()["first_tasks"] == []

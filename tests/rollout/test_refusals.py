@@ -17,6 +17,7 @@ FILES = {
     "broken.yml": "- name: [x\n",
     "unknown.yml": "- name: Notify\n  no.such.module:\n",
     "handler.yml": "- name: Install\n  ansible.builtin.command: 'true'\n  notify: restart web\n",
+    "chosen.yml": "- ansible.builtin.include_tasks: '{{ which }}.yml'\n",
     "undefined.yml": "- name: Install\n  ansible.builtin.command: install {{ verison }}\n",
     "keyword.yml": "- name: Notify\n  ansible.builtin.debug: {msg: x}\n  untill: true\n",
     # Further inventories, to be read beside the lab's.
@@ -96,6 +97,10 @@ REFUSALS = {
     "handler that is not there": (
         ["-e", "rollout_smoke_tasks=handler.yml"],
         "rollout_smoke_tasks: the task Install ... notifies the handler restart web, which is not there",
+    ),
+    "handler that is not there, in a file that a variable names": (
+        ["-e", "rollout_smoke_tasks=chosen.yml which=handler"],
+        "rollout_smoke_tasks: the task Install ... handler.yml) notifies the handler restart web, which is not there",
     ),
     "hook with an undefined variable": (
         ["-e", "rollout_smoke_tasks=undefined.yml"],

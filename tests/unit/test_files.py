@@ -29,6 +29,7 @@ ELSEWHERE = {
     "_rollout/agent_turn.py": "integration/test_protocol.py",
     "_rollout/command.py": "integration/test_host.py",
     "_rollout/ending.py": "integration/test_deployment.py",
+    "_rollout/hook_reader.py": "unit/plugins/module_utils/_rollout/test_hook_tasks.py",
     "_rollout/host.py": "integration/test_host.py",
     "_rollout/option_files.py": "unit/plugins/module_utils/_rollout/test_options.py",
     "_rollout/option_kinds.py": "unit/plugins/module_utils/_rollout/test_options.py",

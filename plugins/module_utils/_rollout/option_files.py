@@ -21,12 +21,14 @@ class SearchPaths:
 
     :param folders: beside the playbooks on the command line, then the working directory.
     :param role_paths: Ansible's own paths for roles.
+    :param included_roles: where Ansible looks for a role that the user's tasks include.
     :param collection_role: whether a role of that full name is installed with a collection.
     :param ignored: files of variables that Ansible does not read although they lie beside the user's playbook.
     """
 
     folders: Sequence[str] = ()
     role_paths: Sequence[str] = ()
+    included_roles: Sequence[str] = ()
     collection_role: Callable[[str], bool] = lambda name: False
     ignored: Sequence[str] = ()
 

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
-    HookTasks,
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_includes import HookVariables, Surroundings
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import (
     Load,
     opaque,
     read_role,
     read_tasks,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import HookTasks
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import (
     SearchPaths,
     find_file,
@@ -33,7 +34,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sou
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
     Templates,
     given_to,
-    refuse_missing_handler,
+    refuse_missing_handlers,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
@@ -97,6 +98,7 @@ class RolloutOptions:
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
     :param address: see :class:`Address`.
+    :param warnings: what may go wrong, as sentences.
     :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
     """
 
@@ -108,6 +110,7 @@ class RolloutOptions:
     health_urls: list[str] = field(default_factory=list)
     address: Address = field(default_factory=Address)
     first_tasks: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -150,21 +153,33 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
         _hook(option, options, sources.search_paths) for option in OPTIONS if option.is_hook and options[option.name]
     ]
     options |= {hook.option: hook.target for hook in hooks}
-    tasks = {hook.option: _tasks_of(hook, sources.load) for hook in hooks}
-    refuse_missing_handler(list(tasks.values()))
+    around = _surroundings(values, options)
+    tasks = {hook.option: _tasks_of(hook, sources.load, around) for hook in hooks}
+    warnings = refuse_missing_handlers(list(tasks.values()))
     _check_templates(values, options, list(tasks.values()))
     if _is_window(way, options):
         return RolloutOptions(options, hosts, hooks, [TURN], [], health_urls, address)
     rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
     first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
     steps = [*first, *rollback_steps]
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, _first_tasks(way, tasks))
+    first_tasks = _first_tasks(way, tasks)
+    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, first_tasks, warnings)
 
 
-def _tasks_of(hook: Hook, load: Load) -> HookTasks:
+def _surroundings(values: Values, options: Mapping[str, Any]) -> Surroundings:
+    sources = values.sources
+    given, stand_ins = given_to(options["version"], options["direction"])
+    resolve = sources.inventory.resolve
+    variables = HookVariables(values.by_host, sources.play, sources.extra, resolve, given, stand_ins)
+    return Surroundings(variables, sources.search_paths.included_roles)
+
+
+def _tasks_of(hook: Hook, load: Load, around: Surroundings) -> HookTasks:
     if hook.kind == "tasks":
-        return read_tasks(hook.option, hook.target, load)
-    return read_role(hook.option, hook.target, load) if os.path.isabs(hook.target) else opaque(hook.option, hook.target)
+        return read_tasks(hook.option, hook.target, load, around)
+    if os.path.isabs(hook.target):
+        return read_role(hook.option, hook.target, load, around)
+    return opaque(hook.option, hook.target)
 
 
 def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str]]:

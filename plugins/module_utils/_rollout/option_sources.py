@@ -21,13 +21,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     VARIABLE_PREFIX,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import Load
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import Load
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import (
-    RESERVED,
-    has_template,
-    inputs_of,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import RESERVED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
     LATER,
@@ -36,6 +32,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.options im
     UNSET,
     Option,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_words import has_template, inputs_of
 
 _ABSENT = object()
 

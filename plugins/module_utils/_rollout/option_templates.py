@@ -11,45 +11,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
+    ON_HOST,
     HookTasks,
-    missing_handler,
+    MissingHandler,
+    missing_handlers,
     variables_set,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_words import (
+    has_template,
+    inputs_of,
+    words_of,
 )
 
 STAND_IN = "1.0.0"
 """A version where none is known yet."""
 RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
 """What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
-_ON_HOST = ("prepare_tasks", "deploy_tasks", "deploy_role", "smoke_tasks", "drain_tasks", "restore_tasks")
 _MAGIC = {
     *("environment", "group_names", "groups", "hostvars", "inventory_dir", "inventory_file"),
     *("inventory_hostname", "inventory_hostname_short", "item", "omit", "play_hosts", "playbook_dir"),
     *("role_name", "role_names", "role_path", "vars"),
 }
 """Ansible's own names, besides those that begin with ansible_."""
+_MOST = 5
+"""Warnings of one kind."""
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_INDIRECT = {"lookup", "query", "q", "vars"}
 
 
-def refuse_missing_handler(hooks: Sequence[HookTasks]) -> None:
-    """Refuse a task that notifies a handler which is not there: Ansible would end the run, without rescue."""
-    found = missing_handler(hooks)
-    if found:
-        hook, task, name = found
+def refuse_missing_handlers(hooks: Sequence[HookTasks]) -> list[str]:
+    """Refuse a task that notifies a handler which is not there: Ansible would end the run, without rescue.
+
+    :returns: warnings of those that may be such a task.
+    """
+    found = missing_handlers(hooks)
+    sure = next((one for one in found if one.sure), None)
+    if sure:
         raise HitlessError(
-            f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) notifies the handler {name}, "
-            "which is not there.",
+            f"{_of(sure)} notifies the handler {sure.name}, which is not there.",
             hint="Add it to handlers/main.yml of the role."
-            if hook.option == "deploy_role"
+            if sure.hook.option == "deploy_role"
             else "A tasks file has no handlers. Make it a role with handlers/main.yml, and name that by "
             "rollout_deploy_role; or let a task do it.",
         )
+    warnings = dict.fromkeys(map(_warning, found))
+    left = len(warnings) - _MOST
+    return [*list(warnings)[:_MOST], *([f"{left} more tasks of the hooks may notify what is not there."] * (left > 0))]
+
+
+def _of(one: MissingHandler) -> str:
+    return f"rollout_{one.hook.option}: the task {one.task.name or one.task.action} ({one.task.path})"
+
+
+def _warning(one: MissingHandler) -> str:
+    fits = f" {one.task.template} may come to this file." if one.task.template and one.task.rests_on is None else ""
+    in_maintenance = one.hook.option in ON_HOST and one.hook.option != "prepare_tasks"
+    ends = (
+        "Ansible ends the whole run at that host, without a rollback: it stays in maintenance until you run "
+        "hitless.consul.recover."
+        if in_maintenance
+        else "Ansible ends the whole run there, without a verdict."
+    )
+    return (
+        f"{_of(one)} notifies the handler {one.name}, and nothing that can be found beforehand defines it.{fits} Where "
+        f"the handler is not there when this runs, {ends}"
+    )
 
 
 def given_to(version: str | None, direction: str) -> tuple[dict[str, str], set[str]]:
@@ -91,7 +120,7 @@ class Templates:
         tried: list[Any] = []
         for host, value in values.items():
             inputs = inputs_of(value, self._hosts[host])
-            of_others = inputs is None or "hostvars" in _words(value, *inputs.values())
+            of_others = inputs is None or "hostvars" in words_of(value, *inputs.values())
             looks = None if of_others else (value, {name: _shape(one) for name, one in (inputs or {}).items()})
             if looks is not None and looks in tried[-4:]:
                 continue
@@ -114,7 +143,7 @@ class Templates:
             return not self._may_come(undefined[1])
         if inputs is None:
             return False
-        words = _words(value, *inputs.values())
+        words = words_of(value, *inputs.values())
         return "hostvars" not in words and not any(word in stand_ins or self._may_come(word) for word in words)
 
     def _may_come(self, name: str) -> bool:
@@ -125,7 +154,7 @@ class Templates:
         """Refuse a task that needs a variable which a host does not have, and which no hook sets."""
         if self._sets is None:
             return
-        on_host = ((hook, task) for hook in self._hooks if hook.option in _ON_HOST for task in hook.tasks)
+        on_host = ((hook, task) for hook in self._hooks if hook.option in ON_HOST for task in hook.tasks)
         for hook, task in on_host:
             names = {name for text in task.texts for name in self._needed(text)}
             missing = next(((name, host) for host in self._hosts if (name := self._missing(names, host))), None)
@@ -149,40 +178,6 @@ class Templates:
             if isinstance(variables[name], str):
                 left += self._needed(variables[name])
         return ""
-
-
-_PLAIN = (bool, int, float, date, type(None))
-"""What YAML makes of a value that is neither a text nor made of others; a datetime is a date."""
-
-
-def has_template(value: Any) -> bool:
-    """Whether there is a template anywhere in it, or what Ansible has not decrypted: a vaulted text is no str."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, Mapping):
-        return any(has_template(part) for part in value.values())
-    if isinstance(value, list | tuple):
-        return any(has_template(part) for part in value)
-    return not isinstance(value, _PLAIN)
-
-
-def inputs_of(value: Any, variables: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The variables that a template names, and those that these name; None where it may build a name itself."""
-    found: dict[str, Any] = {}
-    texts = [str(value)]
-    while texts:
-        names = set(_WORD.findall(texts.pop()))
-        if names & _INDIRECT:
-            return None
-        for name in names & variables.keys() - found.keys():
-            found[name] = variables[name]
-            if has_template(variables[name]):
-                texts.append(str(variables[name]))
-    return found
-
-
-def _words(*values: Any) -> set[str]:
-    return set(_WORD.findall(" ".join(map(str, values))))
 
 
 def _shape(value: Any) -> Any:

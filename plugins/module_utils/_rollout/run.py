@@ -132,6 +132,8 @@ def prepare(task: Task, sources: OptionSources, claim: str, *, deploys: bool = T
     :param deploys: false for a recovery, which needs neither a version nor a way to deploy it.
     """
     read = read_options(sources, deploys=deploys)
+    for warning in read.warnings:
+        task.warn(warning)
     return Run(
         id=new_deployment_id(read.options["version"] or read.options["direction"]),
         **read.as_dict(),

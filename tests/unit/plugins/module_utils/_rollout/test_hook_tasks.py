@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import opaque, read_role, read_tasks
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
     HookTasks,
-    missing_handler,
-    opaque,
-    read_role,
-    read_tasks,
+    missing_handlers,
     variables_set,
 )
 
@@ -41,8 +39,9 @@ class Files:
 
 
 def missing(*hooks: HookTasks) -> tuple[str, str] | None:
-    found = missing_handler(hooks)
-    return (found[1].name, found[2]) if found else None
+    found = missing_handlers(hooks)
+    assert all(one.sure for one in found)
+    return (found[0].task.name, found[0].name) if found else None
 
 
 # --- handlers ------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import HookTask, HookTasks, opaque
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import opaque
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import HookTask, HookTasks
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import Templates, given_to
 
 pytestmark = pytest.mark.oldest
