@@ -19,7 +19,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_check_session,
     kv_set,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulError,
+    ConsulUnavailable,
+    HitlessError,
+    LockLost,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
@@ -210,6 +215,22 @@ def test_a_plan_that_was_cut_off_is_no_deployment_and_pruning_deletes_it(fleet: 
     assert [one.record.id for one in listed] == [NEXT, earlier.id]
     assert prune(fleet.client, fleet.keys, session, keep=2) == [ID]
     assert set(fleet.sizes()) == {fleet.keys.record(NEXT), fleet.keys.record(earlier.id)}
+
+
+class Blind(Watching):
+    """Shows no key: a token that may read none, or a leader that changes, are answered so."""
+
+    def txn(self, operations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = super().txn(operations)
+        return [] if all(one["Verb"] == "get-tree" for one in operations) else found
+
+
+def test_a_record_that_was_only_not_shown_is_never_deleted(fleet: Fleet) -> None:
+    fleet.create()
+    before = fleet.sizes()
+    with pytest.raises(ConsulError, match="Consul refused a transaction"):
+        prune(Blind(fleet.web.server.url), fleet.keys, fleet.session, keep=1)
+    assert fleet.sizes() == before
 
 
 def test_the_record_is_written_last_and_never_without_the_lock(fleet: Fleet) -> None:

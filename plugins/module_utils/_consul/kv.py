@@ -71,6 +71,11 @@ def kv_check_session(key: str, session: str) -> dict[str, Any]:
     return {"Verb": "check-session", "Key": key, "Session": session}
 
 
+def kv_check_absent(key: str) -> dict[str, Any]:
+    """The transaction operation that holds only while there is no such key."""
+    return {"Verb": "check-not-exists", "Key": key}
+
+
 def in_transactions(fence: Mapping[str, Any], operations: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The operations in their order, in as few transactions as Consul's limits allow, each behind the fence."""
     part: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     in_transactions,
+    kv_check_absent,
     kv_check_session,
     kv_delete,
 )
@@ -31,6 +32,7 @@ def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     What has no record is no deployment: its run ended while it wrote its plan.
 
     :raises LockLost: the session does not hold the service's lock.
+    :raises ConsulError: a record was not shown, and is there.
     """
     ids = list_ids(client, keys)
     found = {one.record.id: one for one in read_records(client, keys, ids)}
@@ -39,14 +41,17 @@ def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     if old:
         needed = _still_needed(client, keys, kept, [found[one] for one in old])
         old = [one for one in old if one not in needed]
-    gone = [one for one in ids if one in old or one not in found]
     # The record goes last: should this end halfway, the next one still knows which machines have logs.
     trees = [log for one in old if found[one].record.by_agents for log in _agent_logs(client, keys, one)]
-    trees += [keys.deployment(one) for one in gone]
-    deletions = (kv_delete(tree, recurse=True) for tree in trees)
-    for part in in_transactions(kv_check_session(keys.lock, session), deletions):
+    trees += [keys.deployment(one) for one in old]
+    fence = kv_check_session(keys.lock, session)
+    for part in in_transactions(fence, (kv_delete(tree, recurse=True) for tree in trees)):
         client.txn(part)
-    return gone
+    unfinished = [one for one in ids if one not in found]
+    for one in unfinished:
+        # Looked at again in the same transaction: an empty answer is no proof that there is nothing.
+        client.txn([fence, kv_check_absent(keys.record(one)), kv_delete(keys.deployment(one), recurse=True)])
+    return [*old, *unfinished]
 
 
 def _agent_logs(client: Client, keys: Keys, deployment: str) -> list[str]:
