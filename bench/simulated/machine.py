@@ -25,13 +25,14 @@ class Behaviour:
 
     :param command_time: seconds that its deployment command takes.
     :param fails: what goes wrong with a version that is in `bad`: `command` (it exits with 1), `health` (the new
-        process answers 500, and its check is critical), or `absent` (its deploy agent accepts nothing, whatever the
-        version).
+        process answers 500, and its check is critical), `later` (the same, after `good_for` seconds), or `absent` (its
+        deploy agent accepts nothing, whatever the version).
     """
 
     command_time: float = 0.0
     fails: str = ""
     bad: frozenset[str] = frozenset()
+    good_for: float = 12.0
 
 
 class Reply(NamedTuple):
@@ -156,9 +157,16 @@ class Machine:
         if fails == "command":
             return 1
         self.version = version
-        health = "critical" if fails == "health" else "passing"
+        self._set_health("critical" if fails == "health" else "passing", version)
+        if fails == "later":
+            timer = threading.Timer(self.behaviour.good_for, self._set_health, ("critical", version))
+            timer.daemon = True
+            timer.start()
+        return 0
+
+    def _set_health(self, health: str, version: str) -> None:
+        """Of a process of that version, if it still runs."""
         with self._changing:
-            if health != self._health:
+            if version == self.version and health != self._health:
                 self._health = health
                 self._register(self._health_check())
-        return 0
