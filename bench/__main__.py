@@ -5,6 +5,7 @@ waiting     (b) from "passing in Consul" until the task that waits has returned
 inventory   (c) the inventory of 10,000 nodes, against a static file
 requests    (d) requests to Consul per host
 follow      (e) how fast a load balancer follows the catalog
+controller  (f) processor time of the controller per host, over a simulated fleet, against an empty task
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import asked, follow, inventory, overhead, waiting
+from . import asked, controller, follow, inventory, overhead, waiting
 from .runs import home
 
 
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "inventory": (measure_inventory, 2),
     "requests": (asked.measure, 1),
     "follow": (follow.measure, 9),
+    "controller": (controller.measure, 1),
 }
 """Part -> what measures and prints it, and how many rounds it takes."""
 

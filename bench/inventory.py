@@ -13,18 +13,14 @@ busy machine changes less. Requests are counted by Consul itself: its log has a 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import http.client
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +28,8 @@ from lab.binaries import consul_version, find_consul
 from lab.testkit import link_tree
 from lab.testkit.ansible_run import BIN
 
-TXN_LIMIT = 64
-"""Operations that Consul takes in one transaction; a node takes three."""
+from .consul import Consul, running
+
 EXPRESSIONS = {
     "compose": {"rack": "consul_node_meta.rack", "web_port": "consul_services.web[0].port"},
     "groups": {"first_racks": "consul_node_meta.rack in ['r0', 'r1']"},
@@ -44,45 +40,14 @@ EXPRESSIONS = {
 }
 
 
-class Consul:
-    """A development server, in memory, on an address of its own."""
+def fill(consul: Consul, first: int, last: int) -> None:
+    """Register nodes number `first` to `last` - 1."""
+    consul.write([node(number) for number in range(first, last)])
 
-    def __init__(self, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.url = f"http://{address}:8500"
-        self._address = address
-        self._process = process
-        self._log = log
-        self._http = http.client.HTTPConnection(address, 8500, timeout=30)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        self._http.request(method, path, json.dumps(body))
-        answer = self._http.getresponse()
-        content = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
-        return json.loads(content)
-
-    def wait(self) -> None:
-        """Return when it has a leader."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self._process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException, RuntimeError):
-                if self.call("GET", "/v1/status/leader"):
-                    return
-            self._http.close()
-            time.sleep(0.2)
-        raise RuntimeError(f"Consul did not start: {self._log.read_text(encoding='utf-8')[-2000:]}")
-
-    def fill(self, first: int, last: int) -> None:
-        """Register nodes number `first` to `last` - 1."""
-        step = TXN_LIMIT // 3
-        for start in range(first, last, step):
-            operations = [one for number in range(start, min(start + step, last)) for one in node(number)]
-            self.call("PUT", "/v1/txn", operations)
-
-    def requests(self) -> int:
-        """GET requests answered so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace").count("Request finished: method=GET url=/v1/")
+def reads(consul: Consul) -> int:
+    """GET requests answered so far."""
+    return sum(one.method == "GET" for one in consul.requests())
 
 
 def node(number: int) -> list[dict[str, Any]]:
@@ -98,39 +63,6 @@ def node(number: int) -> list[dict[str, Any]]:
         {"Service": {"Verb": "set", "Node": name, "Service": service}},
         {"Check": {"Verb": "set", "Check": check}},
     ]
-
-
-def free_address() -> str:
-    """A loopback address where nothing listens on Consul's ports."""
-    for last in range(1, 255):
-        address = f"127.0.31.{last}"
-        try:
-            for port in (8300, 8301, 8302, 8500, 8502, 8600):
-                with socket.socket() as probe:
-                    probe.bind((address, port))
-        except OSError:
-            continue
-        return address
-    raise RuntimeError("no free address in 127.0.31.0/24")
-
-
-@contextlib.contextmanager
-def running(binary: Path, folder: Path) -> Iterator[Consul]:
-    address, log = free_address(), folder / "consul.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [binary, "agent", "-dev", f"-bind={address}", f"-client={address}", "-node=server", "-log-level=debug"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        consul = Consul(address, process, log)
-        consul.wait()
-        yield consul
-    finally:
-        process.kill()
-        process.wait()
 
 
 def ansible_inventory(folder: Path, file: Path, *arguments: str) -> tuple[tuple[float, float], str]:
@@ -183,12 +115,12 @@ def prepare(folder: Path, consul: Consul, nodes: int) -> dict[str, Path]:
     all_services.write_text(json.dumps({**options, "services": []}), encoding="utf-8")
     filled, output = 0, ""
     for size in (min(100, nodes), nodes):
-        consul.fill(filled, size)
+        fill(consul, filled, size)
         filled = size
         for file, what in ((catalog, "one named service"), (all_services, "all services")):
-            before = consul.requests()
+            before = reads(consul)
             _seconds, listed = ansible_inventory(folder, file, "--list")
-            print(f"requests, {size} nodes, {what}: {consul.requests() - before}", flush=True)
+            print(f"requests, {size} nodes, {what}: {reads(consul) - before}", flush=True)
             output = listed if file is catalog else output
     said = picture(output)
     static = folder / "static.json"

@@ -38,6 +38,9 @@ class Consul:
             if config["client_cert"]:
                 context.load_cert_chain(config["client_cert"], config["client_key"])
             handlers.append(urllib.request.HTTPSHandler(context=context))
+        else:
+            # Where there is none, Python since 3.12 makes one that reads all of the system's certificates: 20 ms.
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
         self.opener = urllib.request.build_opener(*handlers)
 
     @property

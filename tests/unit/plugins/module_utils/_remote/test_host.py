@@ -220,6 +220,17 @@ def test_an_agent_that_talks_nonsense_is_no_crash(raw: bytes) -> None:
         through(server.url).get("/v1/agent/self")
 
 
+def test_plain_http_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the system's are two hundredths of a second of processor time, and there are several requests a host."""
+
+    def read(*_arguments: object) -> None:
+        raise AssertionError("the system's certificates are read")
+
+    monkeypatch.setattr("ssl.SSLContext.load_default_certs", read)
+    with HttpServer(Reply(200, "true")) as server:
+        assert ask(Host(None), server.url)["status"] == 200
+
+
 def test_a_token_follows_no_redirect() -> None:
     with HttpServer(Reply(200, "[]")) as other:
         away = Reply(307, "", {"Location": f"{other.url}/v1/agent/self"})

@@ -1,0 +1,137 @@
+"""So many machines on one real Consul server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.consul import Consul, Request, running
+from lab.binaries import find_consul
+
+from .deployer import settle
+from .link import Link
+from .loop import Loop
+from .machine import PORT, Behaviour, Machine
+
+FIRST = "1.0.0"
+"""The version that runs everywhere at the beginning."""
+NETWORKS = range(64, 192)
+"""Of 127.N.0.0/16: a fleet takes one."""
+_IN_A_ROW = 250
+_CONNECTIONS, _DESCRIPTORS = 2, 4
+"""For each machine, to Consul and in all: it follows a key, listens, and has some more in its turn."""
+
+
+class Fleet:
+    """The machines `web-0001` and so on, and what became of them; made by :func:`simulated`."""
+
+    def __init__(self, consul: Consul, machines: list[Machine], link: Link, loop: Loop, folder: Path) -> None:
+        self.consul = consul
+        self.machines = machines
+        self.folder = folder
+        self._link = link
+        self._loop = loop
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which Ansible finds Consul."""
+        return {"CONSUL_HTTP_ADDR": self.consul.url}
+
+    def inventory(self, **variables: Any) -> Path:
+        """A static inventory of all machines in the group of their service; local connections, and these variables."""
+        hosts = {
+            one.name: {
+                "consul_node": one.name,
+                "consul_address": one.address,
+                "hitless_consul_agent_url": f"http://{one.address}:{PORT}",
+            }
+            for one in self.machines
+        }
+        connection = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "rollout_health_url": f"http://{{{{ consul_address }}}}:{PORT}/health",
+        }
+        group = {"hosts": hosts, "vars": {**connection, **variables}}
+        file = self.folder / "inventory.json"
+        file.write_text(json.dumps({"all": {"children": {self.machines[0].service: group}}}), encoding="utf-8")
+        return file
+
+    def asked_by_others(self) -> list[Request]:
+        """What the server has answered so far to others than the machines: to the controller."""
+        return [one for one in self.consul.requests() if one.source != self._link.source]
+
+    def asked_of_agents(self) -> int:
+        """How many requests the machines' own agents have answered so far."""
+        return self._loop.answered
+
+    def versions(self) -> dict[str, int]:
+        """Version -> how many machines run it, by what their deployment commands did."""
+        found: dict[str, int] = {}
+        for machine in self.machines:
+            found[machine.version] = found.get(machine.version, 0) + 1
+        return found
+
+
+def _ordinary(_number: int) -> Behaviour:
+    return Behaviour()
+
+
+@contextlib.contextmanager
+def simulated(
+    number: int, service: str = "web", behaviour: Callable[[int], Behaviour] = _ordinary, consul: str | None = None
+) -> Iterator[Fleet]:
+    """A fleet that ends with the context.
+
+    :param behaviour: of the machine with that number, from 1 on.
+    :param consul: version or path of Consul; any that is found where not given.
+    """
+    _allow_files(number * _DESCRIPTORS + 1000)
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="hitless-simulated-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
+        server = stack.enter_context(running(find_consul(consul), folder, number * _CONNECTIONS + 500))
+        network = stack.enter_context(_network())
+        link = Link(server.address, f"127.{network}.0.1")
+        stack.callback(link.close)
+        machines = [
+            Machine(f"{service}-{one:04d}", _address(network, one), service, FIRST, behaviour(one), link)
+            for one in range(1, number + 1)
+        ]
+        server.write([machine.operations() for machine in machines])
+        state = folder / "machines"
+        loop = Loop(machines, link, lambda machine: settle(machine, link, state))
+        loop.start()
+        stack.callback(loop.stop)
+        yield Fleet(server, machines, link, loop, folder)
+
+
+def _address(network: int, number: int) -> str:
+    return f"127.{network}.{1 + (number - 1) // _IN_A_ROW}.{1 + (number - 1) % _IN_A_ROW}"
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[int]:
+    """A number N whose 127.N.0.0/16 no other fleet has, by a lock as wide as the addresses; see lab/network.py."""
+    for number in NETWORKS:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+            try:
+                lock.bind(f"\0hitless-simulated-{number}")
+            except OSError:
+                continue
+            yield number
+            return
+    raise RuntimeError("no free range of loopback addresses")
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit of open files as far as is needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
