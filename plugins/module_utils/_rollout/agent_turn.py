@@ -116,7 +116,7 @@ def _follow(host: HostDeployment, order: Order) -> Status:
     if options["agent_event"]:
         request.fire_event()
     with log:
-        status = request.follow(options["accept_deadline"])
+        status = request.follow(options["accept_deadline"], _Steps(host).tell)
     touched = status.touched or status.state not in (FAILED, WITHDRAWN)
     phase = states.RETURNING if status.state == DONE else states.DEPLOYING if touched else host.turn.phase
     steps = [*host.turn.steps, *(dict(step) for step in status.steps)]
@@ -134,6 +134,20 @@ def _follow(host: HostDeployment, order: Order) -> Status:
         f"The request to {request.node} is abandoned: {status.message}.",
         details={**printed, "lost": True},
     )
+
+
+class _Steps:
+    """Says what the machine is at, once for each step."""
+
+    def __init__(self, host: HostDeployment) -> None:
+        self._host = host
+        self._told = ""
+
+    def tell(self, status: Status) -> None:
+        if status.state != self._told and status.state not in (DONE, FAILED, WITHDRAWN):
+            self._told = status.state
+            version = f" {self._host.version}" if status.state in (states.DEPLOYING, states.VERIFYING) else ""
+            self._host.telling.tell(f"{status.state}{version}")
 
 
 class _Log:

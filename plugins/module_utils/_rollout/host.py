@@ -111,7 +111,8 @@ class HostDeployment(RecordedHost):
         self.turn = replace(self.turn, restored=False)
         since = time.monotonic() if since is None else since
         notes: list[str] = []
-        with self.watched() as watch:
+        longest = self.run.options["drain_deadline" if self.turn.watched else "drain_time"]
+        with self.watched() as watch, self.telling.waiting(lambda passed: f"draining, {passed:.0f} of {longest:g} s"):
             while True:
                 notes += [] if at_once else observed.wait_as_set(self.turn.watched, since, self.run.options)
                 back = watch.back_since()
@@ -138,7 +139,9 @@ class HostDeployment(RecordedHost):
             "DEPLOY_ID": self.turn.deployment,
             "DEPLOY_REASON": self.why,
         }
-        with self.watched() as watch:
+        longest = self.run.options["deploy_timeout"]
+        text = "deploying {}, {:.0f} of at most {:g} s".format
+        with self.watched() as watch, self.telling.waiting(lambda passed: text(self.version, passed, longest)):
             return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment, watch)
 
     # -- and back -------------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class HostDeployment(RecordedHost):
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        return verify_node(self.task, self.run, self.targets, self.watched, health_url, health_match)
+        return verify_node(self.task, self.run, self.targets, self.watched, health_url, health_match, self.telling)
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""

@@ -157,6 +157,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The result of the task: ``order`` and ``serial`` are what the rolling play takes."""
+        places = {name: place for place, name in enumerate((one for batch in self.batches for one in batch), 1)}
         led = self.batches
         if not self.windows:
             led = [[name, *batch] for name, batch in zip(self.coordinators, self.batches, strict=True)]
@@ -169,7 +170,8 @@ class Plan:
             "order": [host for batch in led for host in batch],
             # A play's serial must not be empty.
             "serial": [len(batch) for batch in led] or [1],
-            "hosts": {name: host.as_dict() for name, host in self.hosts.items()},
+            "hosts": {name: {**host.as_dict(), "place": places.get(name)} for name, host in self.hosts.items()},
+            "places": len(places),
             "uncovered": list(self.uncovered),
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
         }

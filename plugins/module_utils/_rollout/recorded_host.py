@@ -9,7 +9,7 @@ held, so that a run which was stopped for longer than its lock lived does nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -29,8 +29,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, version_ops
+
+STEPS_TOLD: Mapping[str, str] = {
+    states.DRAINING: "draining",
+    states.DEPLOYING: "deploying {version}",
+    states.VERIFYING: "verifying {version}",
+}
+"""What a person sees as a phase begins; a return to rotation takes a moment."""
 
 
 class RecordedHost:
@@ -54,6 +62,7 @@ class RecordedHost:
         self.planned = planned
         self.turn = turn
         self.guard = guard
+        self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
         self._watch: MaintenanceWatch | None = None
         self.keys = run.keys(task)
         self.node = planned.node
@@ -135,6 +144,9 @@ class RecordedHost:
         :raises LockLost: the lock is no longer ours.
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
+        told = STEPS_TOLD.get(phase)
+        if told:
+            self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
         states.require_transition(self.turn.state, state)
         self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         self.turn = replace(self.turn.at(phase), phase=phase)
@@ -157,11 +169,18 @@ class RecordedHost:
                 self._end_in_window(result, [*also, *ended])
             else:
                 self.task.consul.txn([self.fence(), *also, *ended])
+            self.telling.tell(f"{outcome.replace('_', ' ')}: {self._stands_as(outcome)}")
         except LockLost:
             raise
         except ConsulError as error:
             return str(error)
         return ""
+
+    def _stands_as(self, outcome: str) -> str:
+        """How an outcome leaves the host, in words."""
+        if outcome in (states.OK, states.ROLLED_BACK):
+            return f"in rotation on {self.version}"
+        return states.STATES[outcome].description
 
     def _end_in_window(self, result: Outcome, operations: Sequence[dict[str, Any]]) -> None:
         begun = self.turn.phase != states.PENDING or self.turn.rolling_back

@@ -115,6 +115,11 @@ class Run:
     def keys(self, task: Task) -> Keys:
         return task.keys(self.service)
 
+    def place_of(self, name: str) -> tuple[int, int]:
+        """A host's place among those that change, 1 for the first, and how many there are; 0 where it is none."""
+        planned = (self.plan.get("hosts") or {}).get(name) or {}
+        return int(planned.get("place") or 0), int(self.plan.get("places") or 0)
+
     def host(self, name: str) -> PlannedHost:
         """A host as it is planned."""
         hosts = self.plan.get("hosts") or {}

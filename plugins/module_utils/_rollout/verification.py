@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -22,7 +23,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import EVERY, Telling
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import plain
 
+SHOWN_WHILE = 80
+"""Characters of it that are shown while it is still asked."""
 SHOWN = 1000
 """Characters of a health URL's answer that are shown."""
 
@@ -34,6 +39,7 @@ def verify_node(
     watched: Callable[[int], AbstractContextManager[MaintenanceWatch]],
     health_url: str,
     health_match: str,
+    telling: Telling,
 ) -> tuple[dict[str, Any], Answer | None]:
     """The health URL answers and matches; the node's own checks pass, and stay so.
 
@@ -41,6 +47,7 @@ def verify_node(
 
     :param targets: what is in maintenance on the node.
     :param watched: a watch that keeps them there, from the answer with this index on, or from an earlier one for 0.
+    :param telling: says how far it is.
     :returns: the result, and the catalog's last answer.
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
@@ -52,7 +59,7 @@ def verify_node(
     shows_all = len(targets) == 1 and found and all(one.maintenance for one in found)
     with watched(seen.index if shows_all else 0) as watch:
         if health_url:
-            shown = ask_application(task, health_url, health_match, options["healthy_deadline"])
+            shown = ask_application(task, health_url, health_match, options["healthy_deadline"], telling)
             # What was read before that answer counts only if it stays so from now on.
             back = watch.back_since()
             if (back is not None and back > started) or not stable_for:
@@ -69,14 +76,30 @@ def verify_node(
             in_maintenance=True,
         )
         left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
-        reached = wait_for_health(task.consul, wanted, left, first=answer)
+        newest: deque[Any] = deque([None], maxlen=1)
+
+        def text(passed: float) -> str:
+            return f"verifying, {passed:.0f} of {left + stable_for:.0f} s: {_still_failing(wanted, newest[0])}"
+
+        with telling.waiting(text):
+            reached = wait_for_health(task.consul, wanted, left, first=answer, also=newest.append)
     for note in watch.note(node, "had ended before it was verified"):
         task.warn(note)
     result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
     return result, reached.answer
 
 
-def ask_application(task: Task, url: str, match: str, deadline: float) -> str:
+def _still_failing(wanted: Wanted, data: Any) -> str:
+    """What a verification waits for, by what the catalog says of the node."""
+    failing = [
+        check.told()
+        for one in wanted.select(data)
+        for check in one.failing(accept_warning=wanted.accept_warning, but_maintenance=True)
+    ]
+    return "; ".join(failing[:3]) or "its checks have to stay well"
+
+
+def ask_application(task: Task, url: str, match: str, deadline: float, telling: Telling) -> str:
     """The start of what the health URL answered, asked from the host until it answers well.
 
     :param match: a regular expression that the answer has to match; empty for any.
@@ -84,7 +107,15 @@ def ask_application(task: Task, url: str, match: str, deadline: float) -> str:
     :raises HitlessError: with its last answer.
     """
     request = {"url": url, "match": match or None, "interval": 0.25, "timeout": 5.0, "stable_for": 0.0}
-    answer = task.host.call("probe", {**request, "deadline": deadline})
+    started = time.monotonic()
+    while True:
+        # In parts, since what it answers is known only when a part ends.
+        left = max(0.0, started + deadline - time.monotonic())
+        answer = task.host.call("probe", {**request, "deadline": min(left, EVERY)})
+        if answer["ok"] or left <= EVERY:
+            break
+        said = f": {plain(answer['body'][:SHOWN_WHILE])}" if answer["body"] else ""
+        telling.tell(f"verifying, {time.monotonic() - started:.0f} of {deadline:g} s, {answer['error']}{said}")
     if not answer["ok"]:
         raise HitlessError(
             f"The new process did not answer at {url} within {deadline:g} s: {answer['error']}.",

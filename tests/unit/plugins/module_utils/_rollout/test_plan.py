@@ -71,9 +71,11 @@ def test_the_plan_of_five_hosts() -> None:
                 "healthy": True,
                 "why": None,
                 "unsure": False,
+                "place": number,
             }
             for number, batch in ((1, 1), (2, 2), (3, 2), (4, 3), (5, 3))
         },
+        "places": 5,
         "uncovered": [],
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
     }
