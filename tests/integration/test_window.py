@@ -62,7 +62,7 @@ class Window:
     def admit(self, name: str) -> str:
         host = self.host(name)
         fence = kv_check_session(self.keys.lock, self.run.session)
-        return window.admit(host, lambda operation: host.task.consul.txn([fence, operation]))
+        return window.admit(host, lambda operation, _seen: host.task.consul.txn([fence, operation]))
 
     def end(self, name: str, outcome: str) -> None:
         host = self.host(name)

@@ -120,7 +120,10 @@ class Drive:
         for name, host in hosts.items():
             if "batch" in host:
                 batches.setdefault(host["batch"], []).append(name)
-        return {**found, "plan": {"hosts": hosts, "batches": [batches[number] for number in sorted(batches)]}}
+        return {
+            **found,
+            "plan": {**found.get("plan", {}), "hosts": hosts, "batches": [batches[one] for one in sorted(batches)]},
+        }
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
@@ -183,6 +186,8 @@ class RotationWatch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.seen: dict[str, list[float]] = {}
+        self.most = 0
+        """Nodes in maintenance at once."""
 
     def _watch(self) -> None:
         out: set[str] = set()
@@ -190,6 +195,7 @@ class RotationWatch:
             asked = time.time()
             found = {one["Node"]["Node"] for one in self._lab.services() if _in_maintenance(one)}
             answered = time.time()
+            self.most = max(self.most, len(found))
             for node in found:
                 if node not in out:
                     self.seen[node] = [answered, answered]

@@ -35,7 +35,7 @@ def kill(drive: Drive, run: Run, how: str) -> None:
     """End the run: alone, or with all of its processes, the keeper of its lock among them."""
     deployment = drive.record()["id"]
     if how == "everything":
-        run.send(signal.SIGKILL, group=True)
+        run.kill()
         for keeper in keepers(deployment):
             os.kill(keeper, signal.SIGKILL)
     else:

@@ -37,7 +37,7 @@ def test_what_warns_gets_traffic_and_is_protected(drive: Drive, warned: Lab) -> 
     load.check_nothing_lost()
     assert drive.running() == [NEW] * 5
     # Three of five must stay, whatever the batch size.
-    assert [len(batch) for batch in drive.record()["plan"]["batches"]] == [2, 2, 1]
+    assert drive.record()["plan"]["windows"] == [2]
 
 
 def test_nothing_to_verify_by_wants_an_explicit_yes(drive: Drive) -> None:

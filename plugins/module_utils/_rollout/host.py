@@ -61,18 +61,20 @@ class HostDeployment(RecordedHost):
         """Maintenance on, seen in the catalog."""
         return self.take_out().result
 
-    def take_out(self, begun: dict[str, Any] | None = None) -> TakenOut:
+    def take_out(self, begun: dict[str, Any] | None = None, seen: Answer | None = None) -> TakenOut:
         """Maintenance on, seen in the catalog.
 
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
         :param begun: the operation that says that its turn has begun, in the transaction that begins it.
+        :param seen: what the catalog says of the service on the node, where that was read just now.
         :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
         began = time.monotonic()
         cluster, targets = self.task.consul, self.targets
-        found = [target.read(cluster) for target in targets]
+        own = self.keys.service
+        found = [seen if seen and target.service == own else target.read(cluster) for target in targets]
         # The node's maintenance has no service of its own.
         services = {one.service or self.keys.service: one.tags if one.service else self.tags for one in targets}
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
@@ -88,6 +90,7 @@ class HostDeployment(RecordedHost):
         before = {reason for change in changes for reason in change.before.values()}
         # Of several answers the oldest: what has happened since any of them is looked at.
         index = min(change.index for change in changes)
+        self._shown = next((Answer(one.shown, one.index, 200) for one in changes if one.target.service == own), None)
         self.turn = replace(self.turn, watched=[asdict(one) for one in watched], index=index)
         if self.guard:
             # A process of its own takes over no connection of this one.
@@ -156,7 +159,9 @@ class HostDeployment(RecordedHost):
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
-        return verify_node(self.task, self.run, self.targets, self.watched, health_url, health_match, self.telling)
+        return verify_node(
+            self.task, self.run, self.targets, self.watched, health_url, health_match, self.telling, self._shown
+        )
 
     def begin_restore(self) -> dict[str, Any]:
         """It is healthy, and the user's restore tasks come next, in maintenance."""

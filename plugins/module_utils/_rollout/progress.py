@@ -137,15 +137,17 @@ def change_progress(
     :param known: as it was read last, to spare a read where nobody has changed it since.
     :raises LockLost: the lock is no longer ours.
     """
+    found = known or read_progress(client, keys, deployment)
     while True:
-        found = known or read_progress(client, keys, deployment)
-        known = None
         try:
             client.txn([fence, change(found).op_if_unchanged(keys, deployment), *operations])
         except LockLost:
             raise
         except ConsulError as error:
-            if error.status != CONFLICT or read_progress(client, keys, deployment).index == found.index:
+            if error.status != CONFLICT:
+                raise
+            before, found = found, read_progress(client, keys, deployment)
+            if found.index == before.index:
                 raise
         else:
             return

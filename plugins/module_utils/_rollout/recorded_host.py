@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
@@ -63,6 +64,10 @@ class RecordedHost:
         self.turn = turn
         self.guard = guard
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
+        self._shown: Answer | None = None
+        """What the catalog says of the service on the node as its maintenance began, in this process alone."""
+        self.progress: Progress | None = None
+        """As this host has written it when it began: nobody else may have since."""
         self._watch: MaintenanceWatch | None = None
         self.keys = run.keys(task)
         self.node = planned.node
@@ -148,8 +153,15 @@ class RecordedHost:
         if told:
             self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
         states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
+        written = self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         self.turn = replace(self.turn.at(phase), phase=phase)
+        self.note_progress(written)
+
+    def note_progress(self, written: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the index of the progress, where a transaction has written it."""
+        index = next((one["ModifyIndex"] for one in written if one["Key"] == self.keys.progress(self.run.id)), 0)
+        if self.progress and index:
+            self.progress = replace(self.progress, index=index)
 
     def note(self, state: str) -> None:
         """Only the host's status; raises :class:`LockLost`."""
@@ -188,7 +200,7 @@ class RecordedHost:
         def ended(progress: Progress) -> Progress:
             return progress.has_ended(self.node, result, begun=begun)
 
-        change_progress(self.task.consul, self.keys, self.run.id, ended, self.fence(), operations)
+        change_progress(self.task.consul, self.keys, self.run.id, ended, self.fence(), operations, self.progress)
 
     def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
         """Record a host that is in rotation: what cannot be recorded is told, and never a reason to roll it back.

@@ -101,8 +101,8 @@ class Deployment(Listed):
 
     @property
     def failed_hosts(self) -> list[str]:
-        """Hosts that are not ok, current or skipped, in the plan's order."""
-        return [host for host, outcome in self.results.items() if outcome not in GOOD]
+        """Hosts that did not come out well, in the plan's order; one that was not begun has no problem of its own."""
+        return [host for host, outcome in self.results.items() if outcome not in (*GOOD, PENDING)]
 
     @property
     def results(self) -> dict[str, str]:

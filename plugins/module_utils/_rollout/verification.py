@@ -15,8 +15,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.answer impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     Wanted,
     freshness,
+    parse_instances,
     read_instances,
     wait_for_health,
+    with_tags,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import Target
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
@@ -40,6 +42,7 @@ def verify_node(
     health_url: str,
     health_match: str,
     telling: Telling,
+    known: Answer | None = None,
 ) -> tuple[dict[str, Any], Answer | None]:
     """The health URL answers and matches; the node's own checks pass, and stay so.
 
@@ -48,11 +51,16 @@ def verify_node(
     :param targets: what is in maintenance on the node.
     :param watched: a watch that keeps them there, from the answer with this index on, or from an earlier one for 0.
     :param telling: says how far it is.
+    :param known: an earlier answer about the service on the node: a blocking read from there on tells what is new. Its
+        own checks' intervals have to be read anew, so that it serves where a health URL verifies the new process.
     :returns: the result, and the catalog's last answer.
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
     started, options, node = time.monotonic(), run.options, targets[0].node
-    found, seen = read_instances(task.consul, run.service, node, options["tags"])
+    if health_url and known and known.index:
+        found, seen = with_tags(parse_instances(known.data), options["tags"]), known
+    else:
+        found, seen = read_instances(task.consul, run.service, node, options["tags"])
     answer: Answer | None = seen
     stable_for, shown = options["min_healthy_time"], ""
     # What it does not tell of, further services for instance, has been looked after since an earlier answer.

@@ -10,14 +10,18 @@ becomes of the host: Ansible would end the playbook with a stage whose hosts hav
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, failed_result
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import printable
 
+SHOWN = 20
+"""Lines shown of what a deployment printed that failed."""
 STEP_NAMES: Mapping[str, str] = {
     states.PENDING: "Drain",
     states.DRAINING: "Drain",
@@ -45,6 +49,7 @@ class WholeTurn:
         self._host = host
         self._way_of = way_of
         self._out: TakenOut | None = None
+        self._shown = ""
 
     def take(self) -> dict[str, Any]:
         """The host's turn, and its rollback where it fails -> whether it has begun, and why not, or why it failed."""
@@ -62,13 +67,17 @@ class WholeTurn:
                 self._roll_back()
         return {"changed": True, "begun": True, "why": host.turn.error}
 
-    def _begin(self, operation: dict[str, Any]) -> None:
-        """The first write of its turn, in one transaction with the operation."""
+    def _begin(self, operation: dict[str, Any], seen: Answer) -> None:
+        """The first write of its turn, in one transaction with the operation.
+
+        :param seen: what the catalog says of the service, the node's own instances among it.
+        """
         host = self._host
         if host.run.by_agents:
-            host.task.consul.txn([host.fence(), operation])
+            host.note_progress(host.task.consul.txn([host.fence(), operation]))
         else:
-            self._out = host.take_out(operation)
+            mine = [one for one in seen.data or () if one["Node"]["Node"] == host.node]
+            self._out = host.take_out(operation, replace(seen, data=mine))
 
     def _steps(self, way: Way) -> None:
         host = self._host
@@ -96,3 +105,13 @@ class WholeTurn:
             self._host.on_failure(failed_result(error), STEP_NAMES[turn.phase])
         except HitlessError as further:
             self._host.task.warn(f"{self._host.planned.host}: {further}")
+        if not self._host.run.by_agents:  # whose log is shown as it comes
+            self._show_output()
+
+    def _show_output(self) -> None:
+        """The end of what the deployment printed, where it failed: the task itself does not."""
+        name, output = self._host.planned.host, self._host.turn.output
+        lines = [f"{name} | {printable(line)}" for line in output.splitlines()[-SHOWN:]]
+        if lines and output != self._shown:
+            self._host.task.show("\n".join(lines))
+        self._shown = output

@@ -86,13 +86,13 @@ def room_for(
     return Room(Head(registered, healthy, healthy - takes, tuple(warning)), takes)
 
 
-def admit(host: RecordedHost, begin: Callable[[dict[str, Any]], object]) -> str:
+def admit(host: RecordedHost, begin: Callable[[dict[str, Any], Answer], object]) -> str:
     """Begin the host's turn once it may -> why it may not; empty where it has begun.
 
     It waits for enough healthy instances (rollout_healthy_deadline).
 
-    :param begin: begins it in one transaction, with the operation that it is given; called again where another worker
-        has begun a host meanwhile.
+    :param begin: begins it in one transaction, with the operation that it is given, and by what the catalog says of
+        the node; called again where another worker has begun a host meanwhile.
     """
     client, options = host.task.consul, host.run.options
     started = time.monotonic()
@@ -106,8 +106,9 @@ def admit(host: RecordedHost, begin: Callable[[dict[str, Any]], object]) -> str:
             return _stopped(host, progress, why)
         room, answer, progress = _look(host, progress)
         if room.is_enough(host.run.plan["health"]["minimum"]):
+            host.progress = progress.begun(host.node, room.takes)
             try:
-                begin(progress.begun(host.node, room.takes).op_if_unchanged(host.keys, host.run.id))
+                begin(host.progress.op_if_unchanged(host.keys, host.run.id), answer)
             except LockLost as error:
                 return str(error)
             except ConsulError as error:
