@@ -174,7 +174,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         record = record_of(replace(run, plan=plan))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        store.create(task.consul, keys, record, run.session)
+        store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
