@@ -14,14 +14,14 @@ from lab import VM, ConsulError, Lab, LabError
 OLDEST = version("ansible-core").startswith("2.16.")
 CONSUL = "1.8.7" if OLDEST else None
 
-VMS = 5
 LIFETIME = 1800.0
 
 
 class Shared:
     """The lab that the files of one worker have one after the other, started when the first of them asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, vms: int = 5) -> None:
+        self._vms = vms
         self._lab: Lab | None = None
 
     def get(self) -> Lab:
@@ -32,16 +32,15 @@ class Shared:
             except (LabError, ConsulError, OSError, RuntimeError):
                 self.close()
         if self._lab is None:
-            lab = Lab(vms=VMS, consul=CONSUL)
+            lab = Lab(vms=self._vms, consul=CONSUL)
             lab.start()
             self._lab = lab
         return self._lab
 
-    @staticmethod
-    def _put_back(lab: Lab) -> None:
+    def _put_back(self, lab: Lab) -> None:
         """What only a file can have changed, beside what each of its tests puts back."""
         lab.set_lifetime(LIFETIME)
-        if [vm.number for vm in lab.vms] != list(range(1, VMS + 1)):
+        if [vm.number for vm in lab.vms] != list(range(1, self._vms + 1)):
             raise LabError("it has other machines now")
         reset(lab)
         lab.write_inventory({})
@@ -78,13 +77,15 @@ def reset(lab: Lab) -> None:
 
 
 def _end_deployments(vm: VM) -> None:
-    """A deployment that a test left running would change the version under the next test."""
+    """A deployment that a test left running would change the version under the next test; nor is it told of any."""
     for run in vm.deploys():
         command = Path(f"/proc/{run.pid}/cmdline")
         with contextlib.suppress(OSError):
             if run.end is None and str(vm.directory).encode() in command.read_bytes():
                 os.kill(run.pid, signal.SIGKILL)
     vm.deploys_log.unlink(missing_ok=True)
+    # Emptied and not removed: the application that runs goes on writing there.
+    os.truncate(vm.app_log, 0)
 
 
 def _clear_keys(lab: Lab) -> None:
