@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services, started
+from tests.integration.services import Servers, Services
 
 pytestmark = pytest.mark.oldest
 
@@ -29,8 +28,8 @@ HOSTS = [f"web{number}" for number in range(1, 11)]
 
 
 @pytest.fixture(scope="module")
-def consul() -> Iterator[Server]:
-    yield from started(CONSUL)
+def consul(servers: Servers) -> Server:
+    return servers.get(CONSUL)
 
 
 class Window:
