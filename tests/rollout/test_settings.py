@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lab.testkit.ansible_run import flat
 from tests.rollout.drive import Drive
 
 
@@ -22,3 +23,14 @@ def test_one_hosts_failure_is_its_own_and_no_wait_is_cut_off(drive: Drive) -> No
     assert drive.running() == ["1.0.0", new, "1.0.0", "1.0.0", "1.0.0"]
     assert "Timed out" not in result.output
     assert drive.is_settled()
+
+
+def test_what_ansible_itself_cannot_begin_ends_with_a_verdict(drive: Drive) -> None:
+    """It fails each host before its step is begun; a stage whose hosts have all failed would end the playbook there."""
+    result = drive.run("2.0.0", "-e", "ansible_become_method=none_such", become=True)
+    assert result.rc != 0
+    assert "5 not begun" in flat(result.output), result.output
+    assert drive.record()["state"] == "failed"
+    assert drive.deployed() == []
+    assert drive.maintenance() == {}
+    assert not drive.holds_lock()
