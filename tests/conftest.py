@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ sys.path.insert(0, str(TESTS.parent))
 from ansible.plugins.loader import init_plugin_loader  # noqa: E402
 
 from lab.testkit import link_tree  # noqa: E402 - needs the path above
+from tests.fleet import Shared, reset  # noqa: E402
 
 # Ansible's own importer, and before anybody imports ansible_collections: a package that Python's importer has loaded
 # first has no file, and Ansible's plugin loaders then fail with it.
@@ -38,32 +40,78 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test unit, integration or rollout by its folder."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark each test unit, integration or rollout by its folder; then put those that were asked for in order."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        if folder in {"unit", "integration", "rollout"}:
-            item.add_marker(folder)
+        if _folder(item) in {"unit", "integration", "rollout"}:
+            item.add_marker(_folder(item))
+    yield
+    _order(items)
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]
+
+
+def _has_shared_lab(item: pytest.Item) -> bool:
+    """Whether the lab of this test is the one of its worker, and not of its file alone."""
+    return "shared_lab" in getattr(item, "fixturenames", ())
+
+
+def _order(items: list[pytest.Item]) -> None:
+    """The files with the most rollouts first, so that all workers end at about the same time.
+
+    Of the others those with the shared lab come first, so that no worker keeps it beside tests of something else.
+    """
+    size = Counter(item.path for item in items)
+    with_lab = {item.path for item in items if _has_shared_lab(item)}
+    folders = list(dict.fromkeys(_folder(item) for item in items))
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        folder = _folder(item)
+        return folders.index(folder), -size[item.path] if folder == "rollout" else item.path not in with_lab
+
+    items.sort(key=place)
+
+
+SHARED = pytest.StashKey[Shared]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SHARED] = Shared()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A lab takes time of the processor also while nobody uses it: it ends where other tests than rollouts follow."""
+    if nextitem is None or not (_has_shared_lab(nextitem) or _folder(nextitem) == "rollout"):
+        item.config.stash[SHARED].close()
+
+
+@pytest.fixture(scope="session")
+def shared_lab(request: pytest.FixtureRequest) -> Iterator[Shared]:
+    """What keeps the lab of this worker."""
+    yield request.config.stash[SHARED]
+    request.config.stash[SHARED].close()
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Five VMs with SSH behind a load balancer that tries nothing again; shared by the tests of a file.
+def lab(request: pytest.FixtureRequest, shared_lab: Shared) -> Iterator[Lab]:
+    """Five VMs with SSH behind a load balancer that tries nothing again; of the files of a worker, one after the other.
 
-    The Consul is 1.8.7 in the oldest column, the newest that is cached in the newest.
+    The Consul is 1.8.7 in the oldest column, the newest that is cached in the newest. No file gets the lab in which a
+    test of another has failed.
     """
-    from lab import Lab
-    from tests.fleet import CONSUL
-
-    with Lab(vms=5, consul=CONSUL) as running:
-        yield running
+    failed = request.session.testsfailed
+    yield shared_lab.get()
+    if request.session.testsfailed != failed:
+        shared_lab.close()
 
 
 @pytest.fixture
 def fleet(lab: Lab) -> Lab:
-    """The lab of the file as it began: first version everywhere, all in rotation, no keys, no locks."""
-    from tests.fleet import reset
-
+    """The lab as it began: first version everywhere, all in rotation, no keys, no locks."""
     reset(lab)
     return lab
 

@@ -12,7 +12,7 @@ import pytest
 from lab.binaries import BinaryError, consul_version, find_consul
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Services, started
+from tests.integration.services import ENDS, Servers, Services
 
 LIMITS_SINCE = (1, 15)
 
@@ -31,9 +31,20 @@ def pytest_report_header() -> str:
     return f"consul: {version}{left_out}"
 
 
-@pytest.fixture(scope="module", params=ENDS, ids=["oldest", "newest"])
-def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield from started(request.param)
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """The servers of this worker."""
+    made = Servers()
+    yield made
+    made.close()
+
+
+# The newest Consul with the oldest of all else is one combination that make test leaves out.
+@pytest.fixture(
+    scope="module", params=[ENDS[0], pytest.param(ENDS[1], marks=pytest.mark.newest_consul)], ids=["oldest", "newest"]
+)
+def consul(request: pytest.FixtureRequest, servers: Servers) -> Server:
+    return servers.get(request.param)
 
 
 @pytest.fixture

@@ -104,17 +104,17 @@ class Server:
         if wait:
             self.wait()
 
+    def answers(self) -> bool:
+        """Whether it takes writes, and knows itself: before that it makes no session for its own node."""
+        try:
+            written = bool(self.http.call("PUT", "kv/ready", b""))
+            return written and bool(self.http.call("GET", f"catalog/node/{self.node}"))
+        except ConsulError:
+            return False
+
     def wait(self) -> None:
-        """Return when it takes writes, and knows itself: before that it makes no session for its own node."""
-
-        def is_ready() -> bool:
-            try:
-                written = bool(self.http.call("PUT", "kv/ready", b""))
-                return written and bool(self.http.call("GET", f"catalog/node/{self.node}"))
-            except ConsulError:
-                return False
-
-        wait_until(f"Consul at {self.address} is ready", is_ready, log=self.log)
+        """Return when it does."""
+        wait_until(f"Consul at {self.address} is ready", self.answers, log=self.log)
 
     def kill(self) -> None:
         """As kill -9 does."""

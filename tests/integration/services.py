@@ -44,6 +44,30 @@ def started(consul: str | None) -> Iterator[Server]:
         server.close()
 
 
+class Servers:
+    """One server of each version for a worker, for the tests that have a service of their own there."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str | None, Server] = {}
+
+    def get(self, consul: str | None) -> Server:
+        """Started when it is first asked for, and again where a test has left none that answers."""
+        server = self._servers.get(consul)
+        if server is not None and not server.answers():
+            server.close()
+            server = None
+        if server is None:
+            server = self._servers[consul] = Server(consul, next(_addresses))
+            server.start()
+        return server
+
+    def close(self) -> None:
+        """End all of them."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+
 def order(version: str | None = "2.0.0", **changes: Any) -> Order:
     """What a rollout with the defaults of its options asks of a machine."""
     of_options = {one.name: DEFAULTS[one.name] for one in fields(Order) if one.name in DEFAULTS}

@@ -93,13 +93,23 @@ def checks(tmp_path: Path) -> Checks:
     return Checks(tmp_path)
 
 
-def test_every_check_runs_and_the_newest_column_last(checks: Checks) -> None:
+def test_every_check_runs_and_the_newest_column_after_the_oldest(checks: Checks) -> None:
     with checks.start() as running:
         output = running.communicate(timeout=60)[0]
     assert running.returncode == 0, output
-    ran = (checks.folder / "ran").read_text(encoding="utf-8").splitlines()
-    assert {line.split()[0] for line in ran} == set(checks.STEPS)
-    assert ran[-1].startswith(".venv/bin/pytest")
+    ran = [line.split()[0] for line in (checks.folder / "ran").read_text(encoding="utf-8").splitlines()]
+    assert set(ran) == set(checks.STEPS)
+    assert ran.index(".venv-oldest/bin/pytest") < ran.index(".venv/bin/pytest")
+    assert output.splitlines()[-1] == CLOSING
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_ends_after_the_newest_column_is_waited_for_and_told(checks: Checks, code: int) -> None:
+    checks.write("scripts/sanity", f"until grep -q '^.venv/' ran; do sleep 0.1; done; sleep 0.5; exit {code}")
+    with checks.start() as running:
+        output = running.communicate(timeout=60)[0]
+    assert running.returncode == code, output
+    assert ("FAILED: sanity\n" in output) == bool(code)
     assert output.splitlines()[-1] == CLOSING
 
 
@@ -114,7 +124,7 @@ def test_no_check_that_fails_is_missed(checks: Checks, name: str) -> None:
     assert {line.split()[0] for line in ran} == set(checks.STEPS)
     assert output.splitlines()[-1] == CLOSING
     step = {".venv-oldest/bin/pytest": "oldest"}.get(name, Path(name).name)
-    assert name == ".venv/bin/pytest" or f"FAILED before the last step: {step}\n" in output
+    assert f"FAILED: {'newest' if step == 'pytest' else step}\n" in output
 
 
 def test_what_goes_on_beside_the_tests_ends_with_them(checks: Checks) -> None:

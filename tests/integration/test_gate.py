@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services, started
+from tests.integration.services import Servers, Services
 
 pytestmark = pytest.mark.oldest
 
@@ -26,8 +25,8 @@ HOSTS = ("a", "b", "c")
 
 
 @pytest.fixture(scope="module")
-def consul() -> Iterator[Server]:
-    yield from started(CONSUL)
+def consul(servers: Servers) -> Server:
+    return servers.get(CONSUL)
 
 
 class Rollout:

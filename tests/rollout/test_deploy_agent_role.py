@@ -49,7 +49,8 @@ def install(ansible: Ansible, folder: Path, service: str, command: object, **mor
         **more,
     }
     (folder / "site.yml").write_text(PLAYBOOK, encoding="utf-8")
-    return ansible.playbook(folder / "site.yml", "-e", json.dumps(variables))
+    # How modules get there is no matter of the role.
+    return ansible.playbook(folder / "site.yml", "-e", json.dumps(variables), env={"ANSIBLE_PIPELINING": "1"})
 
 
 def of_unit(folder: Path, name: str, setting: str) -> list[str]:

@@ -41,7 +41,7 @@ def test_it_runs_against_the_lab_unchanged(project: Project, drive: Drive) -> No
     assert done.rc == 0, done.output
     load.check_nothing_lost()
     assert drive.running() == ["2.0.0"] * 5
-    assert [drive.results()[f"web{number}"]["batch"] for number in range(1, 6)] == [1, 1, 1, 1, 1]
+    assert [drive.results()[f"web{number}"]["batch"] for number in range(1, 6)] == [1, 2, 3, 4, 5]
     assert drive.is_settled()
     status = project("status")
     assert "5 changed" in status.stdout, status.output

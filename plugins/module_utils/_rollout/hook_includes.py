@@ -155,7 +155,7 @@ class HookVariables:
                 else:
                     scopes[reason] = Scope({**of_reason, **scope.variables}, scope.defaults)
                     found.setdefault((repr(result), reason), (result, []))[1].append(host)
-        choices = [Choice(result, scopes[reason], on) for (_, reason), (result, on) in found.items()]
+        choices = [Choice(result, scopes[reason], on) for (_text, reason), (result, on) in found.items()]
         return Chosen(choices, frozenset(words), complete)
 
     def _resolved(self, value: Any, host: str, more: Mapping[str, Any]) -> Any:

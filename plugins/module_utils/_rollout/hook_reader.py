@@ -111,7 +111,7 @@ class _Reader:
                 # What fails in a block with a rescue is the user's own to mend.
                 runs = sure and not {"when", "rescue", "ignore_errors"} & entry.keys()
                 inside = self._inside(entry)
-                inside._add_notified(entry)
+                inside.add_notified(entry)
                 inside.read(entry["block"], sure=runs)
                 for part in ("rescue", "always"):
                     inside.read(entry.get(part) or [], sure=False)
@@ -145,7 +145,7 @@ class _Reader:
             tasks = []  # a role may have handlers only
         replace(self, path=file, above=(*self.above, file), scope=scope).read(tasks, sure=not name)
         file, handlers = _main(path, "handlers", self.load, handlers_from)
-        replace(self, path=file, load=lambda path: None)._add_handlers({base, name or base}, handlers)
+        replace(self, path=file, load=lambda path: None).add_handlers({base, name or base}, handlers)
 
     def _read_task(self, entry: Mapping[str, Any], *, sure: bool) -> None:
         action, arguments = _action(entry)
@@ -187,7 +187,7 @@ class _Reader:
             return
         inside = self._inside(entry)
         if not has_template(file):
-            inside._into(os.path.normpath(os.path.join(os.path.dirname(self.path), file)), sure=sure)
+            inside.into(os.path.normpath(os.path.join(os.path.dirname(self.path), file)), sure=sure)
             return
         folders = list(dict.fromkeys(os.path.dirname(path) for path in reversed(self.above)))
         self._tell_later()
@@ -205,11 +205,11 @@ class _Reader:
             chosen += [(path, guess) for path in fits if not _is_playbook(self.load(path))]
         for path, reader in chosen:
             if path not in self.above:
-                reader._into(path, sure=False)
+                reader.into(path, sure=False)
         if not chosen:
             self._cannot_tell()
 
-    def _into(self, path: str, *, sure: bool) -> None:
+    def into(self, path: str, *, sure: bool) -> None:
         """Read a file that is included."""
         replace(self, path=path, above=(*self.above, path)).read(self.load(path), sure=sure)
 
@@ -286,12 +286,12 @@ class _Reader:
                 for name in _names(resolved):
                     yield Notified(name, reader.rests_on)
 
-    def _add_notified(self, entry: Mapping[str, Any]) -> None:
+    def add_notified(self, entry: Mapping[str, Any]) -> None:
         """A block's own ``notify`` holds for each of its tasks."""
         if entry.get("notify"):
             self._add_task(entry, "block")
 
-    def _add_handlers(self, roles: Iterable[str], entries: Any) -> None:
+    def add_handlers(self, roles: Iterable[str], entries: Any) -> None:
         found = self.found
         if entries is not None and not isinstance(entries, list | tuple):
             found.handlers = None

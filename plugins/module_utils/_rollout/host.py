@@ -9,7 +9,7 @@ Its states, and the decision on a failure, are in states.py, and what is written
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -61,13 +61,13 @@ class HostDeployment(RecordedHost):
         """Maintenance on, seen in the catalog."""
         return self.take_out().result
 
-    def take_out(self, begun: dict[str, Any] | None = None, seen: Answer | None = None) -> TakenOut:
+    def take_out(self, begun: Sequence[dict[str, Any]] = (), seen: Answer | None = None) -> TakenOut:
         """Maintenance on, seen in the catalog.
 
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
-        :param begun: the operation that says that its turn has begun, in the transaction that begins it.
+        :param begun: the operations that say that its turn has begun, in the transaction that begins it.
         :param seen: what the catalog says of the service on the node, where that was read just now.
         :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
@@ -80,11 +80,11 @@ class HostDeployment(RecordedHost):
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
-        first = begun or Progress(batch=self.planned.batch or 0).op(self.keys, self.turn.deployment)
+        first = begun or [Progress(batch=self.planned.batch or 0).op(self.keys, self.turn.deployment)]
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""
-        self.enter(states.DRAINING, recorded=recorded, also=[] if back else [first])
+        self.enter(states.DRAINING, recorded=recorded, also=[] if back else first)
         changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, self.ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}

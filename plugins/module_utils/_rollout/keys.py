@@ -10,6 +10,9 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
     deploy/<service>/deployments/<id>/record         JSON, small, see record.py
     deploy/<service>/deployments/<id>/plan/<n>       JSON {hosts, uncovered}, 000001 first, see plan_chunks.py
     deploy/<service>/deployments/<id>/progress       JSON {batch, at, stop}: the last batch begun, why no other follows
+    deploy/<service>/deployments/<id>/in_flight/<node>  a host whose turn has begun in a window, see progress.py
+    deploy/<service>/deployments/<id>/spent/<node>   a host that spent the failure budget in a window
+    deploy/<service>/deployments/<id>/ended          when a host has ended last in a window
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
     nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
@@ -136,6 +139,17 @@ class Keys:
 
     def progress(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}progress"
+
+    def in_flight(self, deployment: str, node: str = "") -> str:
+        """Of one node, or the prefix of all."""
+        return f"{self.deployment(deployment)}in_flight/{checked_name(node, 'node') if node else ''}"
+
+    def spent(self, deployment: str, node: str = "") -> str:
+        """Of one node, or the prefix of all."""
+        return f"{self.deployment(deployment)}spent/{checked_name(node, 'node') if node else ''}"
+
+    def ended(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}ended"
 
     def outcomes(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}nodes/"

@@ -111,8 +111,8 @@ OPTIONS: tuple[Option, ...] = (
         "batch_size",
         Parsed('number, percentage, or a list of them such as `[1, "10%", "50%"]`', parse_batch_size),
         1,
-        "hosts in flight at a time; a percentage is of the hosts to change, rounded down, at least 1; of a list each but the "
-        "last is a stage of so many hosts, and the last counts for all others",
+        "hosts in flight at a time; a percentage is of the hosts to change, rounded down, at least 1; of a list each "
+        "but the last is a stage of so many hosts, and the last counts for all others",
     ),
     Option(
         "min_healthy",

@@ -131,6 +131,7 @@ class Plan:
 
     :param uncovered: nodes that run the service and stay as they are.
     :param windows: how many hosts of each stage may be in flight at once; empty where they go in batches.
+    :param largest: instances that one host takes out of rotation at most.
     """
 
     service: str
@@ -143,6 +144,7 @@ class Plan:
     warnings: list[str]
     uncovered: tuple[str, ...] = ()
     windows: tuple[int, ...] = ()
+    largest: int = 0
 
     @property
     def nothing_to_do(self) -> bool:
@@ -174,6 +176,7 @@ class Plan:
             "places": len(places),
             "uncovered": list(self.uncovered),
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
+            "largest": self.largest,
         }
 
 

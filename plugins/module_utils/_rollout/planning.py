@@ -82,6 +82,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         warnings_of(plans, chosen, settings),
         settings.uncovered,
         tuple(windows),
+        max((one.serving for one in chosen), default=0),
     )
 
 

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a deployment is: one small key (a private helper of this collection).
+"""How far a deployment is, in small keys (a private helper of this collection).
 
-Where hosts take their turns in a window, it is written by compare-and-set in the transaction of what it counts, so that
-any number of workers agree on which hosts are out of rotation.
+In a window any number of workers read them at once. Where it matters which of them is first, ``progress`` itself is
+written by compare-and-set in the transaction that begins a host's turn. A host in flight has a key of its own, so that
+the end of a turn, which frees a place, is in nobody's way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import KVPair, json_object, kv_set, kv_set_if
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
+    json_object,
+    kv_delete,
+    kv_read,
+    kv_set,
+    kv_set_if,
+    kv_text,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
@@ -31,116 +39,127 @@ CONFLICT = 409
 
 @dataclass(frozen=True)
 class Progress:
-    """What the key holds.
+    """What the keys hold.
 
     :param batch: the last batch that was begun, 0 for none; its hosts are let go right after. In a window it stays 0.
     :param stop: why no further host begins; empty where nothing has stopped the deployment.
-    :param at: when it was written; in a window, when the last host ended.
-    :param in_flight: node -> instances that its turn takes out of rotation, for each host whose turn has begun and not
-        ended.
-    :param ended: hosts whose turn has ended; ``spent``: those that spent the failure budget, with their outcome.
+    :param at: when that was written.
     :param registered: instances of the service when all were counted last; ``counted``: when that was, seconds since
         1970.
+    :param turns: begun by compare-and-set: Consul takes a value that is the same for no change.
     :param index: of the key as it was read, 0 where there is none.
+    :param in_flight: node -> instances that its turn takes out of rotation, for each host whose turn has begun and not
+        ended.
+    :param spent: the hosts that spent the failure budget, each with its outcome.
+    :param ended_at: when a host has ended last; empty before.
     """
 
     batch: int = 0
     stop: str = ""
     at: str = ""
-    in_flight: Mapping[str, int] = field(default_factory=dict)
-    ended: int = 0
-    spent: Sequence[str] = ()
     registered: int = 0
     counted: float = 0.0
+    turns: int = 0
     index: int = 0
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    spent: Sequence[str] = ()
+    ended_at: str = ""
 
     @classmethod
-    def of(cls, pair: KVPair | None) -> Progress:
-        """What the key says; as at the beginning where it cannot be read."""
-        data = json_object(pair.value) if pair else None
-        if pair is None or data is None:
-            return cls(index=pair.index if pair else 0)
+    def of(cls, keys: Keys, deployment: str, values: Mapping[str, Mapping[str, Any]]) -> Progress:
+        """As keys that were read together say it; as at the beginning where they cannot be read.
+
+        :param values: key -> item of the answer.
+        """
+        item = values.get(keys.progress(deployment))
+        data = (json_object(kv_text(item)) if item else None) or {}
+        batch, registered, counted = data.get("batch"), data.get("registered"), data.get("counted")
+        flying, spent = keys.in_flight(deployment), keys.spent(deployment)
         return cls(
-            batch=int(data.get("batch") or 0),
+            batch=batch if isinstance(batch, int) else 0,
             stop=str(data.get("stop") or ""),
             at=str(data.get("at") or ""),
-            in_flight={str(node): int(count) for node, count in (data.get("in_flight") or {}).items()},
-            ended=int(data.get("ended") or 0),
-            spent=tuple(str(one) for one in data.get("spent") or ()),
-            registered=int(data.get("registered") or 0),
-            counted=float(data.get("counted") or 0),
-            index=pair.index,
+            registered=registered if isinstance(registered, int) else 0,
+            counted=float(counted) if isinstance(counted, int | float) else 0.0,
+            turns=turns if isinstance(turns := data.get("turns"), int) else 0,
+            index=item["ModifyIndex"] if item else 0,
+            in_flight={
+                key.removeprefix(flying): int(text) if (text := kv_text(one)).isdecimal() else 1
+                for key, one in values.items()
+                if key.startswith(flying)
+            },
+            spent=[kv_text(values[key]) for key in sorted(values) if key.startswith(spent)],
+            ended_at=kv_text(values[ended]) if (ended := keys.ended(deployment)) in values else "",
         )
-
-    def as_json(self) -> str:
-        data: dict[str, Any] = {"batch": self.batch, "stop": self.stop[:STOP_LIMIT], "at": self.at or timestamp()}
-        if self.ended or self.in_flight:
-            more = {"in_flight": dict(self.in_flight), "ended": self.ended, "spent": list(self.spent)}
-            data |= {**more, "registered": self.registered, "counted": round(self.counted, 1)}
-        return json.dumps(data, separators=(",", ":"))
 
     def op(self, keys: Keys, deployment: str) -> dict[str, Any]:
         """The transaction operation that writes it, whatever is there: in batches, which begin one after the other.
 
         It tells a host that was lost in its turn from one that never got it, where the host left no trace of its own.
         """
-        return kv_set(keys.progress(deployment), self.as_json())
+        return kv_set(keys.progress(deployment), self._as_json())
 
     def op_if_unchanged(self, keys: Keys, deployment: str) -> dict[str, Any]:
         """The transaction operation that writes it while the key is as it was read."""
-        return kv_set_if(keys.progress(deployment), self.as_json(), self.index)
+        return kv_set_if(keys.progress(deployment), self._as_json(), self.index)
 
-    # -- in a window ----------------------------------------------------------------------------------------------
-
-    def begun(self, node: str, takes: int) -> Progress:
-        """A host's turn has begun.
-
-        :param takes: instances that it takes out of rotation.
-        """
-        return replace(self, in_flight={**self.in_flight, node: takes})
-
-    def has_ended(self, node: str, outcome: Outcome, *, begun: bool) -> Progress:
-        """A host's turn has ended; unchanged where that is counted already.
-
-        :param begun: whether the turn had begun.
-        """
-        if begun and node not in self.in_flight:
-            return self
-        spent = [*self.spent, told(outcome)] if STATES[outcome.outcome].spends_budget else self.spent
-        left = {one: takes for one, takes in self.in_flight.items() if one != node}
-        return replace(self, in_flight=left, ended=self.ended + 1, spent=spent, at=timestamp())
+    def one_more(self) -> Progress:
+        """A further turn has begun."""
+        return replace(self, turns=self.turns + 1)
 
     def counted_now(self, registered: int) -> Progress:
         return replace(self, registered=registered, counted=time.time())
 
+    def _as_json(self) -> str:
+        data: dict[str, Any] = {"batch": self.batch, "at": self.at or timestamp(), "stop": self.stop[:STOP_LIMIT]}
+        if self.registered:
+            data |= {"registered": self.registered, "counted": round(self.counted, 1), "turns": self.turns}
+        return json.dumps(data, separators=(",", ":"))
 
-def told(outcome: Outcome) -> str:
-    """A host that spent the failure budget, for a sentence."""
-    return f"{outcome.host} {outcome.outcome.replace('_', ' ')}"
+
+def begun_op(keys: Keys, deployment: str, node: str, takes: int) -> dict[str, Any]:
+    """The transaction operation that says that a host is in flight.
+
+    :param takes: instances that it takes out of rotation.
+    """
+    return kv_set(keys.in_flight(deployment, node), str(takes))
+
+
+def ended_ops(keys: Keys, deployment: str, outcome: Outcome) -> list[dict[str, Any]]:
+    """The transaction operations that say that its turn has ended."""
+    operations = [
+        kv_delete(keys.in_flight(deployment, outcome.node)),
+        kv_set(keys.ended(deployment), outcome.finished or timestamp()),
+    ]
+    if STATES[outcome.outcome].spends_budget:
+        told = f"{outcome.host} {outcome.outcome.replace('_', ' ')}"
+        operations.append(kv_set(keys.spent(deployment, outcome.node), told))
+    return operations
+
+
+def reads(keys: Keys, deployment: str) -> list[dict[str, Any]]:
+    """The transaction operations that read it."""
+    wanted = (keys.progress, keys.in_flight, keys.spent, keys.ended)
+    return [kv_read(key(deployment)) for key in wanted]
 
 
 def read_progress(client: Client, keys: Keys, deployment: str) -> Progress:
-    return Progress.of(client.key(keys.progress(deployment), consistent=True))
+    """In one request, which does not grow with the fleet."""
+    values = {item["Key"]: item for item in client.txn(reads(keys, deployment))}
+    return Progress.of(keys, deployment, values)
 
 
 def change_progress(
-    client: Client,
-    keys: Keys,
-    deployment: str,
-    change: Callable[[Progress], Progress],
-    fence: dict[str, Any],
-    operations: Sequence[dict[str, Any]],
-    known: Progress | None = None,
+    client: Client, keys: Keys, deployment: str, change: Callable[[Progress], Progress], fence: dict[str, Any]
 ) -> None:
-    """Change it in one transaction with ``operations``, whoever else changes it meanwhile.
+    """Change ``progress``, whoever else writes it meanwhile.
 
-    :param known: as it was read last, to spare a read where nobody has changed it since.
     :raises LockLost: the lock is no longer ours.
     """
-    found = known or read_progress(client, keys, deployment)
+    found = read_progress(client, keys, deployment)
     while True:
         try:
-            client.txn([fence, change(found).op_if_unchanged(keys, deployment), *operations])
+            client.txn([fence, change(found).op_if_unchanged(keys, deployment)])
         except LockLost:
             raise
         except ConsulError as error:

@@ -25,8 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, change_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import ended_ops
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
@@ -66,8 +65,6 @@ class RecordedHost:
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
         self._shown: Answer | None = None
         """What the catalog says of the service on the node as its maintenance began, in this process alone."""
-        self.progress: Progress | None = None
-        """As this host has written it when it began: nobody else may have since."""
         self._watch: MaintenanceWatch | None = None
         self.keys = run.keys(task)
         self.node = planned.node
@@ -153,15 +150,8 @@ class RecordedHost:
         if told:
             self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
         states.require_transition(self.turn.state, state)
-        written = self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
+        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         self.turn = replace(self.turn.at(phase), phase=phase)
-        self.note_progress(written)
-
-    def note_progress(self, written: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the index of the progress, where a transaction has written it."""
-        index = next((one["ModifyIndex"] for one in written if one["Key"] == self.keys.progress(self.run.id)), 0)
-        if self.progress and index:
-            self.progress = replace(self.progress, index=index)
 
     def note(self, state: str) -> None:
         """Only the host's status; raises :class:`LockLost`."""
@@ -178,9 +168,8 @@ class RecordedHost:
         ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self._is_unsure(outcome))
         try:
             if self.run.is_window:
-                self._end_in_window(result, [*also, *ended])
-            else:
-                self.task.consul.txn([self.fence(), *also, *ended])
+                ended += ended_ops(self.keys, self.run.id, result)
+            self.task.consul.txn([self.fence(), *also, *ended])
             self.telling.tell(f"{outcome.replace('_', ' ')}: {self._stands_as(outcome)}")
         except LockLost:
             raise
@@ -193,14 +182,6 @@ class RecordedHost:
         if outcome in (states.OK, states.ROLLED_BACK):
             return f"in rotation on {self.version}"
         return states.STATES[outcome].description
-
-    def _end_in_window(self, result: Outcome, operations: Sequence[dict[str, Any]]) -> None:
-        begun = self.turn.phase != states.PENDING or self.turn.rolling_back
-
-        def ended(progress: Progress) -> Progress:
-            return progress.has_ended(self.node, result, begun=begun)
-
-        change_progress(self.task.consul, self.keys, self.run.id, ended, self.fence(), operations, self.progress)
 
     def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
         """Record a host that is in rotation: what cannot be recorded is told, and never a reason to roll it back.

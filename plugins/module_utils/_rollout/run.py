@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder, under_way
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
@@ -39,6 +40,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
+from ansible_collections.hitless.consul.plugins.module_utils._views.standing import standing
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         record = record_of(replace(run, plan=plan))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        store.create(task.consul, keys, record, run.session)
+        store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
@@ -232,6 +235,7 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     except ConsulError as error:
         return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
+    _show_standing(task, run, found)
     result = {
         "id": run.id,
         "result": found.record.state,
@@ -259,6 +263,17 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     except HitlessError as error:
         task.warn(f"The request that this deployment follows could not be answered: {error}")
     return result
+
+
+def _show_standing(task: Task, run: Run, found: store.Deployment) -> None:
+    """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
+    try:
+        instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
+    except ConsulError as error:
+        task.warn(f"How {run.service} stands now could not be read: {error}")
+        return
+    out = {one.node for one in instances if not one.in_rotation}
+    task.show(standing(found.record, found.outcomes, {one.node for one in instances} - out))
 
 
 def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:
@@ -303,8 +318,19 @@ def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -
     # In check mode it is what the run is for.
     group = "stage" if plan.windows else "batch"
     table = f"{report.plan_table(planned['hosts'], group=group)}\n\n" if task.check_mode else ""
-    task.show(table + plan.description)
+    waits = _least_seconds(run, plan)
+    takes = f"It takes {duration(waits)} at least, by its own waits alone. " if waits else ""
+    task.show(f"{table}{plan.description}\n{takes}Consul is asked at {task.consul.connection.base}.")
     return planned
+
+
+def _least_seconds(run: Run, plan: Plan) -> float:
+    """What the waits of all turns come to: the drain, and the time for which checks have to stay well."""
+    options = run.options
+    turn = options["drain_min_time" if options["load_balancers"] else "drain_time"] + options["min_healthy_time"]
+    windows = plan.windows or [len(batch) for batch in plan.batches]
+    turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
+    return float(turns * turn)
 
 
 def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:

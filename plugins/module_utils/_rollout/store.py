@@ -20,7 +20,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
-    KVPair,
     in_transactions,
     kv_check_session,
     kv_read,
@@ -30,7 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, reads
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     INTERRUPTED,
     RUNNING,
@@ -164,14 +163,17 @@ def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool =
     ]
 
 
-def create(client: Client, keys: Keys, record: Record, session: str) -> None:
+def create(client: Client, keys: Keys, record: Record, session: str, registered: int = 0) -> None:
     """Write a deployment that begins: its plan, and its record last. What is left without a record, pruning deletes.
 
+    :param registered: instances of the service that have just been counted, where hosts go in a window.
     :raises LockLost: the session does not hold the service's lock.
     :raises HitlessError: a value would be too large; nothing was written.
     """
     plan = record.plan_values()
     operations = [kv_set(keys.plan_chunk(record.id, number), value) for number, value in enumerate(plan, 1)]
+    if record.windows:
+        operations.append(Progress().counted_now(registered).op(keys, record.id))
     operations.append(kv_set(keys.record(record.id), replace(record, chunks=len(plan)).to_json()))
     for part in in_transactions(kv_check_session(keys.lock, session), operations):
         client.txn(part)
@@ -188,7 +190,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
     operations = [
         kv_read(keys.record(deployment)),
         kv_read(keys.plan(deployment)),
-        kv_read(keys.progress(deployment)),
+        *reads(keys, deployment),
         kv_read(keys.outcomes(deployment)),
         kv_read(keys.lock),
     ]
@@ -203,7 +205,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         if key.startswith(prefix)
     }
     outcomes = outcomes_of(record, written)
-    progress = _progress_of(values.get(keys.progress(deployment)))
+    progress = Progress.of(keys, deployment, values)
     return Deployment(
         record,
         _lock_of(values.get(keys.lock)),
@@ -233,14 +235,14 @@ def refresh(client: Client, keys: Keys, found: Deployment) -> Deployment:
         for node in names
         if node not in known and (planned := found.planned_on(node)) and (pair := client.key(f"{prefix}{node}"))
     }
-    operations = [kv_read(keys.record(deployment)), kv_read(keys.progress(deployment)), kv_read(keys.lock)]
+    operations = [kv_read(keys.record(deployment)), *reads(keys, deployment), kv_read(keys.lock)]
     values = {item["Key"]: item for item in client.txn(operations)}
     record, lock = values.get(keys.record(deployment)), _lock_of(values.get(keys.lock))
     brief = Brief.from_json(kv_text(record) if record else "", deployment, keys.service)
     if not Listed(brief, lock).is_alive:
         return require(client, keys, deployment)
     outcomes = {**found.outcomes, **ended}
-    progress = _progress_of(values.get(keys.progress(deployment)))
+    progress = Progress.of(keys, deployment, values)
     batch = last_batch(progress.batch, outcomes)
     return replace(found, lock=lock, outcomes=outcomes, batch=batch, stop=progress.stop, in_flight=progress.in_flight)
 
@@ -359,7 +361,3 @@ def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
 def last_batch(begun: int, outcomes: Mapping[str, Outcome]) -> int:
     """The last batch that was begun: the first write to a host of it may be its outcome."""
     return max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])
-
-
-def _progress_of(item: Mapping[str, Any] | None) -> Progress:
-    return Progress.of(KVPair.of(item) if item is not None else None)

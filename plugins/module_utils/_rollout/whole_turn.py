@@ -9,7 +9,7 @@ becomes of the host: Ansible would end the playbook with a stage whose hosts hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,17 +67,17 @@ class WholeTurn:
                 self._roll_back()
         return {"changed": True, "begun": True, "why": host.turn.error}
 
-    def _begin(self, operation: dict[str, Any], seen: Answer) -> None:
-        """The first write of its turn, in one transaction with the operation.
+    def _begin(self, operations: Sequence[dict[str, Any]], seen: Answer) -> None:
+        """The first write of its turn, in one transaction with the operations.
 
         :param seen: what the catalog says of the service, the node's own instances among it.
         """
         host = self._host
         if host.run.by_agents:
-            host.note_progress(host.task.consul.txn([host.fence(), operation]))
+            host.task.consul.txn([host.fence(), *operations])
         else:
             mine = [one for one in seen.data or () if one["Node"]["Node"] == host.node]
-            self._out = host.take_out(operation, replace(seen, data=mine))
+            self._out = host.take_out(operations, replace(seen, data=mine))
 
     def _steps(self, way: Way) -> None:
         host = self._host

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The gate of a window: whether one more host may begin its turn (a private helper of this collection).
 
-Any number of workers may stand at it at once. Each decides by what it has read, and begins by compare-and-set: where
-another one began meanwhile, it decides anew. What it reads does not grow with the fleet: the progress, and the
-instances that get no traffic. All of them are counted again every :data:`COUNT_EVERY` seconds, by one worker, since an
-instance that is deregistered shows nowhere else.
+Any number of workers may stand at it at once. Each decides by what it has read, and where room is scarce it begins by
+compare-and-set: where another one began meanwhile, it decides anew. What it reads does not grow with the fleet: the
+progress, and the instances that get no traffic. All of them are counted again every :data:`COUNT_EVERY` seconds, by one
+worker, since an instance that is deregistered shows nowhere else.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
     CONFLICT,
     Progress,
+    begun_op,
     change_progress,
     read_progress,
 )
@@ -59,9 +61,12 @@ class Room:
     head: Head
     takes: int
 
-    def is_enough(self, minimum: int) -> bool:
-        """Our own action never takes the service below the minimum; taking out what is broken takes nothing away."""
-        return not self.head.warning and (not self.takes or self.head.healthy_without >= minimum)
+    def is_enough(self, minimum: int, others: int = 0) -> bool:
+        """Our own action never takes the service below the minimum; taking out what is broken takes nothing away.
+
+        :param others: instances that others may take out at the same time.
+        """
+        return not self.head.warning and (not self.takes or self.head.healthy_without - others >= minimum)
 
 
 def room_for(
@@ -86,15 +91,18 @@ def room_for(
     return Room(Head(registered, healthy, healthy - takes, tuple(warning)), takes)
 
 
-def admit(host: RecordedHost, begin: Callable[[dict[str, Any], Answer], object]) -> str:
+def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer], object]) -> str:
     """Begin the host's turn once it may -> why it may not; empty where it has begun.
 
     It waits for enough healthy instances (rollout_healthy_deadline).
 
-    :param begin: begins it in one transaction, with the operation that it is given, and by what the catalog says of
+    Where all that may be in flight could begin now, nothing has to be agreed on. Else it begins by compare-and-set.
+
+    :param begin: begins it in one transaction, with the operations that it is given, and by what the catalog says of
         the node; called again where another worker has begun a host meanwhile.
     """
     client, options = host.task.consul, host.run.options
+    minimum, conflicts = host.run.plan["health"]["minimum"], 0
     started = time.monotonic()
     until = started + options["healthy_deadline"]
     while True:
@@ -104,21 +112,26 @@ def admit(host: RecordedHost, begin: Callable[[dict[str, Any], Answer], object])
         why = _stop(host, progress)
         if why:
             return _stopped(host, progress, why)
-        room, answer, progress = _look(host, progress)
-        if room.is_enough(host.run.plan["health"]["minimum"]):
-            host.progress = progress.begun(host.node, room.takes)
+        room, answer, progress, is_new = _look(host, progress)
+        if room.is_enough(minimum):
+            operations = [begun_op(host.keys, host.run.id, host.node, room.takes)]
+            if is_new or not room.is_enough(minimum, others=_others(host, progress)):
+                operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
             try:
-                begin(host.progress.op_if_unchanged(host.keys, host.run.id), answer)
+                begin(operations, answer)
             except LockLost as error:
                 return str(error)
             except ConsulError as error:
                 if error.status != CONFLICT:
                     raise
+                # As in a network: who has met others waits a random while, and longer each time.
+                conflicts += 1
+                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**conflicts)))
                 continue
             return ""
         if time.monotonic() >= until:
             waited = time.monotonic() - started
-            return _stopped(host, progress, healthy_stop(room.head, host.run.plan["health"]["minimum"], waited))
+            return _stopped(host, progress, healthy_stop(room.head, minimum, waited))
         _wait_for_change(host, answer, min(until, time.monotonic() + LOOK_EVERY))
 
 
@@ -129,7 +142,7 @@ def _stop(host: RecordedHost, progress: Progress) -> str:
         return progress.stop
     if len(progress.spent) > options["failure_budget"]:
         return f"the failure budget of {options['failure_budget']} is spent ({', '.join(progress.spent)})"
-    latest = parse_timestamp(progress.at)
+    latest = parse_timestamp(progress.ended_at or progress.at)
     idle = (datetime.now(timezone.utc) - latest).total_seconds() if latest else 0.0
     return progress_stop(idle, options["progress_deadline"])
 
@@ -146,8 +159,6 @@ def _stopped(host: RecordedHost, progress: Progress, why: str) -> str:
             host.run.id,
             lambda found: found if found.stop else replace(found, stop=why),
             fence,
-            (),
-            progress,
         )
     except HitlessError as error:
         name = host.planned.host
@@ -155,8 +166,15 @@ def _stopped(host: RecordedHost, progress: Progress, why: str) -> str:
     return why
 
 
-def _look(host: RecordedHost, progress: Progress) -> tuple[Room, Answer, Progress]:
-    """What the catalog shows now, and the progress with the count of all instances where it has just been made."""
+def _others(host: RecordedHost, progress: Progress) -> int:
+    """Instances that the other workers of the window may be about to take out."""
+    plan = host.run.plan
+    window = int(plan["windows"][(host.planned.batch or 1) - 1])
+    return max(0, window - 1 - len(progress.in_flight)) * max(1, int(plan.get("largest") or 0))
+
+
+def _look(host: RecordedHost, progress: Progress) -> tuple[Room, Answer, Progress, bool]:
+    """What the catalog shows now, the progress, and whether all instances have just been counted anew for it."""
     whole = not progress.registered or time.time() - progress.counted >= COUNT_EVERY
     path, params = _query(host, whole=whole)
     answer = host.task.consul.get(path, params)
@@ -164,7 +182,7 @@ def _look(host: RecordedHost, progress: Progress) -> tuple[Room, Answer, Progres
     if whole:
         progress = progress.counted_now(len(instances))
     accept = host.run.options["accept_warning"]
-    return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress
+    return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress, whole
 
 
 def _query(host: RecordedHost, *, whole: bool) -> tuple[str, list[tuple[str, object]]]:

@@ -78,6 +78,7 @@ def test_the_plan_of_five_hosts() -> None:
         "places": 5,
         "uncovered": [],
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
+        "largest": 1,
     }
     assert plan.warnings == []
 

@@ -1,0 +1,68 @@
+"""The last lines of a run: what is, why, what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._views.standing import REASONS, standing
+
+pytestmark = pytest.mark.oldest
+
+ID = "20261128T120000Z-2-abcd"
+END = f"Deployment {ID}; its story: hitless.consul.status -e status_id=last"
+
+
+def told(in_rotation: str, /, **ended: str) -> list[str]:
+    """The lines for hosts a, b, c, ... with these outcomes."""
+    hosts = {name: PlannedHost(name, f"n-{name}", from_version="1", to_version="2") for name in ended}
+    record = Record(ID, "web", "2", hosts=hosts)
+    outcomes = {
+        name: Outcome(name, f"n-{name}", outcome, error="It broke." if outcome not in ("ok", "pending") else "")
+        for name, outcome in ended.items()
+    }
+    return standing(record, outcomes, {f"n-{name}" for name in in_rotation}).splitlines()
+
+
+def test_all_is_well() -> None:
+    assert told("ab", a="ok", b="current") == ["web: 2 of 2 in rotation, all on 2.", END]
+
+
+def test_one_was_put_back() -> None:
+    assert told("abc", a="ok", b="rolled_back", c="pending") == [
+        "web: 3 of 3 in rotation: 2 on 1, 1 on 2.",
+        "b: It broke.",
+        "Next: repair 2, and run the same command again; hosts that have it are left alone.",
+        END,
+    ]
+
+
+def test_what_is_out_is_named_with_its_reason() -> None:
+    lines = told("a", a="ok", b="failed", c="lost", d="skipped", e="pending")
+    assert lines[0] == "web: 1 of 5 in rotation, on 2."
+    assert lines[1:5] == [
+        "Out of rotation: b, held in maintenance since its deployment failed.",
+        "Out of rotation: c, lost in its turn: nobody knows which version runs there.",
+        "Out of rotation: d, skipped: It broke.",
+        "Out of rotation: e, though nothing of this deployment keeps it out.",
+    ]
+    assert lines[-2] == "Next: once they can be reached, run the same command again, or hitless.consul.recover."
+
+
+def test_what_was_printed_last_is_told_and_nothing_for_a_terminal() -> None:
+    record = Record(ID, "web", "2", hosts={"a": PlannedHost("a", "a", from_version="1", to_version="2")})
+    outcome = Outcome("a", "a", "rolled_back", error="It exited with 3.", output="one\nE: no \x1b[31mpackage\n\n")
+    assert 'a: It exited with 3. It printed last: "E: no ?[31mpackage".' in standing(record, {"a": outcome}, {"a"})
+
+
+def test_many_reasons_are_counted() -> None:
+    many = {f"h{number}": "rolled_back" for number in range(REASONS + 3)}
+    lines = told("", **many)
+    assert sum(line.endswith(": It broke.") for line in lines) == REASONS
+    assert "... and 3 more" in lines
+
+
+def test_without_a_known_version() -> None:
+    record = Record(ID, "web", "2", hosts={"a": PlannedHost("a", "a", to_version="2")})
+    assert standing(record, {}, {"a"}).startswith("web: 1 of 1 in rotation, on an unknown version.")
