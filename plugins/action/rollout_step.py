@@ -200,14 +200,13 @@ def finish(edge: Edge) -> Result:
 def release(edge: Edge) -> Result:
     """Release the lock, and say why the run fails, if it does."""
     hosts = [*edge.run.coordinators, "localhost"]
-    return run.release(edge.task, edge.run, edge.left("result"), _errors(edge, hosts))
+    return run.release(edge.task, edge.run, edge.left("result"), list(_errors(edge, hosts).values()))
 
 
-def _errors(edge: Edge, hosts: Iterable[str]) -> list[str]:
-    """What went wrong on these hosts, beside the deployment itself."""
-    hostvars, name = edge.task.variables["hostvars"], edge.params["error"]
-    found = [hostvars.raw_get(host).get(name) for host in hosts]
-    return [str(error) for error in found if error]
+def _errors(edge: Edge, hosts: Iterable[str]) -> dict[str, str]:
+    """Host -> what went wrong there, as tasks have noted it of this run; an earlier one may be in the same playbook."""
+    found = {host: edge.left("error", host) for host in hosts}
+    return {host: str(one["why"]) for host, one in found.items() if one.get("deployment") == edge.run.id}
 
 
 # -- at the head of a batch ---------------------------------------------------------------------------------------
@@ -289,9 +288,7 @@ def recover(edge: Edge) -> Result:
 
 def recovered(edge: Edge) -> Result:
     """Release the lock, and name what is left to do by hand."""
-    hostvars, name = edge.task.variables["hostvars"], edge.params["error"]
-    found = {host: hostvars.raw_get(host).get(name) for host in edge.run.order}
-    recovery.finish(edge.task, edge.run, {host: str(error) for host, error in found.items() if error})
+    recovery.finish(edge.task, edge.run, _errors(edge, edge.run.order))
     return {}
 
 

@@ -198,6 +198,20 @@ def test_a_deployment_that_stops(web: Service) -> None:
     }
 
 
+def test_what_is_no_host_s_failure_is_shown_beside_those_of_hosts(web: Service) -> None:
+    run = web.begin("d1", failure_budget=1)
+    web.end_host(run, "web1", "rolled_back", error="it was not healthy")
+    budget = web.finish(run)
+    assert release(web._task({}), run, budget, [])["failed_hosts"] == ["web1"]
+    assert release(web._task({}), run, budget, ["the finish hook failed"])["failed_hosts"] == ["web1", "localhost"]
+    run = web.begin("d2", failure_budget=1)
+    web.end_host(run, "web1", "rolled_back", error="it was not healthy")
+    web.client.txn([Progress(batch=1, stop="the before_batch hook failed: no").op(web.keys, "d2")])
+    told = release(web._task({}), run, web.finish(run), [])
+    assert told["failed_hosts"] == ["web1", "localhost"]
+    assert told["why"].count("the before_batch hook failed: no") == 1
+
+
 @pytest.mark.parametrize("trace", ["status", "progress"])
 def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service, trace: str) -> None:
     run = web.begin("d1")
@@ -278,7 +292,7 @@ def test_why_a_run_fails_although_its_hosts_are_well(web: Service) -> None:
         web.end_host(run, host, "ok")
     result = web.finish(run)
     told = release(web._task({}), run, result, ["the finish hook failed: no"])
-    assert told["why"] == "the finish hook failed: no Skipped: web4 (rollout_strict)."
+    assert told["why"] == "the finish hook failed: no. Skipped: web4 (rollout_strict)."
     assert told["failed_hosts"] == ["localhost"]
     assert read_lock(web.client, web.keys) is None
     lenient = Run.of({**run.as_dict(), "options": {**run.options, "strict": False}})

@@ -188,13 +188,17 @@ class RotationWatch:
         self.seen: dict[str, list[float]] = {}
         self.most = 0
         """Nodes in maintenance at once."""
+        self.instances: set[tuple[str, str]] = set()
+        """Node and service ID of each instance that was in maintenance."""
 
     def _watch(self) -> None:
         out: set[str] = set()
         while not self._end.wait(0.05):
             asked = time.time()
-            found = {one["Node"]["Node"] for one in self._lab.services() if _in_maintenance(one)}
+            instances = {_instance(one) for one in self._lab.services() if _in_maintenance(one)}
             answered = time.time()
+            self.instances |= instances
+            found = {node for node, _ in instances}
             self.most = max(self.most, len(found))
             for node in found:
                 if node not in out:
@@ -210,6 +214,10 @@ class RotationWatch:
     def __exit__(self, *_error: object) -> None:
         self._end.set()
         self._thread.join()
+
+
+def _instance(entry: dict[str, Any]) -> tuple[str, str]:
+    return entry["Node"]["Node"], entry["Service"]["ID"]
 
 
 def _in_maintenance(entry: dict[str, Any]) -> bool:

@@ -66,6 +66,7 @@ def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
         "hosts": {},
         "errors": {},
         "failed_hosts": [],
+        "stopped_by": "",
         "unrecorded": "",
     }
 

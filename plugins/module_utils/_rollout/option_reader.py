@@ -240,17 +240,42 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
             f"rollout_{there}_tasks is set, and rollout_{missing}_tasks is not: what the one takes out of a load "
             "balancer the other puts back."
         )
+    if options["drain_tasks"] and options["drain_tasks"] == options["restore_tasks"]:
+        raise HitlessError(
+            f"rollout_drain_tasks and rollout_restore_tasks are the same file ({options['drain_tasks']}), which is not "
+            "told what it is run for.",
+            hint="Set each to a file of its own.",
+        )
     if options["drain_deadline"] < options["drain_min_time"]:
         raise HitlessError(
             f"rollout_drain_deadline ({options['drain_deadline']:g} s) is less than rollout_drain_min_time "
             f"({options['drain_min_time']:g} s)."
         )
+    _refuse_short_progress(options)
     scope = options["maintenance"]
     if isinstance(scope, list) and options["service"] not in scope:
         raise HitlessError(
             f"rollout_maintenance ({', '.join(scope)}) does not contain {options['service']}, which would keep its "
             "traffic.",
             hint=f"Add {options['service']} to the list.",
+        )
+
+
+def _refuse_short_progress(options: Mapping[str, Any]) -> None:
+    """The lock is given up at the progress deadline, which a turn that keeps to its own deadlines must not meet.
+
+    Its rollback is not counted, nor how long it waits for others to be healthy.
+    """
+    drain = "drain_deadline" if options["load_balancers"] else "drain_time"
+    accepted = ["accept_deadline"] if options["mode"] == "agent" else []
+    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time"]
+    longest = sum(options[name] for name in parts)
+    if options["progress_deadline"] < longest:
+        listed = ", ".join(f"{PREFIX}{name} {options[name]:g}" for name in parts)
+        raise HitlessError(
+            f"rollout_progress_deadline ({options['progress_deadline']:g} s) is shorter than the turn of one host may "
+            f"take ({longest:g} s: {listed}).",
+            hint=f"Set rollout_progress_deadline: {longest:g} or more, or lower those.",
         )
 
 

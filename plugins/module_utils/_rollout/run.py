@@ -24,6 +24,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
@@ -36,7 +37,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     planned_hosts,
     settings_of,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from ansible_collections.hitless.consul.plugins.module_utils._views.standing import standing
@@ -243,6 +244,7 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         "hosts": found.results,
         "errors": report.reasons(found.record, found.outcomes),
         "failed_hosts": found.failed_hosts,
+        "stopped_by": "" if budget_spent(found.outcomes.values()) > found.record.failure_budget else found.stop,
         "unrecorded": "",
     }
     is_new = found.unwritten is not None
@@ -277,7 +279,9 @@ def _show_standing(task: Task, run: Run, found: store.Deployment) -> None:
 def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:
     """Release the lock -> the result with ``why`` the run fails, and the hosts that are shown as failed.
 
-    :param result: of :func:`finish`.
+    localhost is one of them where something failed that is no host's.
+
+    :param result: of :func:`finish`; ``stopped_by`` is why it stopped, where that is not what became of its hosts.
     """
     try:
         lock.release(task.consul, run.keys(task), run.session)
@@ -287,11 +291,13 @@ def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequen
     whys = [
         result["verdict"] if result["result"] != SUCCESSFUL else "",
         result["unrecorded"],
-        *hook_errors,
+        *map(sentence, hook_errors),
         f"Skipped: {', '.join(skipped)} (rollout_strict)." if run.options["strict"] and skipped else "",
     ]
     why = " ".join(one for one in whys if one)
-    failed = result["failed_hosts"] or (["localhost"] if why else [])
+    failed = list(result["failed_hosts"])
+    if why and (not failed or result["stopped_by"] or result["unrecorded"] or hook_errors):
+        failed.append("localhost")
     return {**result, "why": why, "failed_hosts": failed, "service": run.service, "version": run.options["version"]}
 
 

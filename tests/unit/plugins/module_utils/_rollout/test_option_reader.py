@@ -350,6 +350,34 @@ def test_a_drain_has_room(project: Callable[..., SearchPaths]) -> None:
     )
 
 
+SHORT = {
+    "rollout_progress_deadline": 100,
+    "rollout_drain_time": 20,
+    "rollout_deploy_timeout": 50,
+    "rollout_healthy_deadline": 25,
+    "rollout_min_healthy_time": 5,
+}
+OBSERVED = {"rollout_load_balancers": "http://lb1:8404/", "rollout_drain_time": 1000}
+
+
+def test_a_turn_has_time_before_the_progress_deadline() -> None:
+    assert read(extra=SHORT).options["progress_deadline"] == 100
+    assert read(extra={**SHORT, **OBSERVED, "rollout_drain_deadline": 20}).hosts
+    assert refused(extra={**SHORT, "rollout_progress_deadline": 99}) == (
+        "rollout_progress_deadline (99 s) is shorter than the turn of one host may take (100 s: rollout_drain_time 20, "
+        "rollout_deploy_timeout 50, rollout_healthy_deadline 25, rollout_min_healthy_time 5). Set "
+        "rollout_progress_deadline: 100 or more, or lower those."
+    )
+    assert "(140 s: rollout_drain_deadline 60, " in refused(extra={**SHORT, **OBSERVED})
+    agent = {**SHORT, "rollout_mode": "agent", "rollout_deploy_command": ""}
+    assert "(160 s: rollout_accept_deadline 60, rollout_drain_time 20, " in refused(extra=agent)
+
+
+@pytest.mark.parametrize("name", [name for name in SHORT if name != "rollout_progress_deadline"])
+def test_each_part_of_a_turn_counts(name: str) -> None:
+    assert "(101 s: " in refused(extra={**SHORT, name: SHORT[name] + 1})
+
+
 def test_later_values_and_options_are_said_to_be_unknown_yet() -> None:
     assert refused(extra={"rollout_rollback": "fleet"}) == (
         "rollout_rollback: fleet is not known in this version of hitless.consul. Use one of host, none."
@@ -519,6 +547,10 @@ def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[.
     for one, other in (("drain", "restore"), ("restore", "drain")):
         said = refused(extra={f"rollout_{one}_tasks": pair[f"rollout_{one}_tasks"]}, search_paths=paths)
         assert said.startswith(f"rollout_{one}_tasks is set, and rollout_{other}_tasks is not")
+    assert refused(extra={**pair, "rollout_restore_tasks": "out.yml"}, search_paths=paths) == (
+        "rollout_drain_tasks and rollout_restore_tasks are the same file (out.yml), which is not told what it is run "
+        "for. Set each to a file of its own."
+    )
 
 
 def test_files_beside_the_playbook_come_first(project: Callable[..., SearchPaths], tmp_path: Path) -> None:
