@@ -118,13 +118,13 @@ def test_a_batch_that_warns_does_not_begin() -> None:
     assert not gate.may_begin(head, 0)
     assert gate.may_begin(gate.head_of(FIVE, ["web3", "web4"], accept_warning=True), 0)
     assert gate.healthy_stop(head, 0, 300.4) == (
-        "a check of this batch still warns after 300 s (web3: web answers is warning), so that no deployment could be "
+        "a check of what comes next still warns after 300 s (web3: web answers is warning), so that no deployment could be "
         "verified by it (repair it, or set rollout_accept_warning: true)"
     )
 
 
 def test_why_it_stops_where_too_few_are_healthy() -> None:
     assert gate.healthy_stop(gate.Head(5, 3, 2), 3, 300.4) == (
-        "only 3 of 5 instances are healthy after 300 s, and this batch would leave 2, fewer than the minimum of 3 "
+        "only 3 of 5 instances are healthy after 300 s, and going on would leave 2, fewer than the minimum of 3 "
         "(rollout_min_healthy)"
     )
