@@ -97,8 +97,8 @@ def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
     """Why the deployment stops where too few instances are healthy, or some could not be verified."""
     if head.warning:
         return (
-            f"a check of what comes next still warns after {waited:.0f} s ({head.warning[0]}), so that no deployment could "
-            "be verified by it (repair it, or set rollout_accept_warning: true)"
+            f"a check of what comes next still warns after {waited:.0f} s ({head.warning[0]}), so that no deployment "
+            "could be verified by it (repair it, or set rollout_accept_warning: true)"
         )
     return (
         f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and going on would "

@@ -118,8 +118,8 @@ def test_a_batch_that_warns_does_not_begin() -> None:
     assert not gate.may_begin(head, 0)
     assert gate.may_begin(gate.head_of(FIVE, ["web3", "web4"], accept_warning=True), 0)
     assert gate.healthy_stop(head, 0, 300.4) == (
-        "a check of what comes next still warns after 300 s (web3: web answers is warning), so that no deployment could be "
-        "verified by it (repair it, or set rollout_accept_warning: true)"
+        "a check of what comes next still warns after 300 s (web3: web answers is warning), so that no deployment "
+        "could be verified by it (repair it, or set rollout_accept_warning: true)"
     )
 
 
