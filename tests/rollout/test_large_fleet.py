@@ -16,7 +16,7 @@ from lab.agents import Http
 from lab.testkit.ansible_run import Ansible, Result
 from tests.fleet import CONSUL
 
-AT_ONCE = 50
+AT_ONCE = 30
 BUDGET = 2
 GOOD, BROKEN = "2.0.0", "3.0.0"
 
@@ -26,7 +26,7 @@ def behaviour(number: int) -> Behaviour:
     return Behaviour(fails="command", bad=frozenset({BROKEN})) if number % 5 == 0 else Behaviour()
 
 
-@pytest.fixture(scope="module", params=[50, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[30, pytest.param(300, marks=pytest.mark.slow)])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     with simulated(request.param, behaviour=behaviour, consul=CONSUL) as running:
         yield running
