@@ -126,18 +126,18 @@ def test_both_hooks_at_the_end_fail(drive: Drive, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["local", "ssh"])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_the_third_host_fails(drive: Drive, kind: str, batch_size: int) -> None:
-    """What was done stays done, what was not begun stays untouched."""
+    """What was done stays done, what was not begun stays untouched; a window goes on until the failure is known."""
     new = "3.0.0-brokenon-web3"
     with Load(drive.lab) as load:
         result = drive.run(new, kind=kind, batch_size=batch_size)
     assert result.rc != 0
-    done = {"web1", "web2"} | ({"web4"} if batch_size == 2 else set())
+    done = {name for name, outcome in drive.outcomes().items() if outcome == "ok"}
+    assert {"web1", "web2"} <= done <= ({"web1", "web2"} if batch_size == 1 else ALL - {"web3"})
     assert result.red == {"web3"}, result.output
     load.check_nothing_lost()
     versions = dict(zip(sorted(ALL), drive.running(), strict=True))
     assert versions == {name: new if name in done else OLD for name in ALL}
     assert set(drive.deployed()) == done | {"web3"}
-    assert {name for name, outcome in drive.outcomes().items() if outcome == "ok"} == done
     assert drive.outcomes()["web3"] == "rolled_back"
     assert drive.is_settled()
 
