@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +24,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from lab import wait_until
 from tests.http_server import HttpServer, Reply, nobody
-from tests.integration.services import ID, Services
+from tests.integration.services import ENDS, ID, Services, started
 
 pytestmark = pytest.mark.oldest
 
@@ -360,8 +361,16 @@ def test_a_service_that_never_comes_back(web: Services, run: Run) -> None:
         host.verify("", "")
 
 
-def test_an_old_passing_is_no_proof_without_a_health_url(web: Services) -> None:
+@pytest.fixture(params=[ENDS[0], pytest.param(ENDS[1], marks=pytest.mark.newest_consul)], ids=["oldest", "newest"])
+def alone(request: pytest.FixtureRequest) -> Iterator[Services]:
+    """A service on an agent of its own, which runs no other checks."""
+    for server in started(request.param):
+        yield Services(server)
+
+
+def test_an_old_passing_is_no_proof_without_a_health_url(alone: Services) -> None:
     """The new process fails, which its check sees only at its next run."""
+    web = alone
     with HttpServer(Reply(200, "ok")) as app:
         check = {"Name": "answers", "HTTP": app.url, "Interval": "2s", "Timeout": "3s", "Status": "passing"}
         web.server.put("agent/service/register", {"Name": web.name, "Check": check})
