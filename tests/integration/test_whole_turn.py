@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, begun_op, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
 from tests.integration.services import Services
@@ -103,6 +103,17 @@ def test_one_that_may_not_begin_is_not_touched(deployment: Deployment, web: Serv
     web.client().txn([stopped])
     assert deployment.take(lambda host: "true") == {"changed": False, "begun": False, "why": "the operator said so"}
     assert (outcome(web), state(web)) == ({}, "")
+
+
+def test_one_whose_beginning_was_not_answered_goes_on_and_keeps_what_is_known(deployment: Deployment) -> None:
+    """Its key in flight is there, by a request whose answer was lost."""
+    keys, identity = deployment.host.keys, deployment.run.id
+    known = Progress(registered=3, turns=2).op(keys, identity)
+    deployment.web.client().txn([known, begun_op(keys, identity, deployment.web.node, 1)])
+    assert deployment.take(lambda host: "true")["why"] == ""
+    assert outcome(deployment.web)["outcome"] == "ok"
+    assert (deployment.progress.registered, deployment.progress.turns) == (3, 2)
+    assert deployment.progress.in_flight == {}
 
 
 def test_maintenance_of_somebody_else_is_left_alone(deployment: Deployment, web: Services) -> None:

@@ -54,12 +54,18 @@ class HostDeployment(RecordedHost):
 
     def drain(self) -> dict[str, Any]:
         """:meth:`leave` and :meth:`wait_until_drained`, with nothing in between."""
-        out = self.take_out()
+        out = self.take_out(self._batch_begun())
         return {**out.result, **self.wait_until_drained(out.shown_at, at_once=out.by_this)}
 
     def leave(self) -> dict[str, Any]:
         """Maintenance on, seen in the catalog."""
-        return self.take_out().result
+        return self.take_out(self._batch_begun()).result
+
+    def _batch_begun(self) -> list[dict[str, Any]]:
+        """The operation that says that the host's batch has begun; its rollback begins none."""
+        if self.turn.rolling_back:
+            return []
+        return [Progress(batch=self.planned.batch or 0).op(self.keys, self.turn.deployment)]
 
     def take_out(self, begun: Sequence[dict[str, Any]] = (), seen: Answer | None = None) -> TakenOut:
         """Maintenance on, seen in the catalog.
@@ -67,7 +73,7 @@ class HostDeployment(RecordedHost):
         A maintenance that an interrupted deployment of the service has set is taken over as it is: Consul keeps the
         first reason, and taking it off for a moment would send traffic to whatever that deployment left there.
 
-        :param begun: the operations that say that its turn has begun, in the transaction that begins it.
+        :param begun: the operations that say so, in the transaction of its first write.
         :param seen: what the catalog says of the service on the node, where that was read just now.
         :raises HitlessError: a maintenance set by someone else is there (``details["other_owner"]``).
         """
@@ -80,11 +86,10 @@ class HostDeployment(RecordedHost):
         watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
-        first = begun or [Progress(batch=self.planned.batch or 0).op(self.keys, self.turn.deployment)]
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""
-        self.enter(states.DRAINING, recorded=recorded, also=[] if back else first)
+        self.enter(states.DRAINING, recorded=recorded, also=begun)
         changes = maintenance.enable_all(cluster, self.task.agent, targets, self.reason, self.ours, found)
         shown_at = max(change.shown_at for change in changes)
         before = {reason for change in changes for reason in change.before.values()}

@@ -157,12 +157,12 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     tasks = {hook.option: _tasks_of(hook, sources.load, around) for hook in hooks}
     warnings = refuse_missing_handlers(list(tasks.values()))
     _check_templates(values, options, list(tasks.values()))
-    if _is_window(way, options):
-        return RolloutOptions(options, hosts, hooks, [TURN], [], health_urls, address)
-    rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
-    first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
-    steps = [*first, *rollback_steps]
-    first_tasks = _first_tasks(way, tasks)
+    steps, rollback_steps, first_tasks = [TURN], [], []
+    if not _is_window(way, options):
+        rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
+        first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
+        steps = [*first, *rollback_steps]
+        first_tasks = _first_tasks(way, tasks)
     return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, first_tasks, warnings)
 
 

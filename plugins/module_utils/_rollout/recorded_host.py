@@ -146,11 +146,11 @@ class RecordedHost:
         :raises LockLost: the lock is no longer ours.
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
+        states.require_transition(self.turn.state, state)
+        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         told = STEPS_TOLD.get(phase)
         if told:
             self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
-        states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
         self.turn = replace(self.turn.at(phase), phase=phase)
 
     def note(self, state: str) -> None:

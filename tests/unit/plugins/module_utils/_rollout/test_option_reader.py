@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -532,6 +533,22 @@ def test_tasks_between_the_steps_mean_batches(project: Callable[..., SearchPaths
     extra = {f"rollout_{option}_tasks": "hook.yml"}
     assert "deploy_command" in read(extra=extra, search_paths=paths).steps
     assert read(extra={"rollout_start_tasks": "hook.yml"}, search_paths=paths).steps == ["turn"]
+
+
+def test_what_a_hook_may_notify_is_warned_of_in_a_window_too(project: Callable[..., SearchPaths]) -> None:
+    paths = project("here/finish.yml", "here/tell-Debian.yml")
+    tasks = {
+        "finish.yml": [{"include_tasks": "tell-{{ ansible_facts.distribution }}.yml"}],
+        "tell-Debian.yml": [{"name": "Tell", "debug": {}, "notify": "nobody"}],
+    }
+    found = read(
+        extra={"rollout_finish_tasks": "finish.yml"},
+        search_paths=paths,
+        load=lambda path: tasks.get(os.path.basename(path)),
+    )
+    assert found.steps == ["turn"]
+    assert len(found.warnings) == 1
+    assert "tell-Debian.yml" in found.warnings[0]
 
 
 def test_hooks_of_a_load_balancer_that_consul_does_not_drive(project: Callable[..., SearchPaths]) -> None:
