@@ -35,24 +35,32 @@ def vm_address(network: int, number: int) -> str:
 
 
 def take_network(tls: bool, vms: Iterable[int]) -> tuple[socket.socket, int]:
-    """A number N whose 127.0.N.0/24 is nobody else's, and the lock on it.
-
-    The lock is a name in the abstract socket namespace: as wide as the loopback addresses themselves (one network
-    namespace, all users), gone with its last holder, and no file to leave behind.
-    """
+    """A number N whose 127.0.N.0/24 is nobody else's, and the lock on it."""
     taken = ""
     for number in NETWORKS:
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            lock.bind(f"\0hitless-lab-{number}")
-        except OSError:
-            lock.close()
+        lock = claim(f"hitless-lab-{number}")
+        if lock is None:
             continue
         taken = _used(number, tls, vms)
         if not taken:
             return lock, number
         lock.close()
     raise LabError(f"no free range of loopback addresses{f' (the last one: {taken} is in use)' if taken else ''}")
+
+
+def claim(name: str) -> socket.socket | None:
+    """The lock of that name, which ends when it is closed; None where somebody has it.
+
+    It is a name in the abstract socket namespace: as wide as the loopback addresses themselves (one network namespace,
+    all users), gone with its last holder, and no file to leave behind.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind(f"\0{name}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def _used(number: int, tls: bool, vms: Iterable[int]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from bench.consul import Consul, Request, running
 from lab.binaries import find_consul
+from lab.network import claim
 
 from .deployer import settle
 from .link import Link
@@ -118,14 +118,12 @@ def _address(network: int, number: int) -> str:
 
 @contextlib.contextmanager
 def _network() -> Iterator[int]:
-    """A number N whose 127.N.0.0/16 no other fleet has, by a lock as wide as the addresses; see lab/network.py."""
+    """A number N whose 127.N.0.0/16 no other fleet has."""
     for number in NETWORKS:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
-            try:
-                lock.bind(f"\0hitless-simulated-{number}")
-            except OSError:
-                continue
-            yield number
+        lock = claim(f"hitless-simulated-{number}")
+        if lock is not None:
+            with lock:
+                yield number
             return
     raise RuntimeError("no free range of loopback addresses")
 

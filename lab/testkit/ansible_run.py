@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from ..supervisor import descendants
 from .link_tree import CHECKOUT
 
 # It runs the Ansible of the Python that it runs in: that is how the tests choose a column (oldest, newest).
@@ -93,19 +94,6 @@ class Result:
         return {host for host, counts in self.recap.items() if counts["failed"] or counts["unreachable"]}
 
 
-def _descendants(process: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parent = int(entry.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.parent.name))
-    found = [process]
-    for one in found:
-        found += children.get(one, [])
-    return found[1:]
-
-
 class Run:
     """A command under way, in a process group of its own, so that a signal or the end of the test reaches all of it.
 
@@ -159,7 +147,7 @@ class Run:
 
     def kill(self) -> None:
         """End it with all processes that it has started, those among them that have left its group."""
-        for process in [self.process.pid, *_descendants(self.process.pid)]:
+        for process in [self.process.pid, *descendants(self.process.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 

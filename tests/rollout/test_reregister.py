@@ -13,6 +13,11 @@ OLD = "1.0.0"
 STABLE = 3.0
 
 
+def first_request(load: Load, host: str, version: str) -> float:
+    """When the version got its first request there."""
+    return min(row.sent for row in load.report.of(host).rows if row.version == version)
+
+
 @pytest.mark.slow
 @pytest.mark.oldest
 @pytest.mark.parametrize("kind", ["local", "ssh"])
@@ -31,7 +36,7 @@ def test_no_traffic_before_its_checks_pass(drive: Drive, kind: str, version: str
         assert "registered anew" in vm.app_log.read_text(encoding="utf-8")
         deployed = vm.deploys()[-1].end
         assert deployed is not None
-        first = min(row.sent for row in load.report.of(vm.name).rows if row.version == version)
+        first = first_request(load, vm.name, version)
         assert first > deployed + STABLE, f"{vm.name} got traffic {first - deployed:.1f} s after its deployment"
         assert watch.seen[vm.name][1] > deployed, "the catalog showed no maintenance after the deployment"
     assert drive.is_settled()
@@ -62,7 +67,7 @@ def test_it_stays_in_maintenance_while_its_deployment_goes_on(drive: Drive, kind
     load.check_nothing_lost()
     deployed = drive.lab.vm("web1").deploys()[-1].end
     assert deployed is not None
-    first = min(row.sent for row in load.report.of("web1").rows if row.version == "2.0.0-reregister")
+    first = first_request(load, "web1", "2.0.0-reregister")
     assert first > deployed + goes_on, f"it got traffic {first - deployed:.1f} s after it had registered itself"
     assert "web1: its maintenance ended while the deployment command ran, and was put back" in flat(result.output)
 
@@ -81,7 +86,7 @@ def test_it_stays_in_maintenance_while_deployment_tasks_run(drive: Drive, tmp_pa
     load.check_nothing_lost()
     deployed = drive.lab.vm("web1").deploys()[-1].end
     assert deployed is not None
-    first = min(row.sent for row in load.report.of("web1").rows if row.version == "2.0.0-reregister")
+    first = first_request(load, "web1", "2.0.0-reregister")
     assert first > deployed + 3, f"it got traffic {first - deployed:.1f} s after it had registered itself"
     assert "web1: its maintenance ended during its deployment, and was put back" in flat(result.output)
     assert drive.is_settled()

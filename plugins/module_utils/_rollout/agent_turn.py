@@ -34,7 +34,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET
-from ansible_collections.hitless.consul.plugins.module_utils._views.text import printable
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import of_host
 
 SHOWN = 200
 """Lines shown of the log of a deployment that failed."""
@@ -209,4 +209,4 @@ class _Log:
 
     def _show(self, lines: Sequence[str]) -> None:
         if lines:
-            self._task.show("\n".join(f"{self._name} | {printable(line)}" for line in lines))
+            self._task.show("\n".join(of_host(self._name, lines)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -27,7 +27,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Dead
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, change_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
@@ -36,15 +36,20 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps
 
 @dataclass(frozen=True)
 class Head:
-    """How many instances may get traffic as a batch is about to begin, and would without its own.
+    """How many instances may get traffic as a batch, or a host in a window, begins, and would without its own.
 
-    :param warning: checks of the batch that warn, in words: it could not be verified after its deployment.
+    :param warning: checks of its own that warn, in words: it could not be verified after its deployment.
     """
 
     registered: int
     healthy: int
     healthy_without: int
     warning: tuple[str, ...] = ()
+
+    @property
+    def takes(self) -> int:
+        """Instances that it takes out of rotation."""
+        return self.healthy - self.healthy_without
 
 
 def head_of(instances: Iterable[Instance], nodes: Iterable[str], *, accept_warning: bool) -> Head:
@@ -79,8 +84,12 @@ def budget_stop(outcomes: Sequence[Outcome], failure_budget: int) -> str:
     spent = budget_spent(outcomes)
     if spent <= failure_budget:
         return ""
-    hosts = ", ".join(f"{one.host} {one.outcome.replace('_', ' ')}" for one in outcomes if budget_spent([one]))
-    return f"the failure budget of {failure_budget} is spent ({hosts})"
+    return budget_spent_by([one.told for one in outcomes if budget_spent([one])], failure_budget)
+
+
+def budget_spent_by(hosts: Iterable[str], failure_budget: int) -> str:
+    """The same where it is known which hosts have spent it, see ``Outcome.told``."""
+    return f"the failure budget of {failure_budget} is spent ({', '.join(hosts)})"
 
 
 def progress_stop(seconds_since_progress: float, progress_deadline: float) -> str:
@@ -130,8 +139,6 @@ def stage_of(run: Run, host: str) -> dict[str, Any]:
     """The same of a host's stage, where hosts take their turns in a window."""
     stage = run.host(host).batch or 1
     return {
-        "stage": stage,
-        "stages": len(run.plan["windows"]),
         "window": run.plan["windows"][stage - 1],
         "become": run.options["become"],
     }
@@ -177,16 +184,26 @@ def _head(run: Run, batch: int, stop: str = "") -> dict[str, Any]:
 
 
 def _stopped(task: Task, run: Run, batch: int, why: str) -> dict[str, Any]:
-    """The head of a batch that may not begin; why is written where the end of the run, and others, read it."""
-    keys, client = run.keys(task), task.consul
-    try:
-        found = store.require(client, keys, run.id)
-        if not found.stop:
-            progress = Progress(batch=min(found.batch, batch - 1), stop=why).op(keys, run.id)
-            client.txn([kv_check_session(keys.lock, run.session), progress])
-    except HitlessError as error:
-        task.warn(f"{run.service} stops before batch {batch}: {why}. That could not be recorded: {error}")
+    """The head of a batch that may not begin."""
+    record_stop(task, run, f"batch {batch}", why, begun=batch - 1)
     return _head(run, batch, why)
+
+
+def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0) -> None:
+    """Write why no more begins, where the end of the run, and others, read it; a reason that is there stays.
+
+    :param before: what does not begin, for a person.
+    :param begun: the last batch that can have begun.
+    """
+    keys = run.keys(task)
+
+    def stopped(found: Progress) -> Progress:
+        return found if found.stop else replace(found, stop=why, batch=min(found.batch, begun))
+
+    try:
+        change_progress(task.consul, keys, run.id, stopped, kv_check_session(keys.lock, run.session))
+    except HitlessError as error:
+        task.warn(f"{run.service} stops before {before}: {why}. That could not be recorded: {error}")
 
 
 def _decide(task: Task, run: Run, batch: int) -> str:

@@ -50,6 +50,9 @@ class TakenOut(NamedTuple):
 class HostDeployment(RecordedHost):
     """Its methods are the steps of a host; each leaves ``turn`` as the next one needs it."""
 
+    _shown: Answer | None = None
+    """What the catalog says of the service on the node as its maintenance began, in this process alone."""
+
     # -- out of rotation ------------------------------------------------------------------------------------------
 
     def drain(self) -> dict[str, Any]:

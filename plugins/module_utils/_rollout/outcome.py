@@ -43,6 +43,11 @@ class Outcome:
     output: str = ""
     steps: tuple[Mapping[str, str], ...] = ()
 
+    @property
+    def told(self) -> str:
+        """``web1 rolled back``, for a sentence."""
+        return f"{self.host} {self.outcome.replace('_', ' ')}"
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in its key and in results; error and output are bounded."""
         if self.outcome not in OUTCOMES:

@@ -132,8 +132,7 @@ def ended_ops(keys: Keys, deployment: str, outcome: Outcome) -> list[dict[str, A
         kv_set(keys.ended(deployment), outcome.finished or timestamp()),
     ]
     if STATES[outcome.outcome].spends_budget:
-        told = f"{outcome.host} {outcome.outcome.replace('_', ' ')}"
-        operations.append(kv_set(keys.spent(deployment, outcome.node), told))
+        operations.append(kv_set(keys.spent(deployment, outcome.node), outcome.told))
     return operations
 
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
-from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
@@ -63,8 +62,6 @@ class RecordedHost:
         self.turn = turn
         self.guard = guard
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
-        self._shown: Answer | None = None
-        """What the catalog says of the service on the node as its maintenance began, in this process alone."""
         self._watch: MaintenanceWatch | None = None
         self.keys = run.keys(task)
         self.node = planned.node

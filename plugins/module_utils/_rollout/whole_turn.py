@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
-from ansible_collections.hitless.consul.plugins.module_utils._views.text import printable
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import of_host
 
 SHOWN = 20
 """Lines shown of what a deployment printed that failed."""
@@ -41,7 +41,8 @@ class Way:
 
 
 class WholeTurn:
-    """
+    """One host's; see :meth:`take`.
+
     :param way_of: resolves the user's options as they are for the version that the host goes to now.
     """
 
@@ -110,8 +111,8 @@ class WholeTurn:
 
     def _show_output(self) -> None:
         """The end of what the deployment printed, where it failed: the task itself does not."""
-        name, output = self._host.planned.host, self._host.turn.output
-        lines = [f"{name} | {printable(line)}" for line in output.splitlines()[-SHOWN:]]
+        output = self._host.turn.output
+        lines = of_host(self._host.planned.host, output.splitlines()[-SHOWN:])
         if lines and output != self._shown:
             self._host.task.show("\n".join(lines))
         self._shown = output

@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,20 +25,24 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
     service_query,
     with_tags,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     DeadlineExceeded,
-    HitlessError,
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import Head, healthy_stop, progress_stop
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
+    Head,
+    budget_spent_by,
+    healthy_stop,
+    may_begin,
+    progress_stop,
+    record_stop,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
     CONFLICT,
     Progress,
     begun_op,
-    change_progress,
     read_progress,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
@@ -51,27 +54,9 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the progress while it waits for healthy instances: a stop has to be heard."""
 
 
-@dataclass(frozen=True)
-class Room:
-    """What a host that wants to begin finds.
-
-    :param takes: instances that its turn takes out of rotation.
-    """
-
-    head: Head
-    takes: int
-
-    def is_enough(self, minimum: int, others: int = 0) -> bool:
-        """Our own action never takes the service below the minimum; taking out what is broken takes nothing away.
-
-        :param others: instances that others may take out at the same time.
-        """
-        return not self.head.warning and (not self.takes or self.head.healthy_without - others >= minimum)
-
-
 def room_for(
     node: str, instances: Sequence[Instance], progress: Progress, *, whole: bool, accept_warning: bool
-) -> Room:
+) -> Head:
     """How many instances get traffic, and would without the host.
 
     An instance on a node in flight counts as out until its turn has ended, whatever the catalog shows.
@@ -88,7 +73,7 @@ def room_for(
     takes = sum(one.in_rotation for one in mine)
     healthy = registered - sum(out.values())
     warning = warnings_of((one for one in mine if one.in_rotation), accept_warning=accept_warning)
-    return Room(Head(registered, healthy, healthy - takes, tuple(warning)), takes)
+    return Head(registered, healthy, healthy - takes, tuple(warning))
 
 
 def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer], object]) -> str:
@@ -109,13 +94,15 @@ def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer]
         progress = read_progress(client, host.keys, host.run.id)
         if host.node in progress.in_flight:  # written by a request whose answer was lost
             return ""
+        if progress.stop:
+            return progress.stop
         why = _stop(host, progress)
         if why:
-            return _stopped(host, progress, why)
-        room, answer, progress, is_new = _look(host, progress)
-        if room.is_enough(minimum):
-            operations = [begun_op(host.keys, host.run.id, host.node, room.takes)]
-            if is_new or not room.is_enough(minimum, others=_others(host, progress)):
+            return _stopped(host, why)
+        head, answer, progress, is_new = _look(host, progress)
+        if may_begin(head, minimum):
+            operations = [begun_op(host.keys, host.run.id, host.node, head.takes)]
+            if is_new or not may_begin(head, minimum + _others(host, progress)):
                 operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
             try:
                 begin(operations, answer)
@@ -130,39 +117,22 @@ def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer]
                 continue
             return ""
         if time.monotonic() >= until:
-            waited = time.monotonic() - started
-            return _stopped(host, progress, healthy_stop(room.head, minimum, waited))
+            return _stopped(host, healthy_stop(head, minimum, time.monotonic() - started))
         _wait_for_change(host, answer, min(until, time.monotonic() + LOOK_EVERY))
 
 
 def _stop(host: RecordedHost, progress: Progress) -> str:
     """Why no further host begins, empty where one may."""
     options = host.run.options
-    if progress.stop:
-        return progress.stop
     if len(progress.spent) > options["failure_budget"]:
-        return f"the failure budget of {options['failure_budget']} is spent ({', '.join(progress.spent)})"
+        return budget_spent_by(progress.spent, options["failure_budget"])
     latest = parse_timestamp(progress.ended_at or progress.at)
     idle = (datetime.now(timezone.utc) - latest).total_seconds() if latest else 0.0
     return progress_stop(idle, options["progress_deadline"])
 
 
-def _stopped(host: RecordedHost, progress: Progress, why: str) -> str:
-    """Write why, where the end of the run, and others, read it."""
-    if progress.stop:
-        return progress.stop
-    fence = kv_check_session(host.keys.lock, host.run.session)
-    try:
-        change_progress(
-            host.task.consul,
-            host.keys,
-            host.run.id,
-            lambda found: found if found.stop else replace(found, stop=why),
-            fence,
-        )
-    except HitlessError as error:
-        name = host.planned.host
-        host.task.warn(f"{host.run.service} stops before {name}: {why}. That could not be recorded: {error}")
+def _stopped(host: RecordedHost, why: str) -> str:
+    record_stop(host.task, host.run, host.planned.host, why)
     return why
 
 
@@ -173,7 +143,7 @@ def _others(host: RecordedHost, progress: Progress) -> int:
     return max(0, window - 1 - len(progress.in_flight)) * max(1, int(plan.get("largest") or 0))
 
 
-def _look(host: RecordedHost, progress: Progress) -> tuple[Room, Answer, Progress, bool]:
+def _look(host: RecordedHost, progress: Progress) -> tuple[Head, Answer, Progress, bool]:
     """What the catalog shows now, the progress, and whether all instances have just been counted anew for it."""
     whole = not progress.registered or time.time() - progress.counted >= COUNT_EVERY
     path, params = _query(host, whole=whole)

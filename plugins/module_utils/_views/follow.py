@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._views.log import key_name
-from ansible_collections.hitless.consul.plugins.module_utils._views.text import moment, plain, printable
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import moment, of_host, plain
 
 Step = tuple[str, str]
 """Its state, and when it began as keys hold it."""
@@ -124,4 +124,4 @@ class Follower:
         whole, newline, partial = text.rpartition("\n")
         if partial:
             self._partial[source] = partial
-        return [f"{plain(host)} | {printable(line)}" for line in whole.splitlines()] if newline else []
+        return of_host(plain(host), whole.splitlines()) if newline else []

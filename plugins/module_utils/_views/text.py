@@ -31,6 +31,11 @@ def printable(line: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in line.expandtabs())
 
 
+def of_host(host: str, lines: Iterable[str]) -> list[str]:
+    """Lines that something printed on a host, each with its name: ``web1 | ...``."""
+    return [f"{host} | {printable(line)}" for line in lines]
+
+
 def cut(text: object, width: int) -> str:
     """The text in at most ``width`` columns."""
     line = plain(text)

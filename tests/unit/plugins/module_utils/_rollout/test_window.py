@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import parse_instances
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import Head
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import Head, may_begin
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.window import Room, room_for
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.window import room_for
 from tests.unit.plugins.module_utils._consul.test_health import check, entry, maintenance
 
 pytestmark = pytest.mark.oldest
@@ -18,7 +18,7 @@ OUT = [entry(check("critical"), node="web4"), entry(check(), maintenance(), node
 FIVE = [entry(node="web1"), entry(node="web2"), entry(check("warning"), node="web3"), *OUT]
 
 
-def room(node: str, shown: list[dict[str, object]], progress: Progress, *, accept_warning: bool = True) -> Room:
+def room(node: str, shown: list[dict[str, object]], progress: Progress, *, accept_warning: bool = True) -> Head:
     whole = len(shown) == len(FIVE)
     return room_for(node, parse_instances(shown), progress, whole=whole, accept_warning=accept_warning)
 
@@ -29,28 +29,33 @@ def test_what_is_not_served_and_its_own_tell_as_much_as_all() -> None:
         mine = [one for one in FIVE if one["Node"]["Node"] == node]
         few = [*[one for one in OUT if one not in mine], *mine]
         assert room(node, few, known) == room(node, FIVE, known)
-    assert room("web1", FIVE, known) == Room(Head(5, 3, 2), takes=1)
-    assert room("web4", FIVE, known) == Room(Head(5, 3, 3), takes=0)
+    assert room("web1", FIVE, known) == Head(5, 3, 2)
+    assert room("web1", FIVE, known).takes == 1
+    assert room("web4", FIVE, known) == Head(5, 3, 3)
+    assert room("web4", FIVE, known).takes == 0
 
 
 def test_a_host_in_flight_is_out_whatever_the_catalog_shows() -> None:
     begun = Progress(registered=5, in_flight={"web2": 1})
-    assert room("web1", FIVE, begun) == Room(Head(5, 2, 1), takes=1)
+    assert room("web1", FIVE, begun) == Head(5, 2, 1)
+    assert room("web1", FIVE, begun).takes == 1
     # Already shown in maintenance: it is counted once.
-    assert room("web1", FIVE, Progress(registered=5, in_flight={"web5": 1})) == Room(Head(5, 3, 2), takes=1)
+    shown = room("web1", FIVE, Progress(registered=5, in_flight={"web5": 1}))
+    assert shown == Head(5, 3, 2)
+    assert shown.takes == 1
 
 
 def test_what_takes_nothing_away_may_begin_below_the_minimum() -> None:
     known = Progress(registered=5)
-    assert not room("web1", FIVE, known).is_enough(3)
-    assert room("web1", FIVE, known).is_enough(2)
-    assert room("web4", FIVE, known).is_enough(5)
+    assert not may_begin(room("web1", FIVE, known), 3)
+    assert may_begin(room("web1", FIVE, known), 2)
+    assert may_begin(room("web4", FIVE, known), 5)
 
 
 def test_a_host_whose_own_check_warns_waits() -> None:
     found = room("web3", FIVE, Progress(registered=5), accept_warning=False)
-    assert found.head.warning
-    assert not found.is_enough(0)
+    assert found.warning
+    assert not may_begin(found, 0)
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.lists(st.tuples(st.booleans(), st.integers(0, 11)), max_size=60))
@@ -67,7 +72,7 @@ def test_whatever_begins_and_ends_the_minimum_holds(hosts: int, minimum: int, ev
         out = [entry(check(), maintenance(), node=one) for one in shown_out if one != node]
         own = [entry(node=node)]
         found = room_for(node, parse_instances([*out, *own]), progress, whole=False, accept_warning=False)
-        if node not in progress.in_flight and found.is_enough(minimum):
+        if node not in progress.in_flight and may_begin(found, minimum):
             progress = Progress(registered=hosts, in_flight={**progress.in_flight, node: found.takes})
             assert hosts - len(progress.in_flight) >= minimum
             if number % 2:
