@@ -10,139 +10,41 @@ Ansible would resolve all of a large run anew for each task of each host.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from ansible import constants, context
-from ansible.errors import AnsibleError
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory, origin
-from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     AGENT_SPEC,
     CLUSTER_SPEC,
     KEYS_SPEC,
     VARIABLE_PREFIX,
     Task,
-    connection_options,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     agent_turn,
+    beginning,
+    finishing,
     fleet,
     gate,
     reach,
     recovery,
-    run,
     trigger,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import WholeTurn
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
-from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller, guarded_run
+from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
+from ansible_collections.hitless.consul.plugins.plugin_utils._edge import Edge
 from ansible_collections.hitless.consul.plugins.plugin_utils._option_sources import option_sources
 
 Result = dict[str, Any]
-
-
-class Edge:
-    """What a step finds on Ansible's side of it.
-
-    :param task: with the options of the task in ``params``.
-    """
-
-    def __init__(self, action: Any, task: Task) -> None:
-        self.action = action
-        self.task = task
-        self.params = task.params
-        self.name = str(task.variables["inventory_hostname"])
-
-    def left(self, option: str, host: str = "") -> Mapping[str, Any]:
-        """What a step before has left in the variable that an option of the task names; empty where it left nothing.
-
-        :param host: whose variable; that of the task's host where not given.
-        """
-        name = self.params[option]
-        variables = self.task.variables["hostvars"].raw_get(host) if host else self.task.variables
-        found = variables.get(name) if name else None
-        return found if isinstance(found, Mapping) else {}
-
-    @cached_property
-    def run(self) -> Run:
-        found = self.left("run", "localhost")
-        if "options" not in found:
-            raise HitlessError("This task is a step of the playbooks of hitless.consul, and works in these only.")
-        return Run.of(found)
-
-    @cached_property
-    def host(self) -> HostDeployment:
-        left, planned = self.left("turn"), self.run.host(self.name)
-        if left and "deployment" not in left:
-            # A task that Ansible itself ended (its timeout, an error in this collection) leaves no turn.
-            found = read_turn(self.task, self.run, planned)
-        else:
-            found = Turn.of(left, self.run.id)
-        # A whole turn has one watch over all of its steps.
-        guarded = (
-            None
-            if self.run.by_agents or self.run.is_window
-            else MaintenanceGuard(guarded_run(), self.run.session, planned.node)
-        )
-        return HostDeployment(self.task, self.run, planned, found, guard=guarded)
-
-    @cached_property
-    def left_behind(self) -> recovery.Left:
-        return recovery.left_of(self.run, self.name)
-
-    @cached_property
-    def recovered(self) -> HostDeployment:
-        return recovery.host_of(self.task, self.run, self.left_behind, self.left("turn"))
-
-    def connect(self, prepared: Run) -> tuple[Task, Run, str]:
-        """The task as the run's next ones ask Consul, the run, and where the address comes from."""
-        variables, address = self.task.variables, prepared.address
-        names = [VARIABLE_PREFIX + name for name in (*CLUSTER_SPEC, *KEYS_SPEC)]
-        own = {name: self.action._templar.template(variables[name]) for name in names if name in variables}
-        of_hosts = self.action.variables_of(variables["hostvars"], address["host"], address["variables"])
-        options = connection_options({}, {**of_hosts, **own}, os.environ, of_inventory())
-        return replace(self.task, options=options), prepared, origin(own, of_hosts, os.environ, address["differ"])
-
-    def way_of(self, host: HostDeployment) -> Way:
-        """How a host's version is deployed and verified.
-
-        :raises HitlessError: a template cannot be resolved.
-        """
-        about = (host.version, host.replaced_version, host.why)
-        try:
-            command, url, match = (
-                self._for_version(name, self.run.id, *about)
-                for name in ("rollout_deploy_command", "rollout_health_url", "rollout_health_match")
-            )
-        except AnsibleError as error:
-            raise HitlessError(str(error)) from None
-        return Way(command, url, match)
-
-    def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
-        """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
-        return self._for_version(variable, self.left_behind.deployment, version, previous, reason)
-
-    def _for_version(self, variable: str, deployment: str, version: str, previous: str, reason: str) -> str:
-        variables = self.task.variables
-        about = {
-            "deploy_version": version,
-            "deploy_previous_version": previous,
-            "deploy_id": deployment,
-            "deploy_reason": reason,
-        }
-        templar = self.action._templar.copy_with_new_env(available_variables={**variables, **about})
-        return str(templar.template(variables.get(variable) or ""))
+_NODE = f"{VARIABLE_PREFIX}node"
 
 
 # -- on localhost -------------------------------------------------------------------------------------------------
@@ -164,43 +66,57 @@ def prepare(edge: Edge) -> Result:
     """Read and check the options of a rollout."""
     requested = edge.left("request")
     try:
-        prepared = run.prepare(edge.task, edge.action.sources(edge), str(requested.get("claim") or ""))
-        run.require_consul(*edge.connect(prepared))
+        prepared = beginning.prepare(edge.task, edge.action.sources(edge), str(requested.get("claim") or ""))
+        beginning.require_consul(*edge.connect(prepared))
     except Exception as error:
         if requested.get("claim"):
             keys = edge.task.keys(requested["service"])
             trigger.tell(edge.task, keys, requested["claim"], trigger.REFUSED, reason=str(error))
         raise
-    return prepared.as_dict()
+    if "plan" in prepared.parts:
+        return prepared.as_dict()
+    # What comes next asks Consul as the task of the plan would.
+    return _plan(edge.connect(prepared)[0], prepared, {host: edge.known(host) for host in prepared.hosts})
 
 
 def plan(edge: Edge) -> Result:
     """Take the lock, plan, and record the deployment."""
+    return _plan(edge.task, edge.run, {host: edge.left("reach", host) for host in edge.run.hosts})
+
+
+def _plan(task: Task, prepared: Run, reached: Mapping[str, Mapping[str, Any]]) -> Result:
     forks = context.CLIARGS.get("forks") or constants.DEFAULT_FORKS
-    task, prepared = edge.task, edge.run
     try:
-        reached = {host: edge.left("reach", host) for host in prepared.hosts}
         hosts = fleet.wanted_hosts(
             reached,
             prepared.options["version"],
             prepared.health_urls,
             smoke_test=bool(prepared.options["smoke_tasks"]),
         )
-        return run.begin(task, prepared, hosts, controller(), forks).as_dict()
+        return beginning.begin(task, prepared, hosts, controller(), forks).as_dict()
     except Exception as error:
-        run.answer_request(task, prepared, trigger.REFUSED, reason=str(error))
+        answer_request(task, prepared, trigger.REFUSED, reason=str(error))
         raise
 
 
 def finish(edge: Edge) -> Result:
-    """Find and record how the deployment ended."""
-    return run.finish(edge.task, edge.run)
+    """Find and record how the deployment ended; without hooks that are told of it, this is all."""
+    result = finishing.finish(edge.task, edge.run)
+    return result if "release" in edge.run.parts else _release(edge, result)
 
 
 def release(edge: Edge) -> Result:
     """Release the lock, and say why the run fails, if it does."""
+    return _release(edge, edge.left("result"))
+
+
+def _release(edge: Edge, result: Mapping[str, Any]) -> Result:
     hosts = [*edge.run.coordinators, "localhost"]
-    return run.release(edge.task, edge.run, edge.left("result"), list(_errors(edge, hosts).values()))
+    released = finishing.release(edge.task, edge.run, result, list(_errors(edge, hosts).values()))
+    # As ansible.builtin.set_stats hands it on. It is not called rollout_*, since those are options.
+    told = {name: released[name] for name in ("id", "service", "version", "result", "verdict", "why", "table", "hosts")}
+    stats = {"data": {"hitless_deployment": told}, "per_host": False, "aggregate": False}
+    return {**released, "ansible_stats": stats}
 
 
 def _errors(edge: Edge, hosts: Iterable[str]) -> dict[str, str]:
@@ -225,7 +141,7 @@ def begin_batch(edge: Edge) -> Result:
 def stop(edge: Edge) -> Result:
     """Stop the rollout, since a hook failed."""
     stopped = gate.stop_before(edge.task, edge.run, edge.name, edge.params["why"])
-    return stopped if edge.name in edge.run.coordinators else {**edge.run.as_dict(), "order": []}
+    return stopped if edge.name in edge.run.coordinators else replace(edge.run, order=()).as_dict()
 
 
 # -- in a window --------------------------------------------------------------------------------------------------
@@ -246,7 +162,7 @@ def turn(edge: Edge) -> Result:
 
 def reach_host(edge: Edge) -> Result:
     """See whether the host and its agent can be reached."""
-    return {**reach.reach(edge.task, by_agents=edge.run.by_agents)}
+    return {**reach.reach(edge.task)}
 
 
 def verify_and_return(edge: Edge) -> Result:
@@ -278,7 +194,7 @@ def recover_return(edge: Edge) -> Result:
 
 def prepare_recovery(edge: Edge) -> Result:
     """Read and check the options of a recovery."""
-    return run.prepare(edge.task, edge.action.sources(edge), "", deploys=False).as_dict()
+    return beginning.prepare(edge.task, edge.action.sources(edge), "", deploys=False).as_dict()
 
 
 def recover(edge: Edge) -> Result:

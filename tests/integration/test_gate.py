@@ -11,10 +11,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.finishing import finish
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, finish, record_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Servers, Services

@@ -15,10 +15,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, read_fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, read_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HostLost
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import reach
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.reach import known, reach
 from tests.fleet import CONSUL
 from tests.http_server import nobody
 from tests.integration.consul_agent import Server
@@ -24,9 +24,9 @@ def consul(request: pytest.FixtureRequest) -> Iterator[Server]:
     yield from started(CONSUL)
 
 
-def reached(server: Server, host: Host | None = None, *, by_agents: bool = False, **options: Any) -> dict[str, str]:
+def reached(server: Server, host: Host | None = None, **options: Any) -> dict[str, str]:
     about = {"agent_url": server.url, **options}
-    return reach(Task({}, about, host or Host(None, name="web1")), by_agents=by_agents)
+    return reach(Task({}, about, host or Host(None, name="web1")))
 
 
 def unreachable(command: str, data: bytes) -> tuple[int, bytes, bytes]:
@@ -58,11 +58,6 @@ def test_a_host_without_an_agent(consul: Server) -> None:
     assert "Connection refused" in told["problem"]
 
 
-def test_nothing_is_asked_where_the_machines_own_agents_do_the_work(consul: Server) -> None:
-    lost = Host(unreachable, name="web1")
-    assert reached(consul, lost, by_agents=True, node="n1") == {
-        "node": "n1",
-        "why": "",
-        "problem": "",
-        "datacenter": "",
-    }
+def test_nothing_is_asked_where_the_machines_own_agents_do_the_work() -> None:
+    assert known("web1", "n1") == {"node": "n1", "why": "", "problem": "", "datacenter": ""}
+    assert known("web1", "")["node"] == "web1"

@@ -9,9 +9,10 @@ import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, begun_op, read_progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, record_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
 from tests.integration.services import Services
 from tests.integration.test_host import ours, outcome, state

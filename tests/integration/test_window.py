@@ -13,10 +13,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import k
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, record_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server

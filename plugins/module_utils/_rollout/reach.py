@@ -12,20 +12,16 @@ RETRY_FOR = 3.0
 """Seconds an agent that does not answer is tried: nothing has begun that would need patience."""
 
 
-def reach(task: Task, *, by_agents: bool = False) -> dict[str, str]:
+def reach(task: Task) -> dict[str, str]:
     """One call through the host's connection to its own agent.
 
     It never fails for a host that cannot be reached: the plan decides.
 
-    :param by_agents: connects to nothing, since the machine's own deploy agent does the work; the plan finds by
-        Consul's own health of the node whether it is there.
     :returns: its ``node`` and ``datacenter``, ``why`` the host is out of reach, and the ``problem`` of one that is not;
         each empty where there is nothing to tell.
     """
     host, expected = task.host.name, str(task.options.get("node") or task.node_hint or "")
     wanted = str(task.options.get("datacenter") or "")
-    if by_agents:
-        return _answer(task, expected)
     try:
         task.agent.retry_for = RETRY_FOR
         node, datacenter = agent_identity(task.agent)
@@ -49,8 +45,18 @@ def reach(task: Task, *, by_agents: bool = False) -> dict[str, str]:
     return {**_answer(task, node), "datacenter": datacenter}
 
 
+def known(host: str, node: str) -> dict[str, str]:
+    """The same of a host that is connected to for nothing, since the machine's own deploy agent does the work.
+
+    The plan finds by Consul's own health of the node whether it is there.
+
+    :param node: that its variables name; the host's name where they name none.
+    """
+    return {"node": node or host, "why": "", "problem": "", "datacenter": ""}
+
+
 def _answer(task: Task, node: str, problem: str = "", why: str = "") -> dict[str, str]:
-    return {"node": node or task.host.name, "why": why, "problem": problem, "datacenter": ""}
+    return {**known(task.host.name, node), "problem": problem, "why": why}
 
 
 def elsewhere(hosts: list[str], found: str, wanted: str) -> str:

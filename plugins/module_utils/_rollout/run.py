@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A run: one rollout or recovery, from its options to its result (a private helper of this collection).
 
-It is made once, by :func:`prepare`, and grows twice: :func:`begin` adds lock, plan and record, ``recovery.begin`` what
-interrupted runs left behind. Each step of the playbooks takes what it needs from it.
+It is made once, see beginning.py, and grows twice: ``beginning.begin`` adds lock, plan and record, ``recovery.begin``
+what interrupted runs left behind. Each step of the playbooks takes what it needs from it.
 """
 
 from __future__ import annotations
@@ -14,34 +14,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
-from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder, under_way
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN, read_options
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
-    RUNNING,
-    SUCCESSFUL,
-    PlannedHost,
-    Record,
-    hosts_of,
-    planned_hosts,
-    settings_of,
-)
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
-from ansible_collections.hitless.consul.plugins.module_utils._views import report
-from ansible_collections.hitless.consul.plugins.module_utils._views.standing import standing
-from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
 
 
 @dataclass(frozen=True)
@@ -91,7 +71,8 @@ class Run:
         return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
 
     def as_dict(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**own, "parts": self.parts, "reached": self.reached}
 
     @property
     def service(self) -> str:
@@ -113,6 +94,35 @@ class Run:
         return list(self.steps) == [TURN]
 
     @property
+    def parts(self) -> list[str]:
+        """The tasks of the playbook that this run has, beside those of every run; the role's tags name them."""
+        kinds = {hook["kind"] for hook in self.hooks}
+        reaches = not self.is_window or not self.by_agents
+        ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
+        wanted = {
+            "reach": reaches,
+            "parse_hooks": "tasks" in kinds,
+            "parse_role": bool(self.options.get("deploy_role")),
+            "plan": reaches or bool(self.hooks),
+            "start_hook": bool(self.options.get("start_tasks")),
+            "coordinators": not self.is_window,
+            "window": self.is_window and bool(self.order),
+            "batches": not self.is_window and bool(self.order),
+            "before_batch_hook": bool(self.options.get("before_batch_tasks")),
+            "after_batch_hook": bool(self.options.get("after_batch_tasks")),
+            "finish": self.recorded,
+            "on_failure_hook": bool(self.options.get("on_failure_tasks")),
+            "finish_hook": bool(self.options.get("finish_tasks")),
+            "release": ends_with_hook,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
+    @property
+    def reached(self) -> list[str]:
+        """The hosts that are asked before the plan; localhost, which is not, where there are none."""
+        return list(self.hosts) if "reach" in self.parts else ["localhost"]
+
+    @property
     def coordinators(self) -> Sequence[str]:
         return self.plan.get("coordinators") or ()
 
@@ -130,60 +140,6 @@ class Run:
         if name not in hosts:
             raise HitlessError(f"{name} is not a host of this rollout.")
         return planned_hosts({name: hosts[name]})[name]
-
-
-# -- the steps ----------------------------------------------------------------------------------------------------
-
-
-def prepare(task: Task, sources: OptionSources, claim: str, *, deploys: bool = True) -> Run:
-    """The run as its options ask for it; nothing is changed yet.
-
-    :param deploys: false for a recovery, which needs neither a version nor a way to deploy it.
-    """
-    read = read_options(sources, deploys=deploys)
-    for warning in read.warnings:
-        task.warn(warning)
-    return Run(
-        id=new_deployment_id(read.options["version"] or read.options["direction"]),
-        **read.as_dict(),
-        operator=operator_of(task.variables),
-        origin=origin_of(task.variables),
-        claim=claim,
-    )
-
-
-def require_consul(task: Task, run: Run, origin: str) -> None:
-    """Before any host is logged in to: whether Consul answers, and whether a rollout is under way.
-
-    :param origin: where the address comes from, as a sentence.
-    :raises HitlessError: there is no answer.
-    """
-    keys = run.keys(task)
-    try:
-        held = lock.read_lock(task.consul, keys)
-    except ConsulUnavailable as error:
-        raise HitlessError(str(error), hint=origin) from None
-    if held is not None and held.alive and task.check_mode:
-        task.warn(under_way(keys, held))
-
-
-def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: Controller, forks: int) -> Run:
-    """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
-    if task.check_mode:
-        return replace(run, plan=_plan(task, run, hosts, forks))
-    keys = run.keys(task)
-    run = take_lock(task, run, controller)
-    try:
-        plan = _plan(task, run, hosts, forks)
-        record = record_of(replace(run, plan=plan))
-        for one in ending.mark_interrupted(task.consul, keys, run.session):
-            task.warn(one.record.description)
-        store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
-    except BaseException:
-        lock.release(task.consul, keys, run.session)
-        raise
-    answer_request(task, run, RUNNING, deployment=run.id)
-    return replace(run, plan=plan, order=plan["order"], serial=plan["serial"], recorded=True)
 
 
 def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str | None = None) -> Run:
@@ -205,186 +161,7 @@ def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str |
     return replace(run, session=session)
 
 
-def record_of(run: Run) -> Record:
-    """The record of a deployment that begins now."""
-    return Record(
-        id=run.id,
-        service=run.service,
-        version=run.options["version"],
-        direction=run.options["direction"],
-        message=run.options["message"],
-        holder=run.operator,
-        origin=run.origin,
-        started=timestamp(),
-        hosts=hosts_of(run.plan),
-        windows=tuple(run.plan.get("windows") or ()),
-        uncovered=tuple(run.plan.get("uncovered") or ()),
-        failure_budget=run.options["failure_budget"],
-        options=settings_of(run.options),
-    )
-
-
-def finish(task: Task, run: Run) -> dict[str, Any]:
-    """How the deployment ended, by what Consul holds of it; recorded, shown, and answered to its request.
-
-    Whoever watches gets a verdict in any case: what Consul does not take is said in it.
-    """
-    keys = run.keys(task)
-    try:
-        found = ending.conclude(task.consul, keys, run.id)
-    except ConsulError as error:
-        return ending.unread(keys, run.id, error)
-    task.show(report.ended(found.record, found.outcomes))
-    _show_standing(task, run, found)
-    result = {
-        "id": run.id,
-        "result": found.record.state,
-        "verdict": found.record.description,
-        "table": report.hosts_table(found.record, found.outcomes),
-        "hosts": found.results,
-        "errors": report.reasons(found.record, found.outcomes),
-        "failed_hosts": found.failed_hosts,
-        "stopped_by": "" if budget_spent(found.outcomes.values()) > found.record.failure_budget else found.stop,
-        "unrecorded": "",
-    }
-    is_new = found.unwritten is not None
-    if is_new:
-        try:
-            ending.write_end(task.consul, keys, found, run.session)
-        except ConsulError as error:
-            result["unrecorded"] = f"The end could not be recorded. {error}"
-    if is_new and not result["unrecorded"]:
-        try:
-            prune(task.consul, keys, run.session, run.options["keep_deployments"])
-        except HitlessError as error:  # the next one will try again
-            task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
-    try:
-        answer_request(task, run, found.record.state, reason=found.record.description)
-    except HitlessError as error:
-        task.warn(f"The request that this deployment follows could not be answered: {error}")
-    return result
-
-
-def _show_standing(task: Task, run: Run, found: store.Deployment) -> None:
-    """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
-    try:
-        instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
-    except ConsulError as error:
-        task.warn(f"How {run.service} stands now could not be read: {error}")
-        return
-    out = {one.node for one in instances if not one.in_rotation}
-    task.show(standing(found.record, found.outcomes, {one.node for one in instances} - out))
-
-
-def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:
-    """Release the lock -> the result with ``why`` the run fails, and the hosts that are shown as failed.
-
-    localhost is one of them where something failed that is no host's.
-
-    :param result: of :func:`finish`; ``stopped_by`` is why it stopped, where that is not what became of its hosts.
-    """
-    try:
-        lock.release(task.consul, run.keys(task), run.session)
-    except HitlessError as error:  # its keeper does it with the end of the run
-        task.warn(f"The lock of {run.service} could not be released: {error}")
-    skipped = [host for host, outcome in result["hosts"].items() if outcome == SKIPPED]
-    whys = [
-        result["verdict"] if result["result"] != SUCCESSFUL else "",
-        result["unrecorded"],
-        *map(sentence, hook_errors),
-        f"Skipped: {', '.join(skipped)} (rollout_strict)." if run.options["strict"] and skipped else "",
-    ]
-    why = " ".join(one for one in whys if one)
-    failed = list(result["failed_hosts"])
-    if why and (not failed or result["stopped_by"] or result["unrecorded"] or hook_errors):
-        failed.append("localhost")
-    return {**result, "why": why, "failed_hosts": failed, "service": run.service, "version": run.options["version"]}
-
-
 def answer_request(task: Task, run: Run, state: str, **more: Any) -> None:
     """Tell the request that this run follows what became of it, where there is one."""
     if run.claim and not task.check_mode:
         trigger.tell(task, run.keys(task), run.claim, state, **more)
-
-
-# -- the plan -----------------------------------------------------------------------------------------------------
-
-
-def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -> dict[str, Any]:
-    plan, notes = read_plan(task, run, hosts, forks)
-    for note in notes:
-        task.warn(note)
-    planned = plan.as_dict()
-    # In check mode it is what the run is for.
-    group = "stage" if plan.windows else "batch"
-    table = f"{report.plan_table(planned['hosts'], group=group)}\n\n" if task.check_mode else ""
-    waits = _least_seconds(run, plan)
-    takes = f"It takes {duration(waits)} at least, by its own waits alone. " if waits else ""
-    task.show(f"{table}{plan.description}\n{takes}Consul is asked at {task.consul.connection.base}.")
-    return planned
-
-
-def _least_seconds(run: Run, plan: Plan) -> float:
-    """What the waits of all turns come to: the drain, and the time for which checks have to stay well."""
-    options = run.options
-    turn = options["drain_min_time" if options["load_balancers"] else "drain_time"] + options["min_healthy_time"]
-    windows = plan.windows or [len(batch) for batch in plan.batches]
-    turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
-    return float(turns * turn)
-
-
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
-    """The plan by what Consul says now, and what a person should know of it.
-
-    :param forks: hosts that Ansible works on at once; 0 where that does not matter.
-    """
-    options = run.options
-    others = options["maintenance"] if isinstance(options["maintenance"], list) else []
-    there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
-    states = fleet.host_states(
-        there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
-    )
-    settings = PlanSettings(
-        service=run.service,
-        registered_total=len(there.instances),
-        serving_total=there.serving,
-        batch_size=options["batch_size"],
-        min_healthy=options["min_healthy"],
-        skip_current=options["skip_current"],
-        unreachable=options["unreachable"],
-        rollback=options["rollback"],
-        previous_version=options["previous_version"],
-        direction=options["direction"],
-        unverified=options["unverified"],
-        in_window=run.is_window,
-        uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
-    )
-    plan = make_plan(states, settings)
-    longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
-    changing = [host.node for host in plan.hosts.values() if host.batch]
-    asked = set(run.health_urls)
-    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
-    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings]
-    if changing:
-        notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
-    notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
-    notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
-    fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
-
-
-def _too_many(plan: Plan, forks: int) -> list[str]:
-    window = max(plan.windows, default=0)
-    if forks and window > forks:
-        sentence = f"{window} hosts may be in flight, and Ansible works on {forks} at once: no more than that are."
-        return [f"{sentence} Set forks to {window} or more (ANSIBLE_FORKS, --forks)."]
-    if window:
-        return []
-    largest = max((len(batch) for batch in plan.batches), default=0)
-    if not forks or largest <= forks:
-        return []
-    sentence = (
-        f"The largest batch has {largest} hosts, and Ansible works on {forks} at once: hosts would be out of rotation "
-        f"while they wait for their turn. Set forks to {largest} or more (ANSIBLE_FORKS, --forks)."
-    )
-    return [sentence]

@@ -46,8 +46,13 @@ _NAMED = 3
 """Hosts that a sentence names of each kind."""
 
 
-def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH, rows: int = ROWS) -> str:
-    """The hosts of a deployment: from, to, outcome, seconds, why. The full texts are in the record."""
+def hosts_table(
+    record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH, rows: int = ROWS, told_below: bool = False
+) -> str:
+    """The hosts of a deployment: from, to, outcome, seconds, why. The full texts are in the record.
+
+    :param told_below: whether the reasons of those that did not end well are told below it, in full.
+    """
     if not record.hosts:
         return "No hosts."
     shown = [host_row(planned, outcomes.get(name)) for name, planned in record.hosts.items()]
@@ -63,6 +68,8 @@ def hosts_table(record: Record, outcomes: Mapping[str, Outcome], *, width: int =
             room -= row[3] in GOOD
             kept.append(row)
         shown = kept
+    if told_below:
+        shown = [(*row[:-1], row[-1] if row[3] == PENDING or row[-1] == "-" else "see below") for row in shown]
     text = table(("host", "from", "to", "outcome", "seconds", "why"), shown, width=width)
     return text + (f"\n... and {hidden} more that are ok, current or skipped" if hidden else "")
 
@@ -182,8 +189,10 @@ def _not_covered(record: Record) -> str:
 
 
 def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH) -> str:
-    """What a person sees at the end of a run: the table and the sentence."""
-    return f"{hosts_table(record, outcomes, width=width)}\n\n{record.description}"
+    """What a person sees at the end of a run: the sentence, and the table where it says more than the lines before."""
+    if all(name in outcomes and outcomes[name].outcome in (OK, CURRENT) for name in record.hosts):
+        return record.description
+    return f"{hosts_table(record, outcomes, width=width, told_below=True)}\n\n{record.description}"
 
 
 def held(service: str, holder: str, description: str, steps: Mapping[str, str]) -> str:

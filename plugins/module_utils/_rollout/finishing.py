@@ -1,0 +1,99 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a run ends: the verdict, its last lines, its lock (a private helper of this collection)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import SUCCESSFUL
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
+from ansible_collections.hitless.consul.plugins.module_utils._views import report
+from ansible_collections.hitless.consul.plugins.module_utils._views.standing import standing
+
+
+def finish(task: Task, run: Run) -> dict[str, Any]:
+    """How the deployment ended, by what Consul holds of it; recorded, shown, and answered to its request.
+
+    Whoever watches gets a verdict in any case: what Consul does not take is said in it.
+    """
+    keys = run.keys(task)
+    try:
+        found = ending.conclude(task.consul, keys, run.id)
+    except ConsulError as error:
+        return ending.unread(keys, run.id, error)
+    task.show(report.ended(found.record, found.outcomes))
+    _show_standing(task, run, found)
+    result = {
+        "id": run.id,
+        "result": found.record.state,
+        "verdict": found.record.description,
+        "table": report.hosts_table(found.record, found.outcomes),
+        "hosts": found.results,
+        "errors": report.reasons(found.record, found.outcomes),
+        "failed_hosts": found.failed_hosts,
+        "stopped_by": "" if budget_spent(found.outcomes.values()) > found.record.failure_budget else found.stop,
+        "unrecorded": "",
+    }
+    is_new = found.unwritten is not None
+    if is_new:
+        try:
+            ending.write_end(task.consul, keys, found, run.session)
+        except ConsulError as error:
+            result["unrecorded"] = f"The end could not be recorded. {error}"
+    if is_new and not result["unrecorded"]:
+        try:
+            prune(task.consul, keys, run.session, run.options["keep_deployments"])
+        except HitlessError as error:  # the next one will try again
+            task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
+    try:
+        answer_request(task, run, found.record.state, reason=found.record.description)
+    except HitlessError as error:
+        task.warn(f"The request that this deployment follows could not be answered: {error}")
+    return result
+
+
+def _show_standing(task: Task, run: Run, found: store.Deployment) -> None:
+    """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
+    try:
+        instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
+    except ConsulError as error:
+        task.warn(f"How {run.service} stands now could not be read: {error}")
+        return
+    out = {one.node for one in instances if not one.in_rotation}
+    task.show(standing(found.record, found.outcomes, {one.node for one in instances} - out))
+
+
+def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:
+    """Release the lock -> the result with ``why`` the run fails, and the hosts that are shown as failed.
+
+    localhost is one of them where something failed that is no host's.
+
+    :param result: of :func:`finish`; ``stopped_by`` is why it stopped, where that is not what became of its hosts.
+    """
+    try:
+        lock.release(task.consul, run.keys(task), run.session)
+    except HitlessError as error:  # its keeper does it with the end of the run
+        task.warn(f"The lock of {run.service} could not be released: {error}")
+    skipped = [host for host, outcome in result["hosts"].items() if outcome == SKIPPED]
+    whys = [
+        result["verdict"] if result["result"] != SUCCESSFUL else "",
+        result["unrecorded"],
+        *map(sentence, hook_errors),
+        f"Skipped: {', '.join(skipped)} (rollout_strict)." if run.options["strict"] and skipped else "",
+    ]
+    why = " ".join(one for one in whys if one)
+    failed = list(result["failed_hosts"])
+    if why and (not failed or result["stopped_by"] or result["unrecorded"] or hook_errors):
+        failed.append("localhost")
+    return {**result, "why": why, "failed_hosts": failed, "service": run.service, "version": run.options["version"]}

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a step of the playbooks finds on Ansible's side of it (a private helper of this collection)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from ansible.errors import AnsibleError
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory, origin
+from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
+    CLUSTER_SPEC,
+    KEYS_SPEC,
+    VARIABLE_PREFIX,
+    Task,
+    connection_options,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import reach, recovery
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way
+from ansible_collections.hitless.consul.plugins.plugin_utils._controller import guarded_run
+
+_NODE = f"{VARIABLE_PREFIX}node"
+
+
+class Edge:
+    """What a step finds on Ansible's side of it.
+
+    :param task: with the options of the task in ``params``.
+    """
+
+    def __init__(self, action: Any, task: Task) -> None:
+        self.action = action
+        self.task = task
+        self.params = task.params
+        self.name = str(task.variables["inventory_hostname"])
+
+    def left(self, option: str, host: str = "") -> Mapping[str, Any]:
+        """What a step before has left in the variable that an option of the task names; empty where it left nothing.
+
+        :param host: whose variable; that of the task's host where not given.
+        """
+        name = self.params[option]
+        variables = self.task.variables["hostvars"].raw_get(host) if host else self.task.variables
+        found = variables.get(name) if name else None
+        return found if isinstance(found, Mapping) else {}
+
+    @cached_property
+    def run(self) -> Run:
+        found = self.left("run", "localhost")
+        if "options" not in found:
+            raise HitlessError("This task is a step of the playbooks of hitless.consul, and works in these only.")
+        return Run.of(found)
+
+    @cached_property
+    def host(self) -> HostDeployment:
+        left, planned = self.left("turn"), self.run.host(self.name)
+        if left and "deployment" not in left:
+            # A task that Ansible itself ended (its timeout, an error in this collection) leaves no turn.
+            found = read_turn(self.task, self.run, planned)
+        else:
+            found = Turn.of(left, self.run.id)
+        # A whole turn has one watch over all of its steps.
+        guarded = (
+            None
+            if self.run.by_agents or self.run.is_window
+            else MaintenanceGuard(guarded_run(), self.run.session, planned.node)
+        )
+        return HostDeployment(self.task, self.run, planned, found, guard=guarded)
+
+    @cached_property
+    def left_behind(self) -> recovery.Left:
+        return recovery.left_of(self.run, self.name)
+
+    @cached_property
+    def recovered(self) -> HostDeployment:
+        return recovery.host_of(self.task, self.run, self.left_behind, self.left("turn"))
+
+    def known(self, host: str) -> Mapping[str, Any]:
+        """What :func:`reach.reach` finds of a host that is not asked."""
+        variables = self.action.variables_of(self.task.variables["hostvars"], host, ("consul_node", _NODE))
+        return reach.known(host, str(variables.get(_NODE) or variables.get("consul_node") or ""))
+
+    def connect(self, prepared: Run) -> tuple[Task, Run, str]:
+        """The task as the run's next ones ask Consul, the run, and where the address comes from."""
+        variables, address = self.task.variables, prepared.address
+        names = [VARIABLE_PREFIX + name for name in (*CLUSTER_SPEC, *KEYS_SPEC)]
+        own = {name: self.action._templar.template(variables[name]) for name in names if name in variables}
+        of_hosts = self.action.variables_of(variables["hostvars"], address["host"], address["variables"])
+        options = connection_options({}, {**of_hosts, **own}, os.environ, of_inventory())
+        return replace(self.task, options=options), prepared, origin(own, of_hosts, os.environ, address["differ"])
+
+    def way_of(self, host: HostDeployment) -> Way:
+        """How a host's version is deployed and verified.
+
+        :raises HitlessError: a template cannot be resolved.
+        """
+        about = (host.version, host.replaced_version, host.why)
+        try:
+            command, url, match = (
+                self._for_version(name, self.run.id, *about)
+                for name in ("rollout_deploy_command", "rollout_health_url", "rollout_health_match")
+            )
+        except AnsibleError as error:
+            raise HitlessError(str(error)) from None
+        return Way(command, url, match)
+
+    def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
+        """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
+        return self._for_version(variable, self.left_behind.deployment, version, previous, reason)
+
+    def _for_version(self, variable: str, deployment: str, version: str, previous: str, reason: str) -> str:
+        variables = self.task.variables
+        about = {
+            "deploy_version": version,
+            "deploy_previous_version": previous,
+            "deploy_id": deployment,
+            "deploy_reason": reason,
+        }
+        templar = self.action._templar.copy_with_new_env(available_variables={**variables, **about})
+        return str(templar.template(variables.get(variable) or ""))
