@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     Instance,
@@ -187,6 +189,16 @@ def _stopped(task: Task, run: Run, batch: int, why: str) -> dict[str, Any]:
     """The head of a batch that may not begin."""
     record_stop(task, run, f"batch {batch}", why, begun=batch - 1)
     return _head(run, batch, why)
+
+
+def wait_for_change(client: Client, service: str, answer: Answer, until: float) -> None:
+    """Return when the catalog shows something else of a service, or then.
+
+    :param answer: what it has shown; ``until``: on the monotonic clock.
+    """
+    answers = iter([None])  # to the first, which is the one that is known
+    with suppress(DeadlineExceeded):
+        client.watch(*service_query(service), lambda _data: next(answers, True), until, first=answer)
 
 
 def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0) -> None:

@@ -36,14 +36,12 @@ PREFIX = "rollout_"
 LATER = (
     "analysis",
     "auto_promote",
-    "bake_time",
     "joiners",
     "pause_after",
     "pause_wait",
     "probe_failures",
     "probe_url",
     "supersede",
-    "watch_grace",
     "wave_bake_time",
     "waves",
     "waves_by",
@@ -184,9 +182,24 @@ OPTIONS: tuple[Option, ...] = (
     Option("progress_deadline", _SOME_SECONDS, 3600, "without any host finishing, after which the deployment stops"),
     Option(
         "rollback",
-        Choice(("host", "none"), later=("batch", "fleet")),
-        "host",
-        "roll a host back where it fails",
+        Choice(("fleet", "host", "none")),
+        "fleet",
+        "what is rolled back by itself: a host that fails and, where the deployment stops for that, all that it has "
+        "changed; only the host that fails; nothing",
+    ),
+    Option(
+        "bake_time",
+        _SECONDS,
+        10,
+        "what was changed is watched for so long after each stage, and after the last host, before the next stage or "
+        "the word successful",
+    ),
+    Option(
+        "watch_grace",
+        _SOME_SECONDS,
+        3,
+        "the health URL of a host that was changed answers badly for so long before it counts as regressed; without "
+        "`rollout_health_url` its check has to fail twice",
     ),
     Option("previous_version", Version(), help="where a rollback goes, for hosts that have no version recorded"),
     Option("skip_current", Flag(), True, "leave hosts alone that are healthy on the version: running again resumes"),

@@ -134,6 +134,20 @@ class Run:
         planned = (self.plan.get("hosts") or {}).get(name) or {}
         return int(planned.get("place") or 0), int(self.plan.get("places") or 0)
 
+    @property
+    def planned(self) -> list[PlannedHost]:
+        """All hosts, as they are planned."""
+        return list(planned_hosts(self.plan.get("hosts") or {}).values())
+
+    @property
+    def changing(self) -> list[PlannedHost]:
+        """Those that get a turn."""
+        return [one for one in self.planned if one.batch is not None]
+
+    def was_healthy(self, name: str) -> bool:
+        """Whether a host was so when the plan was made."""
+        return bool(((self.plan.get("hosts") or {}).get(name) or {}).get("healthy"))
+
     def host(self, name: str) -> PlannedHost:
         """A host as it is planned."""
         hosts = self.plan.get("hosts") or {}

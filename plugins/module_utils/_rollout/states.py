@@ -24,12 +24,13 @@ PENDING, DRAINING, DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK = (
     "returning",
     "rolling_back",
 )
-OK, CURRENT, SKIPPED, UNTOUCHED, ROLLED_BACK, FAILED, LOST = (
+OK, CURRENT, SKIPPED, UNTOUCHED, ROLLED_BACK, REGRESSED, FAILED, LOST = (
     "ok",
     "current",
     "skipped",
     "untouched",
     "rolled_back",
+    "regressed",
     "failed",
     "lost",
 )
@@ -63,11 +64,12 @@ STATES: Mapping[str, State] = {
     ),
     RETURNING: State("healthy; its maintenance ends", (OK, ROLLING_BACK, FAILED, LOST), False),
     ROLLING_BACK: State("goes back to its previous version by the same steps", (ROLLED_BACK, FAILED, LOST), False),
-    OK: State("changed, healthy, in rotation", is_good=True),
+    OK: State("changed, healthy, in rotation", (REGRESSED, LOST), is_good=True),
     CURRENT: State("had the version already and was left alone", is_good=True),
     SKIPPED: State("in maintenance set by someone else, or unreachable: left alone", is_good=True),
     UNTOUCHED: State("nothing was deployed; in rotation as before", spends_budget=True),
     ROLLED_BACK: State("runs its previous version again, in rotation", spends_budget=True),
+    REGRESSED: State("changed and healthy, and then no longer", spends_budget=True),
     FAILED: State("stays in maintenance", version_is_trusted=False, spends_budget=True),
     LOST: State(
         "its turn had begun, and it could not be reached any more", version_is_trusted=False, spends_budget=True
@@ -75,7 +77,7 @@ STATES: Mapping[str, State] = {
 }
 """The only list of a host's states."""
 
-OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, FAILED, LOST, SKIPPED, PENDING)
+OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST, SKIPPED, PENDING)
 """What a host may have ended as, in the order in which they are told; pending where its turn never began."""
 GOOD = tuple(name for name in OUTCOMES if STATES[name].is_good)
 SPENDING = tuple(name for name in OUTCOMES if STATES[name].spends_budget)

@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, cannot_ask
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import of_host
 
 SHOWN = 20
@@ -44,11 +45,13 @@ class WholeTurn:
     """One host's; see :meth:`take`.
 
     :param way_of: resolves the user's options as they are for the version that the host goes to now.
+    :param ask: asks the health URL of another host, which was changed before.
     """
 
-    def __init__(self, host: HostDeployment, way_of: Callable[[HostDeployment], Way]) -> None:
+    def __init__(self, host: HostDeployment, way_of: Callable[[HostDeployment], Way], ask: Ask = cannot_ask) -> None:
         self._host = host
         self._way_of = way_of
+        self._ask = ask
         self._out: TakenOut | None = None
         self._shown = ""
 
@@ -58,7 +61,7 @@ class WholeTurn:
         try:
             # Before anything is touched: a template that cannot be resolved must not cost a host its rotation.
             way = self._way_of(host)
-            why = window.admit(host, self._begin)
+            why = window.admit(host, self._begin, self._ask)
             if why:
                 return {"changed": False, "begun": False, "why": why}
             self._steps(way)

@@ -46,6 +46,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
     read_progress,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, cannot_ask, look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 COUNT_EVERY = 10.0
@@ -76,7 +77,9 @@ def room_for(
     return Head(registered, healthy, healthy - takes, tuple(warning))
 
 
-def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer], object]) -> str:
+def admit(
+    host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer], object], ask: Ask = cannot_ask
+) -> str:
     """Begin the host's turn once it may -> why it may not; empty where it has begun.
 
     It waits for enough healthy instances (rollout_healthy_deadline).
@@ -85,6 +88,7 @@ def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer]
 
     :param begin: begins it in one transaction, with the operations that it is given, and by what the catalog says of
         the node; called again where another worker has begun a host meanwhile.
+    :param ask: asks the health URL of a host that was changed.
     """
     client, options = host.task.consul, host.run.options
     minimum, conflicts = host.run.plan["health"]["minimum"], 0
@@ -100,6 +104,8 @@ def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer]
         if why:
             return _stopped(host, why)
         head, answer, progress, is_new = _look(host, progress)
+        if _regressed(host, ask, answer, progress, whole=is_new):
+            continue
         if may_begin(head, minimum):
             operations = [begun_op(host.keys, host.run.id, host.node, head.takes)]
             if is_new or not may_begin(head, minimum + _others(host, progress)):
@@ -119,6 +125,17 @@ def admit(host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer]
         if time.monotonic() >= until:
             return _stopped(host, healthy_stop(head, minimum, time.monotonic() - started))
         _wait_for_change(host, answer, min(until, time.monotonic() + LOOK_EVERY))
+
+
+def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress, *, whole: bool) -> bool:
+    """Whether something that was changed had turned bad, so that what was read before is of no use any more."""
+    if host.run.options["direction"] == "rollback":
+        return False
+    instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
+    found = look_back(host.task, host.run, ask, instances, {*progress.in_flight, host.node}, whole=whole)
+    if found and found.alike:
+        _stopped(host, found.alike)
+    return found is not None
 
 
 def _stop(host: RecordedHost, progress: Progress) -> str:

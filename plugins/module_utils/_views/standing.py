@@ -16,6 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     LOST,
     OK,
     PENDING,
+    REGRESSED,
     ROLLED_BACK,
     SKIPPED,
     UNTOUCHED,
@@ -24,7 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._views.text import 
 
 REASONS = 10
 """Hosts whose reason is told in full."""
-_TOLD = (ROLLED_BACK, UNTOUCHED, FAILED, LOST)
+_TOLD = (ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST)
 
 
 def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Container[str]) -> str:
@@ -56,7 +57,7 @@ def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Conta
 def _version(planned: PlannedHost, outcome: Outcome | None) -> str:
     """What runs on a host by what became of it; empty where nobody knows."""
     ended = outcome.outcome if outcome else PENDING
-    if ended in (OK, CURRENT):
+    if ended in (OK, CURRENT, REGRESSED):
         # Whoever has it already has no version to go to.
         return planned.to_version or planned.from_version or ""
     return "" if ended in (FAILED, LOST) else planned.from_version or ""
@@ -74,6 +75,8 @@ def _why_out(planned: PlannedHost, outcome: Outcome | None) -> str:
     ended = outcome.outcome if outcome else PENDING
     if ended == FAILED:
         return ", held in maintenance since its deployment failed."
+    if ended == REGRESSED:
+        return f", no longer healthy on {planned.to_version}."
     if ended == LOST:
         return ", lost in its turn: nobody knows which version runs there."
     if ended == SKIPPED:

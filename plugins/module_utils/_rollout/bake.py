@@ -1,0 +1,59 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What was changed is watched for a while, before more is (a private helper of this collection)."""
+
+from __future__ import annotations
+
+import time
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
+    budget_spent_by,
+    record_stop,
+    wait_for_change,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, look_back
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
+from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
+
+
+def bake(task: Task, run: Run, ask: Ask, *, before: str) -> None:
+    """Watch what was changed for rollout_bake_time; it ends early where the deployment stops.
+
+    With a time of 0 it is looked at once. A rollback does not bake: what it returns to has proven itself.
+
+    :param before: what does not begin where it stops, for a person.
+    """
+    client, keys, seconds = task.consul, run.keys(task), float(run.options["bake_time"])
+    if run.options["direction"] == "rollback" or not client.key_names(keys.outcomes(run.id)):
+        return
+    until, telling = time.monotonic() + seconds, Telling(task.show, run.service)
+    if seconds:
+        telling.tell(f"baking for {duration(seconds)}: what was changed is watched")
+    with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
+        stop = _watch(task, run, ask, until)
+    if stop:
+        record_stop(task, run, before, stop)
+
+
+def _watch(task: Task, run: Run, ask: Ask, until: float) -> str:
+    """Why the deployment stops; empty where the time is up, and where it has stopped already."""
+    client, keys, budget = task.consul, run.keys(task), run.options["failure_budget"]
+    while True:
+        progress = read_progress(client, keys, run.id)
+        if progress.stop:
+            return ""
+        if len(progress.spent) > budget:
+            return budget_spent_by(progress.spent, budget)
+        instances, answer = read_instances(client, run.service, tags=run.options["tags"])
+        found = look_back(task, run, ask, instances, progress.in_flight, whole=True)
+        if found and found.alike:
+            return found.alike
+        if not found and time.monotonic() >= until:
+            return ""
+        if not found:
+            wait_for_change(client, run.service, answer, until)

@@ -1,0 +1,233 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts that a deployment has changed, and that are no longer healthy (a private helper of this collection).
+
+The catalog shows one bad result for as long as the check takes to run again: that is no verdict. A host has regressed
+once its health URL has answered badly throughout rollout_watch_grace, or once its check must have had a further result
+and still fails. Meanwhile no further host begins, since whoever is at the gate is who finds out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    SERF_HEALTH,
+    Check,
+    Instance,
+    read_instances,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
+    TXN_LIMIT,
+    kv_check_session,
+    kv_read,
+    kv_text,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import ended_ops, read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT, LOST, OK, REGRESSED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks while it is being confirmed."""
+
+Ask = Callable[[PlannedHost], "str | None"]
+"""Asks a host's health URL -> what is wrong with its answer, empty where nothing is; None where it cannot tell."""
+
+
+def cannot_ask(_planned: PlannedHost) -> str | None:
+    """Where there is no health URL."""
+    return None
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What the catalog shows of a node that gets no traffic, though nobody has put it into maintenance.
+
+    :param told: its failing checks, or that it is no longer registered.
+    :param outcome: what it comes to where that is confirmed: regressed, or lost with its Consul agent.
+    :param delay: seconds after which the checks have had a further result; 0 where there is none to wait for.
+    """
+
+    told: str
+    outcome: str = REGRESSED
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a look.
+
+    :param regressed: the hosts that were found, each with what it came to.
+    :param alike: why nothing was made of them: all other instances fail as well, those of the old version too.
+    """
+
+    regressed: Sequence[Outcome] = ()
+    alike: str = ""
+
+
+def symptoms_of(
+    instances: Iterable[Instance],
+    *,
+    check_interval: float,
+    registered: Container[str] | None = None,
+    nodes: Iterable[str] = (),
+) -> dict[str, Symptom]:
+    """Node -> what is wrong there, for those that get no traffic and are in nobody's maintenance.
+
+    :param check_interval: seconds between two results, where Consul does not tell.
+    :param registered: the nodes with an instance, where all were read; ``nodes`` without one are found by that.
+    """
+    found = {}
+    for node, there in by_node(instances).items():
+        bad = [one for one in there if not one.in_rotation]
+        if not bad or any(one.maintenance for one in bad):
+            continue
+        failing = {check.id: check for one in bad for check in one.failing(accept_warning=True)}
+        found[node] = _symptom(list(failing.values()), check_interval)
+    if registered is not None:
+        missing = (node for node in nodes if node not in registered)
+        found.update({node: Symptom("it is no longer registered") for node in missing})
+    return found
+
+
+def _symptom(failing: Sequence[Check], check_interval: float) -> Symptom:
+    told = "; ".join(check.told() for check in failing)
+    if any(check.id == SERF_HEALTH for check in failing):
+        return Symptom(told, LOST)
+    return Symptom(told, delay=max((check.delay(check_interval) for check in failing), default=0.0))
+
+
+def look_back(
+    task: Task,
+    run: Run,
+    ask: Ask,
+    instances: Sequence[Instance],
+    in_flight: Container[str] = (),
+    *,
+    whole: bool = False,
+) -> Found | None:
+    """Find the hosts that this deployment has changed and that are no longer healthy, and record them.
+
+    It takes as long as it takes to be sure. None where there was nothing to be sure of, and so nothing took any time.
+
+    :param instances: of the service, at least those that get no traffic; all of them where ``whole``.
+    :param in_flight: nodes whose turn has begun and not ended.
+    """
+    planned = {one.node: one for one in run.changing}
+    symptoms = _look(run, instances, planned, whole=whole)
+    suspects = _changed(task.consul, run.keys(task), run.id, [node for node in symptoms if node not in in_flight])
+    if not suspects:
+        return None
+    for node in suspects:
+        _telling(task, run, planned[node]).tell(f"no longer healthy: {symptoms[node].told}")
+    confirmed = _confirm(task, run, ask, {node: planned[node] for node in suspects})
+    if not confirmed:
+        return Found()
+    alike = _all_fail_alike(task, run, confirmed)
+    if alike:
+        return Found(alike=alike)
+    return Found([_record(task, run, planned[node], suspects[node], symptom) for node, symptom in confirmed.items()])
+
+
+def _look(
+    run: Run, instances: Sequence[Instance], planned: Mapping[str, PlannedHost], *, whole: bool
+) -> dict[str, Symptom]:
+    """The symptoms of hosts that have, or had, a turn."""
+    registered = {one.node for one in instances} if whole else None
+    interval = run.options["check_interval"]
+    found = symptoms_of(instances, check_interval=interval, registered=registered, nodes=planned)
+    return {node: symptom for node, symptom in found.items() if node in planned}
+
+
+def _changed(client: Client, keys: Keys, deployment: str, nodes: Sequence[str]) -> dict[str, Outcome]:
+    """Node -> outcome, for those of them that the deployment has changed and left healthy."""
+    found: dict[str, Outcome] = {}
+    for start in range(0, len(nodes), TXN_LIMIT):
+        wanted = {keys.outcome(deployment, node): node for node in nodes[start : start + TXN_LIMIT]}
+        for item in client.txn([kv_read(key) for key in wanted]):
+            node = wanted.get(item["Key"])  # a prefix finds web10 for web1
+            if node and (ended := Outcome.from_json(kv_text(item), node)).outcome == OK:
+                found[node] = ended
+    return found
+
+
+def _confirm(task: Task, run: Run, ask: Ask, suspects: Mapping[str, PlannedHost]) -> dict[str, Symptom]:
+    """Those that are bad, and no flap; all are decided on its return."""
+    grace, since = run.options["watch_grace"], time.monotonic()
+    open_, confirmed = dict(suspects), {}
+    bad_since: dict[str, float] = {}
+    while open_:
+        instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
+        symptoms = _look(run, instances, suspects, whole=True)
+        for node, planned in list(open_.items()):
+            symptom = symptoms.get(node)
+            if symptom is None:
+                _telling(task, run, planned).tell("healthy again, or in maintenance")
+                del open_[node]
+                continue
+            now, wrong = time.monotonic(), None if symptom.outcome == LOST else ask(planned)
+            if wrong:
+                bad_since.setdefault(node, now)
+            elif wrong is not None:
+                bad_since.pop(node, None)
+            is_sure = now - since >= (symptom.delay or grace)
+            if is_sure or now - bad_since.get(node, now) >= grace > 0:
+                confirmed[node] = replace(
+                    symptom, told=f"{symptom.told}; its health URL: {wrong}" if wrong else symptom.told
+                )
+                del open_[node]
+        if open_:
+            time.sleep(LOOK_EVERY)
+    return confirmed
+
+
+def _all_fail_alike(task: Task, run: Run, confirmed: Mapping[str, Symptom]) -> str:
+    """Why it is not the new version: every instance that does not have it, and was well before, fails too."""
+    keys = run.keys(task)
+    instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
+    prefix = keys.outcomes(run.id)
+    changed = {name.removeprefix(prefix) for name in task.consul.key_names(prefix)}
+    changed |= set(read_progress(task.consul, keys, run.id).in_flight)
+    changed |= {one.node for one in run.planned if one.state == CURRENT or not run.was_healthy(one.host)}
+    old = [one for one in instances if one.node not in changed and not one.maintenance]
+    if not old or any(one.in_rotation for one in old) or all(symptom.outcome == LOST for symptom in confirmed.values()):
+        return ""
+    what = "; ".join(f"{node}: {symptom.told}" for node, symptom in list(confirmed.items())[:3])
+    return (
+        f"{run.service} fails on what was changed and on each of the {len(old)} other instances alike, so that the new "
+        f"version is not the reason ({what})"
+    )
+
+
+def _record(task: Task, run: Run, planned: PlannedHost, ended: Outcome, symptom: Symptom) -> Outcome:
+    """Write what the host has come to; whoever finds it too writes the same.
+
+    :raises LockLost: the lock is no longer ours.
+    """
+    keys, at = run.keys(task), timestamp()
+    if symptom.outcome == LOST:
+        error = f"Its Consul agent is lost since it was changed: {symptom.told}."
+    else:
+        error = f"It was healthy on {planned.to_version}, and is no longer: {symptom.told}."
+    step = {"state": symptom.outcome, "at": at}
+    found = replace(ended, outcome=symptom.outcome, error=error, finished=at, steps=(*ended.steps, step))
+    fence = kv_check_session(keys.lock, run.session)
+    task.consul.txn([fence, *outcome_ops(keys, run.id, found), *ended_ops(keys, run.id, found)])
+    _telling(task, run, planned).tell(f"{symptom.outcome}: {symptom.told}")
+    return found
+
+
+def _telling(task: Task, run: Run, planned: PlannedHost) -> Telling:
+    return Telling(task.show, planned.host, *run.place_of(planned.host))
