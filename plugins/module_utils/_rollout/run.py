@@ -20,6 +20,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN, read_options
@@ -37,6 +38,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     planned_hosts,
     settings_of,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.rollback import Rollback, find_rollback
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
@@ -178,6 +180,8 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         record = record_of(replace(run, plan=plan))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
+        if record.direction == "deploy":
+            record = replace(record, resumes=read_history(task.consul, keys).resumed_by(record.version))
         store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
     except BaseException:
         lock.release(task.consul, keys, run.session)
@@ -221,6 +225,7 @@ def record_of(run: Run) -> Record:
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
+        undoes=str(run.plan.get("undoes") or ""),
     )
 
 
@@ -341,9 +346,10 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     options = run.options
     others = options["maintenance"] if isinstance(options["maintenance"], list) else []
     there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
-    states = fleet.host_states(
-        there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
-    )
+    back = Rollback(fleet.host_states(there, hosts, accept_warning=options["accept_warning"]))
+    if options["direction"] == "rollback":
+        history = read_history(task.consul, run.keys(task))
+        back = find_rollback(history, run.service, options, back.hosts, there.versions)
     settings = PlanSettings(
         service=run.service,
         registered_total=len(there.instances),
@@ -358,13 +364,15 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
         unverified=options["unverified"],
         in_window=run.is_window,
         uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
+        undoes=back.undoes,
+        nothing=back.nothing,
     )
-    plan = make_plan(states, settings)
+    plan = make_plan(back.hosts, settings)
     longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     asked = set(run.health_urls)
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
-    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings]
+    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings, *back.notes]
     if changing:
         notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
     notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
