@@ -89,12 +89,10 @@ def undo(
         newest, before = each[0], each[-1].from_version
         in_rotation = newest.outcome == OK and node not in out
         target, failed = previous_version, ""
-        if before and not (in_rotation and newest.to_version == before):
+        if before:
             target, failed = _target(history, undone, chain[-1].record.id, node, before)
         since = _changed_since(versions[node], newest, (before, target), ids)
-        same = in_rotation and newest.to_version in (before, target)
-        is_there = since is None or (not since and same)
-        if is_there and node not in out:
+        if since is None and node not in out:
             continue
         if since:
             stays[node] = since
@@ -167,10 +165,10 @@ def _changed_since(now: NodeVersion, newest: Outcome, before: tuple[str | None, 
     by = "" if by in ours else by
     if not now.version_is_trusted:
         return f"{by} has begun to change it since" if by else ""
-    if now.version == newest.to_version:
-        return ""
     if now.version in before or (now.version is None and newest.outcome != OK):
         return None
+    if now.version == newest.to_version:
+        return ""
     runs = now.version or "no version"
     return f"{by} has changed it again since, to {runs}" if by else f"{runs} was recorded there since"
 
