@@ -13,7 +13,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, read_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_reader import read_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.http_server import nobody

@@ -66,8 +66,8 @@ def find_rollback(
     notes = []
     if elsewhere:
         notes.append(
-            f"{found.deployment} changed {named(elsewhere)} too, which this rollback does not cover; they stay as they "
-            "are."
+            f"{found.deployment} also changed {named(elsewhere)}; this rollback does not cover them, and they stay as "
+            "they are."
         )
     changes = bool(found.back or found.stuck)
     nothing = "" if changes else _nothing(history, service, found, hosts, wanted)
@@ -166,16 +166,9 @@ def _left_alone(hosts: Iterable[HostState]) -> list[HostState]:
 
 def _warn_of_failed(history: History, version: str, hosts: Iterable[HostState]) -> list[str]:
     """It is asked for by name, and so is done."""
-    failed: dict[str, list[str]] = {}
-    for one in hosts:
-        why = failed_in(history, version, one.node)
-        if why:
-            failed.setdefault(why, []).append(one.host)
-    return [
-        f"{version} failed in {why} on {named(there)}, or was rolled back from; it is deployed again, since "
-        "rollout_version names it."
-        for why, there in failed.items()
-    ]
+    told = dict.fromkeys(failed_in(history, version, one.node) for one in hosts)
+    named_so = "it is deployed all the same, since rollout_version names it"
+    return [f"{version} failed or was rolled back from in {why}; {named_so}." for why in told if why]
 
 
 # -- nothing to undo ----------------------------------------------------------------------------------------------

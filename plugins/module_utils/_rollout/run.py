@@ -19,15 +19,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.holder impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store, trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, store, trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_reader import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     RUNNING,
@@ -38,7 +38,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     planned_hosts,
     settings_of,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.rollback import Rollback, find_rollback
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
@@ -336,63 +335,3 @@ def _least_seconds(run: Run, plan: Plan) -> float:
     windows = plan.windows or [len(batch) for batch in plan.batches]
     turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
     return float(turns * turn)
-
-
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
-    """The plan by what Consul says now, and what a person should know of it.
-
-    :param forks: hosts that Ansible works on at once; 0 where that does not matter.
-    """
-    options = run.options
-    others = options["maintenance"] if isinstance(options["maintenance"], list) else []
-    there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
-    back = Rollback(fleet.host_states(there, hosts, accept_warning=options["accept_warning"]))
-    if options["direction"] == "rollback":
-        history = read_history(task.consul, run.keys(task))
-        back = find_rollback(history, run.service, options, back.hosts, there.versions)
-    settings = PlanSettings(
-        service=run.service,
-        registered_total=len(there.instances),
-        serving_total=there.serving,
-        batch_size=options["batch_size"],
-        min_healthy=options["min_healthy"],
-        skip_current=options["skip_current"],
-        unreachable=options["unreachable"],
-        rollback=options["rollback"],
-        previous_version=options["previous_version"],
-        direction=options["direction"],
-        unverified=options["unverified"],
-        in_window=run.is_window,
-        uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
-        undoes=back.undoes,
-        nothing=back.nothing,
-    )
-    plan = make_plan(back.hosts, settings)
-    longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
-    changing = [host.node for host in plan.hosts.values() if host.batch]
-    asked = set(run.health_urls)
-    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
-    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings, *back.notes]
-    if changing:
-        notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
-    notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
-    notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
-    fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
-
-
-def _too_many(plan: Plan, forks: int) -> list[str]:
-    window = max(plan.windows, default=0)
-    if forks and window > forks:
-        sentence = f"{window} hosts may be in flight, and Ansible works on {forks} at once: no more than that are."
-        return [f"{sentence} Set forks to {window} or more (ANSIBLE_FORKS, --forks)."]
-    if window:
-        return []
-    largest = max((len(batch) for batch in plan.batches), default=0)
-    if not forks or largest <= forks:
-        return []
-    sentence = (
-        f"The largest batch has {largest} hosts, and Ansible works on {forks} at once: hosts would be out of rotation "
-        f"while they wait for their turn. Set forks to {largest} or more (ANSIBLE_FORKS, --forks)."
-    )
-    return [sentence]
