@@ -204,9 +204,7 @@ OPTIONS: tuple[Option, ...] = (
         "host",
         "roll a host back where it fails",
     ),
-    Option(
-        "previous_version", Version(), help="where a rollback goes, for hosts of which no version before is recorded"
-    ),
+    Option("previous_version", Version(), help="where a rollback goes, for hosts of which no version is recorded"),
     Option("skip_current", Flag(), True, "leave hosts alone that are healthy on the version: running again resumes"),
     Option(
         "unreachable", Choice(("fail", "skip")), "fail", "refuse to begin with an unreachable host, or leave it out"
