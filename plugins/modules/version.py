@@ -10,7 +10,7 @@ module: version
 short_description: Record which version of a service runs on a node
 version_added: 0.1.0
 description:
-  - Sets, in Consul's KV store, the version that runs on a node and the previous one, where a rollback goes.
+  - Sets, in Consul's KV store, the version that runs on a node and the one that ran there before.
   - Both are set in one transaction. The version that was recorded before becomes the previous one, and the previous one
     is kept where the version does not change.
 author:
@@ -32,7 +32,8 @@ options:
     type: raw
   previous:
     description:
-      - Where a rollback goes, as a string. An empty one deletes what is recorded, so that a rollback has to ask.
+      - What ran there before, as a string. An empty one deletes what is recorded.
+      - What a rollback goes back to is in the records of deployments, not here.
       - Default is the version that is recorded now, where it differs from O(version).
     type: raw
   expect:
@@ -92,7 +93,7 @@ version:
   type: str
   sample: 1.4.2
 previous:
-  description: Where a rollback goes.
+  description: What ran there before.
   returned: always
   type: str
   sample: 1.4.1

@@ -63,7 +63,7 @@ nodes:
       description: What runs there, null where nothing is recorded.
       type: str
     previous:
-      description: Where a rollback goes, null where nothing is recorded.
+      description: What ran there before, null where nothing is recorded.
       type: str
     meta_version:
       description: What the meta of the node's instances says, null where they say nothing or differ.

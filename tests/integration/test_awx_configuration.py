@@ -215,7 +215,7 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
     rollout = ["service", "version", "batch_size", "message"]
     assert asked == {
         "Hitless: rollout": rollout,
-        "Hitless: rollback": rollout,
+        "Hitless: rollback": ["service", "rollback_deployment", "version", "batch_size", "message"],
         "Hitless: status": ["service"],
         "Hitless: recover": ["service"],
         "Hitless: request": ["service"],

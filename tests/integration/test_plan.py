@@ -15,10 +15,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import versions
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost, read_fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_reader import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
@@ -148,20 +148,6 @@ def test_hosts_of_the_inventory(fleet: Fleet) -> None:
     assert "c.example.com (timed out)" in fleet.refused(hosts=hosts)
     hosts[2] = WantedHost("d.example.com", "elsewhere", "2.0.0")
     assert "is not registered on 1 host: d.example.com" in fleet.refused(hosts=hosts)
-
-
-def test_back_to_the_previous_version_of_each(fleet: Fleet) -> None:
-    for number, before in ((1, "1.0"), (2, "1.1")):
-        fleet.add(number)
-        versions.record_version(fleet.client, fleet.keys, fleet.node(number), "2.0", previous=before)
-    found = fleet.plan(version=None, direction="rollback")
-    assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1"]
-    fleet.add(3, version="2.0")
-    assert f"No previous version of {fleet.service} is recorded for 1 host: {fleet.node(3)}" in fleet.refused(
-        version=None, direction="rollback"
-    )
-    found = fleet.plan(version=None, direction="rollback", previous_version="1.2")
-    assert [host["to"] for host in found["hosts"].values()] == ["1.0", "1.1", "1.2"]
 
 
 def test_a_name_that_differs_in_case_alone_is_another_service(consul: Server, fleet: Fleet) -> None:

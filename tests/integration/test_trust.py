@@ -9,11 +9,11 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Request
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_reader import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version

@@ -117,10 +117,10 @@ def test_the_same_version_once_more(drive: Drive) -> None:
     assert drive.maintenance().keys() == {"web1"}
 
 
-def test_rollback_without_a_previous_version_is_refused(drive: Drive) -> None:
+def test_a_rollback_without_any_deployment_is_refused(drive: Drive) -> None:
     result = drive.run(None, name="rollback")
     assert result.rc != 0
-    assert "No previous version of web is recorded" in flat(result.output)
+    assert "No deployment of web is recorded" in flat(result.output)
     # Consul keeps the key of a lock that was taken for the plan.
     assert set(drive.all_keys()) <= {"deploy/web/lock"}
     assert drive.deployed() == []

@@ -61,7 +61,13 @@ def test_what_fails_is_put_back_and_what_worked_can_be(project: Project, drive: 
         limited = project("recover", "--limit", "web1")
         assert limited.rc != 0
         assert "relaunch on all hosts" in flat(limited.output), limited.output
-        back = project("rollback", "-e", "rollout_hosts=web1:web2")
+        put_back = project("rollback")
+        assert put_back.rc == 0, put_back.output
+        assert "nothing to undo" in put_back.stdout
+        assert drive.running() == ["2.0.0", "2.0.0", "1.0.0", "1.0.0", "1.0.0"]
+        named = re.search(r"rollback_deployment=(\S+)", put_back.stdout)
+        assert named, put_back.output
+        back = project("rollback", "-e", f"rollback_deployment={named[1]}")
         assert back.rc == 0, back.output
     load.check_nothing_lost()
     assert load.report.by_version.keys() == {"1.0.0", "2.0.0"}

@@ -14,13 +14,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.holder impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, ending, fleet, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_reader import read_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     RUNNING,
     Record,
@@ -76,6 +77,8 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         record = record_of(replace(run, plan=plan))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
+        if record.direction == "deploy":
+            record = replace(record, resumes=read_history(task.consul, keys).resumed_by(record.version))
         store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
     except BaseException:
         lock.release(task.consul, keys, run.session)
@@ -100,6 +103,7 @@ def record_of(run: Run) -> Record:
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
+        undoes=str(run.plan.get("undoes") or ""),
     )
 
 
@@ -127,60 +131,3 @@ def _least_seconds(run: Run, plan: Plan) -> float:
     windows = plan.windows or [len(batch) for batch in plan.batches]
     turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
     return float(turns * turn)
-
-
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
-    """The plan by what Consul says now, and what a person should know of it.
-
-    :param forks: hosts that Ansible works on at once; 0 where that does not matter.
-    """
-    options = run.options
-    others = options["maintenance"] if isinstance(options["maintenance"], list) else []
-    there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
-    states = fleet.host_states(
-        there, hosts, accept_warning=options["accept_warning"], previous_version=options["previous_version"]
-    )
-    settings = PlanSettings(
-        service=run.service,
-        registered_total=len(there.instances),
-        serving_total=there.serving,
-        batch_size=options["batch_size"],
-        min_healthy=options["min_healthy"],
-        skip_current=options["skip_current"],
-        unreachable=options["unreachable"],
-        rollback=options["rollback"],
-        previous_version=options["previous_version"],
-        direction=options["direction"],
-        unverified=options["unverified"],
-        in_window=run.is_window,
-        uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
-    )
-    plan = make_plan(states, settings)
-    longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
-    changing = [host.node for host in plan.hosts.values() if host.batch]
-    asked = set(run.health_urls)
-    unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]
-    notes = [*fleet.deregistrations(there, changing, longest), *plan.warnings]
-    if changing:
-        notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
-    notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
-    notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
-    fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
-
-
-def _too_many(plan: Plan, forks: int) -> list[str]:
-    window = max(plan.windows, default=0)
-    if forks and window > forks:
-        sentence = f"{window} hosts may be in flight, and Ansible works on {forks} at once: no more than that are."
-        return [f"{sentence} Set forks to {window} or more (ANSIBLE_FORKS, --forks)."]
-    if window:
-        return []
-    largest = max((len(batch) for batch in plan.batches), default=0)
-    if not forks or largest <= forks:
-        return []
-    sentence = (
-        f"The largest batch has {largest} hosts, and Ansible works on {forks} at once: hosts would be out of rotation "
-        f"while they wait for their turn. Set forks to {largest} or more (ANSIBLE_FORKS, --forks)."
-    )
-    return [sentence]

@@ -68,7 +68,7 @@ class Fleet:
 class WantedHost:
     """A host a deployment is to cover.
 
-    :param target: the version it is to get; None for the one recorded as previous.
+    :param target: the version it is to get; None for the one that it had before a deployment that is undone.
     :param unreachable: why it cannot be worked on, None where it can.
     :param datacenter: that its agent tells, None where that was not asked.
     :param health_url: whether its application is asked after the deployment.
@@ -91,7 +91,7 @@ def wanted_hosts(
 
     :param reached: host -> what :func:`reach.reach` found.
     :param asked: the hosts with a health URL; ``smoke_test``: whether the user's tasks test each of them.
-    :param target: the version that they are to get; None for each one's previous one.
+    :param target: the version that they are to get; None for what each had before a deployment that is undone.
     :raises HitlessError: something is wrong with hosts that can be reached.
     """
     with_url, problems = set(asked), []
@@ -172,21 +172,16 @@ def read_fleet(
     return replace(fleet, versions=versions, others=others)
 
 
-def host_states(
-    fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool, previous_version: str | None
-) -> list[HostState]:
+def host_states(fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool) -> list[HostState]:
     """Each host as it was found.
 
-    :param previous_version: where to go back to, for a host without target and recorded previous version.
     :raises HitlessError: the agent of a host belongs to another datacenter than the service.
     """
     hosts = list(hosts)
     require_datacenter(fleet, hosts)
     instances, others = by_node(fleet.instances), by_node(fleet.others)
     return [
-        _host_state(
-            fleet, wanted, instances.get(wanted.node, []), others.get(wanted.node, []), accept_warning, previous_version
-        )
+        _host_state(fleet, wanted, instances.get(wanted.node, []), others.get(wanted.node, []), accept_warning)
         for wanted in hosts
     ]
 
@@ -213,11 +208,9 @@ def _host_state(
     instances: list[Instance],
     others: list[Instance],
     accept_warning: bool,
-    previous_version: str | None,
 ) -> HostState:
     recorded = fleet.versions.get(wanted.node) or NodeVersion(wanted.node)
     of_meta, version = usable_version(meta_version(instances)), usable_version(recorded.version)
-    previous = usable_version(recorded.previous)
     node_checks = _failing_node_checks(instances, accept_warning)
     down = next((check for check in node_checks if check.id == SERF_HEALTH), None)
     return HostState(
@@ -228,8 +221,7 @@ def _host_state(
         warning=tuple(warnings_of(instances, accept_warning=accept_warning)),
         version=version or of_meta,
         version_source="recorded" if version else "meta" if of_meta else None,
-        target=wanted.target or previous or previous_version,
-        previous=previous,
+        target=wanted.target,
         maintenance=maintenance_of(fleet.service, [*instances, *others]),
         unreachable=wanted.unreachable or (f"its Consul agent does not answer: {down.told()}" if down else None),
         blocked="; ".join(check.told() for check in node_checks) or None,

@@ -15,7 +15,7 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
     deploy/<service>/deployments/<id>/ended          when a host has ended last in a window
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
-    nodes/<node>/deployment/<service>/previous       plain text: where a rollback goes
+    nodes/<node>/deployment/<service>/previous       plain text: what ran there before
     nodes/<node>/deployment/<service>/new            JSON, a request to the machine's own agent, see agent_protocol.py
     nodes/<node>/deployment/<service>/status         JSON {deployment, state, at, message, request, steps}
     nodes/<node>/log/<service>/<id>/<n>              text, what a deployment printed there, by the machine's own agent

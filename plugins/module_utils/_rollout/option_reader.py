@@ -41,6 +41,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.options im
     DEFAULTS,
     OPTIONS,
     PREFIX,
+    ROLLBACK_SIZE,
     UNSET,
     Option,
 )
@@ -139,6 +140,8 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     values.check_names(hosts)
     _refuse_ignored_files(sources.search_paths)
     options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
+    if options["direction"] == "rollback" and not values.is_given(BY_NAME["batch_size"]):
+        options["batch_size"] = ROLLBACK_SIZE
     address = values.find_address()
     if not deploys:
         restore = [_hook(BY_NAME["restore_tasks"], options, sources.search_paths)] if options["restore_tasks"] else []
@@ -234,6 +237,18 @@ def _refuse_ignored_files(paths: SearchPaths) -> None:
 def _refuse_contradictions(options: Mapping[str, Any]) -> None:
     if options["direction"] == "deploy" and not options["version"]:
         raise HitlessError("rollout_version is not set: the version to deploy.", hint="Add -e rollout_version=VERSION.")
+    if options["rollback_deployment"] and options["direction"] == "deploy":
+        raise HitlessError(
+            "rollback_deployment is set, which the playbook hitless.consul.rollback takes, and not a rollout.",
+            hint="Run that playbook, or remove it.",
+        )
+    if options["rollback_deployment"] and options["version"]:
+        raise HitlessError(
+            f"rollback_deployment ({options['rollback_deployment']}) and rollout_version ({options['version']}) are "
+            "both set: the one takes each host back to what it had before that deployment, the other all hosts to one "
+            "version.",
+            hint="Leave one of them out.",
+        )
     if bool(options["drain_tasks"]) != bool(options["restore_tasks"]):
         there, missing = ("drain", "restore") if options["drain_tasks"] else ("restore", "drain")
         raise HitlessError(

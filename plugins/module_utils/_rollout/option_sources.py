@@ -29,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.options im
     LATER,
     OPTIONS,
     PREFIX,
+    ROLLBACK_PREFIX,
     UNSET,
     Option,
 )
@@ -113,6 +114,9 @@ class Values:
         self._inventory = sources.inventory
         self.by_host: dict[str, Mapping[str, Any]] = {}
         self._pattern = ""
+        # Somebody may have a rollback_ variable of their own; whoever misspells one of ours must be told.
+        back = sources.play.get("rollout_direction") == "rollback"
+        self._prefixes = (PREFIX, ROLLBACK_PREFIX) if back else (PREFIX,)
         self._own = {
             "extra vars": sources.extra,
             "the play's variables": sources.play,
@@ -133,7 +137,7 @@ class Values:
                         hint="Remove it (the version to deploy is rollout_version).",
                     )
             for name in variables:
-                if name not in seen and name.startswith(PREFIX):
+                if name not in seen and name.startswith(self._prefixes):
                     seen.add(name)
                     if not _is_result(variables[name]):
                         _refuse_unknown(name, where)
@@ -220,6 +224,10 @@ class Values:
         value = self._found(option.variable)
         return option.default if value in UNSET else option.kind.read(value, option.variable)
 
+    def is_given(self, option: Option) -> bool:
+        """Whether it is set for this start alone: by an extra var, or by the play."""
+        return self._first_own(option.variable, localhost=False) not in (_ABSENT, *UNSET)
+
     def templates_of(self, variable: str) -> dict[str, Any]:
         """Each host's template of an option that is read there, later."""
         own = self._first_own(variable, localhost=False)
@@ -298,10 +306,9 @@ def _is_result(value: Any) -> bool:
 
 
 def _refuse_unknown(variable: str, where: str) -> None:
-    name = variable.removeprefix(PREFIX)
-    if name in BY_NAME:
+    if any(option.variable == variable for option in OPTIONS):
         return
-    if name in LATER:
+    if variable.removeprefix(PREFIX) in LATER:
         sentence = f"{variable} (in {where}) is not known in this version of hitless.consul."
         raise HitlessError(sentence, hint="Remove it.")
     near = difflib.get_close_matches(variable, [option.variable for option in OPTIONS], n=1, cutoff=0.6)

@@ -33,6 +33,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kin
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import parse_batch_size, parse_min_healthy
 
 PREFIX = "rollout_"
+ROLLBACK_PREFIX = "rollback_"
+"""Of what only the playbook ``rollback`` takes."""
+ROLLBACK_SIZE = "100%"
+"""As many hosts at a time as the minimum of healthy ones allows: a rollback by hand is in a hurry."""
 LATER = (
     "analysis",
     "auto_promote",
@@ -54,7 +58,7 @@ UNSET = (None, "")
 
 @dataclass(frozen=True)
 class Option:
-    """One option, without the prefix in its name.
+    """One option, without the prefix ``rollout_`` in its name.
 
     :param default: what holds where it is not set; None for "not set".
     :param shown: the default as the documentation shows it.
@@ -70,7 +74,7 @@ class Option:
 
     @property
     def variable(self) -> str:
-        return PREFIX + self.name
+        return self.name if self.name.startswith(ROLLBACK_PREFIX) else PREFIX + self.name
 
     @property
     def is_hook(self) -> bool:
@@ -82,7 +86,17 @@ _SOME_SECONDS = Number(0, whole=False, unit="seconds", above=True)
 
 OPTIONS: tuple[Option, ...] = (
     Option("service", ServiceName(), help="the service to roll over, by its name in Consul", shown="required"),
-    Option("version", Version(), help="the version to go to; not needed by the playbook `rollback`", shown="required"),
+    Option(
+        "version",
+        Version(),
+        help="the version to go to; without it the playbook `rollback` undoes a deployment",
+        shown="required",
+    ),
+    Option(
+        "rollback_deployment",
+        Text("id of a deployment"),
+        help="the deployment that the playbook `rollback` undoes, instead of the last one, see rollback.md",
+    ),
     Option("hosts", HostsPattern(), help="the hosts, in the inventory's order", shown="`service_<rollout_service>`"),
     Option(
         "mode",
@@ -110,7 +124,9 @@ OPTIONS: tuple[Option, ...] = (
         Parsed('number, percentage, or a list of them such as `[1, "10%", "50%"]`', parse_batch_size),
         1,
         "hosts in flight at a time; a percentage is of the hosts to change, rounded down, at least 1; of a list each "
-        "but the last is a stage of so many hosts, and the last counts for all others",
+        "but the last is a stage of so many hosts, and the last counts for all others. In a rollback a percentage is "
+        "of all instances, and only what is given with its start counts (`-e`, or vars of the play): else as many "
+        "as `rollout_min_healthy` allows",
     ),
     Option(
         "min_healthy",
@@ -201,7 +217,7 @@ OPTIONS: tuple[Option, ...] = (
         "the health URL of a host that was changed answers badly for so long before it counts as regressed; without "
         "`rollout_health_url` its check has to fail twice",
     ),
-    Option("previous_version", Version(), help="where a rollback goes, for hosts that have no version recorded"),
+    Option("previous_version", Version(), help="where a rollback goes, for hosts of which no version is recorded"),
     Option("skip_current", Flag(), True, "leave hosts alone that are healthy on the version: running again resumes"),
     Option(
         "unreachable", Choice(("fail", "skip")), "fail", "refuse to begin with an unreachable host, or leave it out"

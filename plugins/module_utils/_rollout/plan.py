@@ -36,7 +36,9 @@ class HostState:
     :param version: what runs there, None where nobody tells.
     :param version_source: ``recorded`` (in Consul's KV store) or ``meta`` (the service's own meta).
     :param target: the version it is to get, None where there is none to go to.
-    :param previous: the version recorded as running before.
+    :param returns: whether a failure there takes it back to the version that it has: not where that has failed.
+    :param note: what a person should know of its target, or why there is none.
+    :param decided: its state in the plan, and why, where that does not depend on how it was found.
     :param blocked: why its instances can never pass (a node's check that is critical).
     :param unreachable: why it cannot be worked on, None where it can.
     :param verifiable: whether anything can tell that a new process works there.
@@ -49,7 +51,9 @@ class HostState:
     version: str | None = None
     version_source: str | None = None
     target: str | None = None
-    previous: str | None = None
+    returns: bool = True
+    note: str = ""
+    decided: tuple[str, str] | None = None
     maintenance: Maintenance | None = None
     unreachable: str | None = None
     blocked: str | None = None
@@ -69,7 +73,8 @@ class PlanSettings:
 
     :param registered_total: instances of the service (with the tags), wherever they are.
     :param serving_total: those of them that may get traffic.
-    :param batch_size: one size, or a list whose last element repeats; percentages are of the hosts to change.
+    :param batch_size: one size, or a list whose last element repeats; percentages are of the hosts to change, in a
+        rollback of ``registered_total``.
     :param min_healthy: instances that must stay in rotation; a percentage is of ``registered_total``, rounded up.
     :param unreachable: ``fail`` or ``skip``.
     :param rollback: ``host`` or ``none``.
@@ -77,6 +82,7 @@ class PlanSettings:
     :param unverified: whether hosts are changed that nothing can verify.
     :param uncovered: nodes that run the service and are none of the hosts.
     :param in_window: whether hosts take their turns in a sliding window, in stages instead of batches.
+    :param undoes: the deployment that a rollback undoes; ``nothing``: why there is none to undo.
     """
 
     service: str
@@ -92,6 +98,8 @@ class PlanSettings:
     unverified: bool
     uncovered: tuple[str, ...] = ()
     in_window: bool = False
+    undoes: str = ""
+    nothing: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class Plan:
     :param uncovered: nodes that run the service and stay as they are.
     :param windows: how many hosts of each stage may be in flight at once; empty where they go in batches.
     :param largest: instances that one host takes out of rotation at most.
+    :param undoes: the deployment that it undoes, empty where it is no such rollback.
     """
 
     service: str
@@ -145,6 +154,7 @@ class Plan:
     uncovered: tuple[str, ...] = ()
     windows: tuple[int, ...] = ()
     largest: int = 0
+    undoes: str = ""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -177,6 +187,7 @@ class Plan:
             "uncovered": list(self.uncovered),
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
             "largest": self.largest,
+            "undoes": self.undoes,
         }
 
 

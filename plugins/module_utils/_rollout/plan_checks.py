@@ -18,7 +18,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan impor
     PlanSettings,
     named,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OTHER_OWNER, TO_CHANGE, UNREACHABLE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    LEFT_OUT,
+    OTHER_OWNER,
+    TO_CHANGE,
+    UNREACHABLE,
+)
 
 
 def refuse_what_cannot_be(hosts: Sequence[HostState], settings: PlanSettings) -> None:
@@ -74,11 +79,12 @@ def refuse_skipped(
 
 def refuse_without_target(chosen: Sequence[HostState], settings: PlanSettings) -> None:
     """A rollback needs a version to go to."""
-    nowhere = [one.host for one in chosen if one.target is None]
+    nowhere = [f"{one.host} ({one.note})" if one.note else one.host for one in chosen if one.target is None]
     if nowhere:
         raise HitlessError(
-            f"No previous version of {settings.service} is recorded for {named(nowhere)}; nothing was changed.",
-            hint="Say where to go: rollout_version for all hosts, or rollout_previous_version for these.",
+            f"There is no version of {settings.service} to go back to on {named(nowhere)}; nothing was changed.",
+            hint="Say where to go: rollout_version for all hosts, or rollout_previous_version for those of which no "
+            "version before is recorded.",
         )
 
 
@@ -117,6 +123,7 @@ def warnings_of(plans: Mapping[str, HostPlan], chosen: Sequence[HostState], sett
         *_unverified_warnings(chosen),
         *_skipped_warnings(plans),
         *_uncovered_warnings(settings),
+        *_mixed_warnings(plans, settings),
     ]
 
 
@@ -125,7 +132,7 @@ def _rollback_warnings(plans: Mapping[str, HostPlan], settings: PlanSettings) ->
         return []
     without = [one for one in plans.values() if one.state == TO_CHANGE and one.rollback_to is None]
     unknown = [one.host for one in without if one.from_version is None]
-    same = [one.host for one in without if one.from_version is not None]
+    same = [one.host for one in without if one.from_version is not None and one.from_version == one.to_version]
     warnings = []
     if unknown:
         warnings.append(
@@ -152,7 +159,7 @@ def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:
 
 
 def _skipped_warnings(plans: Mapping[str, HostPlan]) -> list[str]:
-    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in (OTHER_OWNER, UNREACHABLE)]
+    return [f"{one.host} is skipped: {one.why}." for one in plans.values() if one.state in LEFT_OUT]
 
 
 def _uncovered_warnings(settings: PlanSettings) -> list[str]:
@@ -160,3 +167,18 @@ def _uncovered_warnings(settings: PlanSettings) -> list[str]:
         return []
     nodes = named(settings.uncovered, "node")
     return [f"{settings.service} also runs on {nodes}; this rollout does not cover them, and they stay as they are."]
+
+
+def _mixed_warnings(plans: Mapping[str, HostPlan], settings: PlanSettings) -> list[str]:
+    """A rollback that leaves several versions side by side: each host may be where it was, and the fleet is not one."""
+    after: dict[str, list[str]] = {}
+    for one in plans.values():
+        version = one.to_version if one.state == TO_CHANGE else one.from_version
+        after.setdefault(version or "an unknown version", []).append(one.host)
+    changes = any(one.state == TO_CHANGE for one in plans.values())
+    if settings.direction != "rollback" or len(after) < 2 or not changes:
+        return []
+    runs = "; ".join(f"{version} on {named(hosts)}" for version, hosts in after.items())
+    return [
+        f"After this rollback the hosts run different versions: {runs}. rollout_version would take all of them to one."
+    ]

@@ -30,7 +30,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_check
     refuse_without_target,
     warnings_of,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import OTHER_OWNER, TO_CHANGE, UNREACHABLE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    CHANGED_SINCE,
+    OTHER_OWNER,
+    TO_CHANGE,
+    UNREACHABLE,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import minimum_of, sizes_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
 
@@ -42,7 +47,6 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     :raises HitlessError: what is asked for cannot work; nothing has been changed.
     """
     refuse_what_cannot_be(hosts, settings)
-    hosts = _rolled_back_already(hosts)
     states = {one.host: _state(one, settings) for one in hosts}
     refuse_skipped(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
@@ -62,7 +66,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         state, why = states[one.host]
         running = _running(one, settings)
         to = one.target if state == TO_CHANGE else None
-        back = running if state == TO_CHANGE and running != to else None
+        back = running if state == TO_CHANGE and running != to and one.returns else None
         plans[one.host] = HostPlan(
             one.host, one.node, state, running, to, back, one.is_healthy, why, unsure=not one.sure
         )
@@ -83,6 +87,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         settings.uncovered,
         tuple(windows),
         max((one.serving for one in chosen), default=0),
+        settings.undoes,
     )
 
 
@@ -91,6 +96,8 @@ def _is_broken(one: HostState) -> bool:
 
 
 def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
+    if one.decided:
+        return one.decided
     if one.maintenance and not one.maintenance.ours:
         return OTHER_OWNER, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
     if (
@@ -104,7 +111,7 @@ def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
         return CURRENT, f"already healthy on {one.target}"
     if one.unreachable:
         return UNREACHABLE, one.unreachable
-    return TO_CHANGE, None
+    return TO_CHANGE, one.note or None
 
 
 def _running(one: HostState, settings: PlanSettings) -> str | None:
@@ -112,15 +119,16 @@ def _running(one: HostState, settings: PlanSettings) -> str | None:
     return one.version if one.version_source == "recorded" else settings.previous_version or one.version
 
 
-def _rolled_back_already(hosts: Sequence[HostState]) -> list[HostState]:
-    """A rollback by hand forgets the previous version: a host on the one that others go back to is there already."""
-    targets = {one.target for one in hosts if one.target}
-    return [replace(one, target=one.version) if one.target is None and one.version in targets else one for one in hosts]
+def _sizes(ordered: Sequence[HostState], settings: PlanSettings) -> list[int]:
+    """A rollback is in a hurry: a quarter of eight is two, also where seven have to go back."""
+    return sizes_of(
+        settings.batch_size, settings.registered_total if settings.direction == "rollback" else len(ordered)
+    )
 
 
 def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:
     """As many hosts a batch as its size and the minimum allow, in order."""
-    sizes = sizes_of(settings.batch_size, len(ordered))
+    sizes = _sizes(ordered, settings)
     healthy = settings.serving_total
     batches: list[list[HostState]] = []
     rest = list(ordered)
@@ -149,7 +157,7 @@ def _stages(
     The last size is the window of all that are left. The gate keeps to the minimum; a window wider than that would
     only let workers stand there.
     """
-    sizes = sizes_of(settings.batch_size, len(ordered))
+    sizes = _sizes(ordered, settings)
     healthy = settings.serving_total
     stages: list[list[HostState]] = []
     windows: list[int] = []
@@ -193,6 +201,8 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
     )
     count = sum(change.values())
     hosts = f"{count} host{'' if count == 1 else 's'}"
+    if not change and settings.nothing:
+        return settings.nothing
     if not change:
         parts = [f"{settings.service}: nothing to do"]
     elif len(change) == 1:
@@ -207,9 +217,10 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
     if broken:
         parts.append(f"not healthy now: {', '.join(broken[:NAMED])}" + (", ..." if len(broken) > NAMED else ""))
     for state, text in (
-        (CURRENT, "already current"),
+        (CURRENT, "not changed by it" if settings.undoes else "already current"),
         (OTHER_OWNER, "in other maintenance"),
         (UNREACHABLE, "unreachable"),
+        (CHANGED_SINCE, "changed since"),
     ):
         found = sum(one.state == state for one in plans.values())
         if found:
@@ -217,7 +228,7 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
     if settings.uncovered:
         parts.append(f"{len(settings.uncovered)} not covered")
     if settings.direction == "rollback":
-        parts[0] = f"roll back {parts[0]}"
+        parts[0] = f"undo {settings.undoes}: {parts[0]}" if settings.undoes else f"roll back {parts[0]}"
     return "; ".join(parts)
 
 

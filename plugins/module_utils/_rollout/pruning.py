@@ -14,6 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_check_session,
     kv_delete,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import RUNNING, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
@@ -28,7 +29,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     """Delete all but the newest deployments, with what machines have sent of them; returns the ids deleted.
 
-    Never one that runs, nor the last one of a version that runs on one of its hosts, or that a rollback would go to.
+    Never one that runs, nor the last one of a version that runs on one of its hosts, or that ran there before, nor one
+    that a rollback by hand would look at.
     What has no record is no deployment: its run ended while it wrote its plan.
 
     :raises LockLost: the session does not hold the service's lock.
@@ -37,7 +39,8 @@ def prune(client: Client, keys: Keys, session: str, keep: int) -> list[str]:
     ids = list_ids(client, keys)
     found = {one.record.id: one for one in read_records(client, keys, ids)}
     kept = list(found)
-    old = kept[keep:]
+    undone = History(list(found.values()), lambda _id: None).needed()
+    old = [one for one in kept[keep:] if one not in undone]
     if old:
         needed = _still_needed(client, keys, kept, [found[one] for one in old])
         old = [one for one in old if one not in needed]

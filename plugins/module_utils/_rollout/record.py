@@ -32,8 +32,10 @@ ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
 TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
 """State of a record -> the states it may become. What has ended stays as it ended."""
 
-TO_CHANGE, OTHER_OWNER, UNREACHABLE = "to_change", "other_owner", "unreachable"
-_OUTCOME_OF_PLAN = {CURRENT: CURRENT, OTHER_OWNER: SKIPPED, UNREACHABLE: SKIPPED}
+TO_CHANGE, OTHER_OWNER, UNREACHABLE, CHANGED_SINCE = "to_change", "other_owner", "unreachable", "changed_since"
+LEFT_OUT = (OTHER_OWNER, UNREACHABLE, CHANGED_SINCE)
+"""States in the plan of hosts that should be changed, and are left alone."""
+_OUTCOME_OF_PLAN = {CURRENT: CURRENT, **dict.fromkeys(LEFT_OUT, SKIPPED)}
 """State of a host in the plan -> its outcome where it gets no turn."""
 
 WHY_LIMIT = 300
@@ -66,7 +68,7 @@ SETTINGS = (
 class PlannedHost:
     """A host as the plan has it.
 
-    :param state: to_change, current, other_owner or unreachable.
+    :param state: to_change, current, other_owner, unreachable or changed_since.
     :param batch: 1 for the first; None where it gets no turn.
     :param why: why it is left alone.
     :param unsure: another version than the recorded one may run there, since an earlier deployment left that open.
@@ -112,6 +114,8 @@ class Brief:
     :param summary: outcome -> number of hosts, once it has ended and what became of each is written.
     :param chunks: keys that its plan is in.
     :param windows: how many hosts of each stage may be in flight at once; empty where hosts go in batches.
+    :param resumes: the deployment to the same version that it goes on with, which did not reach all of its hosts;
+        ``undoes``: the one that a rollback undoes. Empty where there is none.
     """
 
     id: str
@@ -130,6 +134,8 @@ class Brief:
     summary: Mapping[str, int] = field(default_factory=dict)
     chunks: int = 0
     windows: tuple[int, ...] = ()
+    resumes: str = ""
+    undoes: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -162,6 +168,8 @@ class Brief:
             "failure_budget": self.failure_budget,
             "summary": dict(self.summary),
             "options": dict(self.options),
+            "resumes": self.resumes,
+            "undoes": self.undoes,
         }
 
     @classmethod
@@ -187,6 +195,8 @@ class Brief:
                 failure_budget=int(data.get("failure_budget") or 0),
                 summary=data.get("summary") or {},
                 options=data.get("options") or {},
+                resumes=str(data.get("resumes") or ""),
+                undoes=str(data.get("undoes") or ""),
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
                 windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
             )

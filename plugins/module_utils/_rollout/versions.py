@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which version runs on a node, and where a rollback goes (a private helper of this collection).
+"""Which version runs on a node, and which ran there before (a private helper of this collection).
 
 The controller cannot ask a program which version it is; so a deployment records it once the host is in rotation, in the
 same transaction as the host's outcome.
@@ -34,7 +34,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import version_is_trusted
 
 FORGET = ""
-"""As ``previous``: delete what is recorded, so that a rollback asks where to go."""
+"""As ``previous``: delete what is recorded."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NodeVersion:
     """What the keys say of a service on one node.
 
     :param version: what runs there, None where nothing is recorded.
-    :param previous: where a rollback goes, None where nothing is recorded.
+    :param previous: what ran before, None where nothing is recorded.
     :param status: the last deployment's step there: deployment, state, at, message; empty where there is none.
     :param index: of the version key, for compare-and-set; 0 where there is none.
     """
@@ -100,7 +100,7 @@ def version_ops(
     """The transaction operations that record a version.
 
     :param previous: the version that ran before; where it is ``version`` itself, or None, what is recorded is kept;
-        :data:`FORGET` deletes it (after a rollback by hand: a second one must not go back to the bad version).
+        :data:`FORGET` deletes it (after a rollback by hand: it would be the bad version).
     :param expect: as read before; the operations fail where the version key has changed since.
     """
     checked_version(version)

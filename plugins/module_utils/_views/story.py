@@ -34,6 +34,8 @@ def beginning(state: str, record: Record) -> str:
         f"  finished  {moment(record.finished)}" + (f" UTC ({duration(record.seconds)})" if record.finished else ""),
         f"  budget    {record.failure_budget}",
     ]
+    for what, other in (("resumes", record.resumes), ("undoes", record.undoes)):
+        lines += [f"  {what:<9} {plain(other)}"] if other else []
     if record.message:
         lines.append(f"  message   {plain(record.message)}")
     if record.options:

@@ -120,6 +120,7 @@ def test_the_least_that_is_needed() -> None:
             "keep_deployments": 20,
             "message": "",
             "direction": "deploy",
+            "rollback_deployment": None,
         },
         "hosts": ["web1", "web2", "web3"],
         "hooks": [],
@@ -442,6 +443,41 @@ def test_service_and_version_are_needed() -> None:
     assert refused(extra={"rollout_version": ""}).startswith("rollout_version is not set")
     back = read(extra={"rollout_version": ""}, play={"rollout_direction": "rollback"})
     assert back.options["version"] is None
+
+
+BACK: Any = {"play": {"rollout_direction": "rollback"}}
+
+
+def test_a_rollback_is_as_fast_as_the_minimum_allows_unless_its_start_says_otherwise() -> None:
+    """What rollouts do in general, with a canary first, is nothing for an emergency."""
+    canary = of_hosts(*[{"rollout_batch_size": [1, "25%"]}] * 3)
+    assert read(inventory=canary).options["batch_size"] == [1, "25%"]
+    assert read(inventory=canary, **BACK).options["batch_size"] == "100%"
+    assert read(localhost={"rollout_batch_size": 1}, **BACK).options["batch_size"] == "100%"
+    assert read(extra={"rollout_batch_size": ""}, inventory=canary, **BACK).options["batch_size"] == "100%"
+    assert read(extra={"rollout_batch_size": 2}, inventory=canary, **BACK).options["batch_size"] == 2
+    asked = {"play": {**BACK["play"], "rollout_batch_size": "25%"}}
+    assert read(inventory=canary, **asked).options["batch_size"] == "25%"
+
+
+def test_which_deployment_a_rollback_undoes() -> None:
+    one = {"rollback_deployment": "20261128T142831Z-2.0.0-5fb2"}
+    assert (
+        read(extra={**one, "rollout_version": ""}, **BACK).options["rollback_deployment"] == one["rollback_deployment"]
+    )
+    assert "rollback_deployment is set, which the playbook hitless.consul.rollback takes" in refused(extra=one)
+    both = refused(extra={**one, "rollout_version": "1.4.1"}, **BACK)
+    assert both.startswith("rollback_deployment (20261128T142831Z-2.0.0-5fb2) and rollout_version (1.4.1) are both set")
+
+
+def test_a_misspelled_deployment_would_undo_another() -> None:
+    typo = {"rollback_deploymnet": "x"}
+    assert "Is it rollback_deployment?" in refused(extra=typo, **BACK)
+    assert "Is it rollback_deployment?" in refused(inventory=of_hosts(typo), **BACK)
+    assert "rollout_rollback_deployment (in extra vars) is not an option" in refused(
+        extra={"rollout_rollback_deployment": "x"}, **BACK
+    )
+    assert read(extra=typo).hosts, "in a rollout that is a variable of somebody else"
 
 
 def test_groups_and_patterns_without_hosts() -> None:

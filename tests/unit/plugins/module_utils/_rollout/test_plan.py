@@ -79,6 +79,7 @@ def test_the_plan_of_five_hosts() -> None:
         "uncovered": [],
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
         "largest": 1,
+        "undoes": "",
     }
     assert plan.warnings == []
 

@@ -41,7 +41,11 @@ def test_hosts_without_a_rollback_are_named() -> None:
             "Every host is in maintenance set by someone else (2 hosts: web1 (",
         ),
         ([a_host(1, unreachable="timed out")], {"unreachable": "skip"}, "No host is left to work on"),
-        ([a_host(1, target=None), a_host(2, target=None)], {}, "No previous version of web is recorded for 2 hosts"),
+        (
+            [a_host(1, target=None), a_host(2, target=None, note="2.0.0 failed")],
+            {},
+            "There is no version of web to go back to on 2 hosts: web1, web2 (2.0.0 failed); nothing was changed.",
+        ),
     ],
 )
 def test_refusals(hosts: list[HostState], options: dict[str, object], sentence: str) -> None:

@@ -211,18 +211,72 @@ def test_a_rollback_goes_to_what_is_recorded_else_given_else_told_by_the_service
     assert planned([host, a_host(2)], previous_version=given_version).hosts["web1"].rollback_to == back
 
 
-def test_a_rollback_by_hand_resumes() -> None:
-    """A host that was rolled back has no previous version any more, and is on the one that others go back to."""
-    back = [
-        a_host(1, version="1.0.0", target=None),
-        a_host(2, version="2.0.0", target="1.0.0"),
-        a_host(3, version="2.0.0", target="1.0.0"),
+ID = "20261128T142831Z-2.0.0-5fb2"
+
+
+def going_back(number: int, **changes: object) -> HostState:
+    return a_host(number, **{"version": "2.0.0", "target": "1.0.0", **changes})
+
+
+def test_an_undo_tells_what_it_undoes_and_leaves_the_others_alone() -> None:
+    alone = [
+        a_host(3, target=None, decided=("current", f"not changed by {ID}"), unreachable="timed out"),
+        a_host(4, target=None, version="3.0.0", decided=("changed_since", "3.0.0 was recorded there since")),
     ]
-    plan = planned(back, direction="rollback")
-    assert plan.hosts["web1"].state == "current"
-    assert plan.description.startswith("roll back web 2.0.0 -> 1.0.0 on 2 hosts")
-    back[0] = a_host(1, version="2.0.0", target=None)
-    assert "No previous version of web is recorded for 1 host: web1" in refused(back, direction="rollback")
+    plan = planned([going_back(2), going_back(1), *alone], direction="rollback", undoes=ID, batch_size="100%")
+    assert plan.batches == [["web2", "web1"]]
+    assert plan.description == (
+        f"undo {ID}: web 2.0.0 -> 1.0.0 on 2 hosts in 1 batch; at least 2 of 4 stay healthy; 1 not changed by it; "
+        "1 changed since"
+    )
+    assert plan.as_dict()["undoes"] == ID
+    mixed = (
+        "After this rollback the hosts run different versions: 1.0.0 on 3 hosts: web2, web1, web3; 3.0.0 on 1 host: "
+        "web4. rollout_version would take all of them to one."
+    )
+    assert plan.warnings == ["web4 is skipped: 3.0.0 was recorded there since.", mixed]
+
+
+def test_nothing_to_undo() -> None:
+    told = "web: nothing to undo: all 2 hosts run 1.4.2"
+    hosts = [a_host(number, target=None, decided=("current", "not changed")) for number in (1, 2)]
+    plan = planned(hosts, direction="rollback", nothing=told)
+    assert (plan.nothing_to_do, plan.description, plan.warnings) == (True, told, [])
+
+
+def test_a_mixed_fleet_is_no_matter_of_a_deployment() -> None:
+    mixed = a_host(3, decided=("current", "not changed"))
+    assert planned([a_host(1), a_host(2), mixed]).warnings == []
+
+
+def test_where_the_way_back_fails_a_host_that_was_out_of_rotation_stays_out() -> None:
+    plan = planned([going_back(1, returns=False, serving=0), going_back(2), going_back(3)], direction="rollback")
+    assert [one.rollback_to for one in plan.hosts.values()] == [None, "2.0.0", "2.0.0"]
+    assert plan.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "windows"), [("100%", (4,)), ("25%", (2,)), (1, (1,)), (3, (3,)), ([1, "25%"], (1, 2))]
+)
+def test_a_rollback_goes_as_fast_as_the_minimum_allows_and_a_percentage_is_of_all(
+    batch_size: object, windows: tuple[int, ...]
+) -> None:
+    """Seven of eight have to go back: a quarter of eight is two."""
+    hosts = [going_back(number) for number in range(1, 8)]
+    options = {"batch_size": batch_size, "direction": "rollback"}
+    assert planned(hosts, 1, in_window=True, **options).windows == windows
+    sizes = [len(batch) for batch in planned(hosts, 1, **options).batches]
+    assert max(sizes) == max(windows)
+    one_left = planned(hosts, 1, in_window=True, min_healthy=7, **options)
+    assert set(one_left.windows) == {1}
+
+
+def test_what_serves_nobody_goes_back_first_and_takes_nothing_away() -> None:
+    """Seven of eight are out of rotation on the bad version: they would never go back if they counted as healthy."""
+    hosts = [going_back(8), *[going_back(number, serving=0) for number in range(1, 8)]]
+    plan = planned(hosts, direction="rollback", in_window=True, batch_size="100%")
+    assert plan.batches == [["web1", "web2", "web3", "web4", "web5", "web6", "web7", "web8"]]
+    assert plan.windows == (4,)
 
 
 def test_several_versions_are_told() -> None:

@@ -46,7 +46,7 @@ def records(draw: st.DrawFn) -> Record:
         name: PlannedHost(
             host=name,
             node=draw(NAME),
-            state=draw(st.sampled_from([record.TO_CHANGE, CURRENT, record.OTHER_OWNER, record.UNREACHABLE])),
+            state=draw(st.sampled_from([record.TO_CHANGE, CURRENT, *record.LEFT_OUT])),
             batch=draw(st.none() | COUNT),
             from_version=draw(VERSION),
             to_version=draw(VERSION),
@@ -73,6 +73,8 @@ def records(draw: st.DrawFn) -> Record:
         failure_budget=draw(COUNT),
         options=draw(st.dictionaries(st.sampled_from(record.SETTINGS), COUNT | st.booleans() | TEXT)),
         summary=draw(st.dictionaries(st.sampled_from(OUTCOMES), COUNT)),
+        resumes=draw(st.just("") | NAME),
+        undoes=draw(st.just("") | NAME),
     )
 
 

@@ -1,0 +1,111 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The deployments of a service that are kept, newest first (a private helper of this collection).
+
+Their records are read at once, which are small; the hosts of one only where somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import SUCCESSFUL
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    NOTHING_DEPLOYED,
+    ROLLED_BACK,
+    SKIPPED,
+)
+
+_AS_BEFORE = (*NOTHING_DEPLOYED, CURRENT, ROLLED_BACK)
+
+
+def is_changed(outcome: str) -> bool:
+    """Whether a host with that outcome may run another version than before: also one that failed or is lost."""
+    return outcome not in _AS_BEFORE
+
+
+@dataclass(frozen=True)
+class History:
+    """What is kept of the deployments of a service.
+
+    :param listed: newest first; of an interrupted one its record as it will stand once somebody has settled it.
+    :param read: id -> the deployment with its hosts, None where it is gone.
+    """
+
+    listed: Sequence[store.Listed]
+    read: Callable[[str], store.Deployment | None]
+    _found: dict[str, store.Deployment | None] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        return [one.record.id for one in self.listed]
+
+    def find(self, deployment: str) -> store.Listed | None:
+        return next((one for one in self.listed if one.record.id == deployment), None)
+
+    def with_hosts(self, deployment: str) -> store.Deployment | None:
+        """A deployment with its hosts, read once."""
+        if deployment not in self._found:
+            self._found[deployment] = self.read(deployment)
+        return self._found[deployment]
+
+    def older_than(self, deployment: str) -> list[store.Listed]:
+        """Those before it, newest first; ids sort by time."""
+        return [one for one in self.listed if one.record.id < deployment]
+
+    def last(self) -> store.Listed | None:
+        """The last one that began anything: one that found every host in place is passed over, and so is one that runs.
+
+        A deployment that put everything back is not: going on to the one before it would take away a good version.
+        """
+        return next((one for one in self.listed if not one.is_alive and not _found_all_in_place(one)), None)
+
+    def needed(self) -> set[str]:
+        """The ids that a rollback by hand would look at now, see :meth:`last`: these must stay."""
+        last = self.last()
+        waiting, found = [last.record.id] if last else [], set()
+        while waiting:
+            one = self.find(waiting.pop())
+            if one is not None and one.record.id not in found:
+                found.add(one.record.id)
+                waiting += [one.record.undoes, one.record.resumes]
+        return found
+
+    def resumed_by(self, version: str | None) -> str:
+        """The id of the deployment that one to this version goes on with; empty where it begins afresh.
+
+        That is one of the same version which did not reach all of its hosts, with none in between that changed others.
+        """
+        for one in self.listed:
+            changes = any(is_changed(outcome) for outcome in one.record.summary)
+            if one.record.direction != "deploy" or one.record.version != version:
+                if changes:
+                    return ""
+            elif one.record.state == SUCCESSFUL:
+                return ""
+            elif changes or one.record.resumes:
+                return one.record.id
+        return ""
+
+
+def read_history(client: Client, keys: Keys) -> History:
+    """The deployments that are kept of a service, in two requests for up to 63, and one for each unsettled one."""
+
+    def read(deployment: str) -> store.Deployment | None:
+        found = store.read(client, keys, deployment)
+        return ending.settled(client, keys, found) if found else None
+
+    kept = store.read_records(client, keys, store.list_ids(client, keys))
+    settled = [read(one.record.id) or one if one.record.is_unsettled and not one.is_alive else one for one in kept]
+    return History(settled, read)
+
+
+def _found_all_in_place(one: store.Listed) -> bool:
+    """By its summary; one that cannot be read has none, and what it did is not known."""
+    return bool(one.record.summary) and set(one.record.summary) <= {CURRENT, SKIPPED}

@@ -1,0 +1,129 @@
+"""Which of the deployments that are kept counts as the last one, which one a new one resumes, which have to stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, is_changed
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Brief
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import OUTCOMES
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment, Listed
+from tests.unit.plugins.module_utils._rollout.deployments import deployment, history
+
+
+def listed(identity: str, version: str | None, **about: object) -> Listed:
+    return Listed(Brief(identity, "web", version, **about))  # type: ignore[arg-type]
+
+
+def kept(*newest_first: Listed) -> History:
+    return History(newest_first, lambda _id: None)
+
+
+def last_of(*newest_first: Listed) -> str | None:
+    found = kept(*newest_first).last()
+    return found.record.id if found else None
+
+
+GOOD = listed("1", "1.4.2", state="successful", summary={"ok": 5})
+
+
+def test_which_outcomes_may_have_changed_a_host() -> None:
+    assert {one for one in OUTCOMES if is_changed(one)} >= {"ok", "failed", "lost"}
+    assert not any(map(is_changed, ("current", "rolled_back", "untouched", "skipped", "pending")))
+
+
+@pytest.mark.parametrize(
+    ("newest", "last"),
+    [
+        (listed("2", "2.0.0", state="failed", summary={"rolled_back": 1, "pending": 4}), "2"),
+        (listed("2", "2.0.0", state="failed", summary={"pending": 5}), "2"),
+        (listed("2", "1.4.2", state="successful", summary={"current": 5}), "1"),
+        (listed("2", "1.4.2", state="successful", summary={"current": 4, "skipped": 1}), "1"),
+        (listed("2", None, state="successful", direction="rollback", summary={"current": 5}), "1"),
+        (listed("2", None, state="failed", description="Its record in Consul cannot be read."), "2"),
+    ],
+)
+def test_only_what_found_every_host_in_place_is_passed_over(newest: Listed, last: str) -> None:
+    assert last_of(newest, GOOD) == last
+
+
+def test_one_that_runs_is_not_the_last_one() -> None:
+    held = Held(Holder("2", "somebody", "", "", ""), "session", alive=True)
+    assert last_of(Listed(Brief("2", "web", "2.0.0"), held), GOOD) == "1"
+    assert last_of() is None
+
+
+def test_what_a_rollback_would_look_at_has_to_stay() -> None:
+    repeated = listed("4", "2.0.0", state="successful", summary={"current": 5})
+    completed = listed("3", "2.0.0", state="successful", summary={"ok": 3, "current": 2}, resumes="2")
+    begun = listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "lost": 1, "pending": 3})
+    assert kept(repeated, completed, begun, GOOD).needed() == {"3", "2"}
+    undone = listed("5", None, state="failed", direction="rollback", summary={"ok": 1, "lost": 1}, undoes="3")
+    assert kept(undone, completed, begun, GOOD).needed() == {"5", "3", "2"}
+    assert kept().needed() == set()
+
+
+CASES: list[tuple[str, list[Listed]]] = [
+    ("", []),
+    ("", [GOOD]),
+    ("", [listed("2", "2.0.0", state="successful", summary={"ok": 5})]),
+    ("2", [listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "lost": 1, "pending": 3})]),
+    ("2", [listed("2", "2.0.0", state="failed", summary={"ok": 1, "rolled_back": 1, "pending": 3})]),
+    ("", [listed("2", "2.0.0", state="failed", summary={"rolled_back": 1, "pending": 4})]),
+    # Between them another version has changed hosts, or has not.
+    (
+        "",
+        [
+            listed("3", "3.0.0", state="failed", summary={"ok": 1, "pending": 4}),
+            listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "pending": 4}),
+        ],
+    ),
+    (
+        "2",
+        [
+            listed("3", "3.0.0", state="failed", summary={"rolled_back": 1, "pending": 4}),
+            listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "pending": 4}),
+        ],
+    ),
+    # The second start was cut off at once: the third goes on with both.
+    (
+        "3",
+        [
+            listed("3", "2.0.0", state="interrupted", summary={"current": 1, "pending": 4}, resumes="2"),
+            listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "pending": 4}),
+        ],
+    ),
+    # A rollback has taken away what there was to resume.
+    (
+        "",
+        [
+            listed("3", None, direction="rollback", state="successful", summary={"ok": 1, "current": 4}, undoes="2"),
+            listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "pending": 4}),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("resumes", "before"), CASES)
+def test_which_deployment_the_same_version_goes_on_with(resumes: str, before: list[Listed]) -> None:
+    assert kept(*before).resumed_by("2.0.0") == resumes
+
+
+def test_the_hosts_of_a_deployment_are_read_once() -> None:
+    asked = []
+
+    def read(identity: str) -> Deployment | None:
+        asked.append(identity)
+        return None
+
+    found = History([GOOD], read)
+    assert (found.with_hosts("1"), found.with_hosts("1")) == (None, None)
+    assert asked == ["1"]
+
+
+def test_where_a_deployment_is_found() -> None:
+    found = history(deployment("1", "1", {}), deployment("2", "2", {}), deployment("3", "3", {}))
+    assert found.ids == ["3", "2", "1"]
+    assert [one.record.id for one in found.older_than("3")] == ["2", "1"]
+    assert found.find("4") is None
