@@ -28,12 +28,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     agent_turn,
     beginning,
     finishing,
-    fleet,
+    fleet_rollback,
     gate,
     reach,
     recovery,
     trigger,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
@@ -76,27 +77,32 @@ def prepare(edge: Edge) -> Result:
     if "plan" in prepared.parts:
         return prepared.as_dict()
     # What comes next asks Consul as the task of the plan would.
-    return _plan(edge.connect(prepared)[0], prepared, {host: edge.known(host) for host in prepared.hosts})
+    return _plan(edge, edge.connect(prepared)[0], prepared)
 
 
 def plan(edge: Edge) -> Result:
     """Take the lock, plan, and record the deployment."""
-    return _plan(edge.task, edge.run, {host: edge.left("reach", host) for host in edge.run.hosts})
+    return _plan(edge, edge.task, edge.run)
 
 
-def _plan(task: Task, prepared: Run, reached: Mapping[str, Mapping[str, Any]]) -> Result:
-    forks = context.CLIARGS.get("forks") or constants.DEFAULT_FORKS
+def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
     try:
-        hosts = fleet.wanted_hosts(
-            reached,
-            prepared.options["version"],
-            prepared.health_urls,
-            smoke_test=bool(prepared.options["smoke_tasks"]),
-        )
-        return beginning.begin(task, prepared, hosts, controller(), forks).as_dict()
+        hosts = edge.wanted_hosts(prepared)
+        return beginning.begin(task, prepared, hosts, controller(), _forks()).as_dict()
     except Exception as error:
         answer_request(task, prepared, trigger.REFUSED, reason=str(error))
         raise
+
+
+def settle(edge: Edge) -> Result:
+    """Watch what was changed, and begin to roll it back where the deployment has failed."""
+    hosts = edge.wanted_hosts(edge.run)
+    return fleet_rollback.settle(edge.task, edge.run, edge.ask, hosts, _forks()).as_dict()
+
+
+def _forks() -> int:
+    """Hosts that Ansible works on at once."""
+    return int(context.CLIARGS.get("forks") or constants.DEFAULT_FORKS)
 
 
 def finish(edge: Edge) -> Result:
@@ -148,13 +154,18 @@ def stop(edge: Edge) -> Result:
 
 
 def open_stage(edge: Edge) -> Result:
-    """What the tasks of a stage take from their run: small, since Ansible resolves it for each host."""
+    """What the tasks of a stage take from their run: small, since Ansible resolves it for each host.
+
+    What the stage before has changed is watched first.
+    """
+    if (edge.run.host(edge.name).batch or 1) > 1:
+        bake(edge.task, edge.run, edge.ask, before=edge.name)
     return gate.stage_of(edge.run, edge.name)
 
 
 def turn(edge: Edge) -> Result:
     """The host's whole turn; it never fails."""
-    return WholeTurn(edge.host, edge.way_of).take()
+    return WholeTurn(edge.host, edge.way_of, edge.ask).take()
 
 
 # -- on a host ----------------------------------------------------------------------------------------------------
@@ -250,6 +261,7 @@ STEPS: Mapping[str, Step] = {
     "after_undrain": Step(
         lambda edge: edge.host.after_undrain(edge.params["failed"], edge.params["task"]), on_host=True
     ),
+    "settle": Step(settle),
     "finish": Step(finish),
     "release": Step(release),
     "prepare_recovery": Step(prepare_recovery),

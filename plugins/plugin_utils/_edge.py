@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleError
 
@@ -23,14 +24,20 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     connection_options,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import reach, recovery
+from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.probe import ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet, reach, recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import guarded_run
 
 _NODE = f"{VARIABLE_PREFIX}node"
+ASK_FOR = 3.0
+"""Seconds that a health URL may take to answer."""
+_OWN = ("localhost", "127.0.0.1", "::1")
+"""Names of a machine for itself."""
 
 
 class Edge:
@@ -115,17 +122,51 @@ class Edge:
             raise HitlessError(str(error)) from None
         return Way(command, url, match)
 
+    def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
+        """The hosts of the rollout, by what was found when they were reached; in agent mode by their variables."""
+        reaches = "reach" in prepared.parts
+        reached = {host: self.left("reach", host) if reaches else self.known(host) for host in prepared.hosts}
+        smoke_test = bool(prepared.options["smoke_tasks"])
+        return fleet.wanted_hosts(reached, prepared.options["version"], prepared.health_urls, smoke_test=smoke_test)
+
+    def ask(self, planned: PlannedHost) -> str | None:
+        """Ask a host's health URL from here -> what is wrong, empty where nothing is; None where that cannot be told.
+
+        One that only the host itself reaches tells nothing here.
+        """
+        hostvars = self.task.variables["hostvars"]
+        known = {**hostvars.raw_get(planned.host), "hostvars": hostvars}
+        try:
+            url, match = (
+                self._resolved(known, name, self.run.id, str(planned.to_version or ""), "", "deploy")
+                for name in ("rollout_health_url", "rollout_health_match")
+            )
+        except AnsibleError:
+            return None
+        if not url or (urlsplit(url).hostname or "") in _OWN:
+            return None
+        answer = ask(url, match, ASK_FOR)  # type: ignore[no-untyped-call]
+        if answer["ok"]:
+            return ""
+        return str(answer["error"]) if answer["status"] else None
+
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
         return self._for_version(variable, self.left_behind.deployment, version, previous, reason)
 
     def _for_version(self, variable: str, deployment: str, version: str, previous: str, reason: str) -> str:
-        variables = self.task.variables
+        return self._resolved(self.task.variables, variable, deployment, version, previous, reason)
+
+    def _resolved(
+        self, variables: Mapping[str, Any], variable: str, deployment: str, version: str, previous: str, reason: str
+    ) -> str:
         about = {
             "deploy_version": version,
             "deploy_previous_version": previous,
             "deploy_id": deployment,
             "deploy_reason": reason,
         }
-        templar = self.action._templar.copy_with_new_env(available_variables={**variables, **about})
+        templar = self.action._templar.copy_with_new_env(
+            available_variables={**variables, **about, "hostvars": self.task.variables["hostvars"]}
+        )
         return str(templar.template(variables.get(variable) or ""))

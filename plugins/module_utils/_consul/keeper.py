@@ -58,8 +58,12 @@ class Config:
     datacenter: str
     timeout: float
     lock: str
+    deployments: str
+    """The prefix of their keys; empty where the lock is of none. Which of them it is of, its value says: a rollout that
+    fails hands its lock on to the rollback."""
     record: str
     outcomes: str
+    """What follows the prefix and the deployment's id."""
     session: str
     ttl: float
     progress_deadline: float
@@ -115,20 +119,31 @@ class Consul:
         status, _answer = self.request("PUT", f"session/renew/{self._config.session}")
         return status != 404
 
-    def newest_outcome(self) -> int:
+    def newest_outcome(self, deployment: str) -> int:
         """A number that grows with each outcome of a host; 0 while there is none.
 
         Only names are read, since outcomes can be ten thousand with all that a deployment printed. The index of their
         answer is that of the newest; that of an answer about an empty prefix (404) is that of all keys.
         """
-        answer = self._ask("GET", f"kv/{self._config.outcomes}", {"keys": ""})
+        config = self._config
+        answer = self._ask("GET", f"kv/{config.deployments}{deployment}/{config.outcomes}", {"keys": ""})
         headers = {name.lower(): value for name, value in answer["headers"].items()}
         return int(headers.get("x-consul-index") or 1) if answer["status"] == 200 else 0
 
     def holds_lock(self) -> bool:
         """Whether the lock is still this session's."""
+        return self.deployment() is not None
+
+    def deployment(self) -> str | None:
+        """The deployment that the lock is of, empty for none; None where the lock is no longer this session's."""
         pair = self.key(self._config.lock)
-        return pair is not None and pair.get("Session") == self._config.session
+        if pair is None or pair.get("Session") != self._config.session:
+            return None
+        try:
+            holder = json.loads(b64decode(pair["Value"] or ""))
+        except ValueError:
+            return ""
+        return str(holder.get("deployment") or "") if isinstance(holder, dict) else ""
 
     def mark_interrupted(self) -> None:
         """A record that says "running" says "interrupted", if the lock is still ours in the same transaction."""
@@ -140,7 +155,9 @@ class Consul:
         self.change_record({"description": ORPHANED})
 
     def change_record(self, changes: dict[str, str]) -> None:
-        pair = self.key(self._config.record) if self._config.record else None
+        deployment = self.deployment() if self._config.deployments else ""
+        key = f"{self._config.deployments}{deployment}/{self._config.record}"
+        pair = self.key(key) if deployment else None
         if pair is None:
             return
         try:
@@ -150,7 +167,7 @@ class Consul:
         if not isinstance(record, dict) or record.get("state") != "running":
             return
         value = b64encode(json.dumps({**record, **changes}).encode()).decode()
-        if not self.fenced(Verb="cas", Key=self._config.record, Value=value, Index=pair["ModifyIndex"]):
+        if not self.fenced(Verb="cas", Key=key, Value=value, Index=pair["ModifyIndex"]):
             raise NoAnswer("the lock or the record is not what it was: look again")
 
     def release(self) -> None:
@@ -217,8 +234,9 @@ class Keeper:
         self._watched = [config.pipe, wake, *([] if self._death < 0 else [self._death])]
         self._controller_started = process_state(config.controller)[1]
         self._orphaned: float | None = None
-        self._newest = -1
-        self._progressed = self._looked = time.monotonic()
+        self._newest = ("", -1)
+        self._progressed = time.monotonic()
+        self._looked = 0.0
 
     def run(self) -> None:
         """Until the run has ended, the session is gone, or the run makes no progress any more."""
@@ -282,9 +300,10 @@ class Keeper:
         """Whether no host finished for the progress deadline; a deadline of 0 is none."""
         deadline, now = self.config.progress_deadline, time.monotonic()
         every = min(PROGRESS_EVERY, deadline / 10)
-        if not deadline or not self.config.outcomes or (self._newest >= 0 and now - self._looked < every):
+        if not deadline or not self.config.deployments or (self._looked and now - self._looked < every):
             return False
-        newest = self.consul.newest_outcome()
+        deployment = self.consul.deployment() or ""
+        newest = (deployment, self.consul.newest_outcome(deployment) if deployment else 0)
         self._looked = now
         if newest != self._newest:
             self._newest, self._progressed = newest, now

@@ -70,8 +70,8 @@ def start_keeper(
         "datacenter": connection.datacenter or "",
         "timeout": connection.timeout,
         "lock": keys.lock,
-        "record": keys.record(holder.deployment) if holder.deployment else "",
-        "outcomes": keys.outcomes(holder.deployment) if holder.deployment else "",
+        "deployments": keys.deployments if holder.deployment else "",
+        **_below_a_deployment(keys),
         "session": session,
         "ttl": ttl,
         "progress_deadline": progress_deadline,
@@ -106,6 +106,12 @@ def start_keeper(
         raise HitlessError(
             f"The program that keeps the lock of {keys.service} did not start ({sys.executable} {KEEPER}): {problem}."
         )
+
+
+def _below_a_deployment(keys: Keys) -> dict[str, str]:
+    """What follows a deployment's own prefix, in the keys that the keeper needs."""
+    prefix = keys.deployment("any")
+    return {"record": keys.record("any").removeprefix(prefix), "outcomes": keys.outcomes("any").removeprefix(prefix)}
 
 
 def _absolute(path: str | None) -> str:

@@ -28,6 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     KVPair,
     kv_check_session,
     kv_delete,
+    kv_set,
     kv_text,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
@@ -143,6 +144,14 @@ def release(client: Client, keys: Keys, session: str) -> bool:
             pass  # the answer to a first request was lost, or the lock was, just now: either way it is not ours
     _destroy_session(client, session)
     return ours
+
+
+def hand_on(client: Client, keys: Keys, session: str, holder: Holder) -> None:
+    """The same session has the lock for another deployment from now on.
+
+    :raises LockLost: it does not have it any more.
+    """
+    client.txn([kv_check_session(keys.lock, session), kv_set(keys.lock, json.dumps(asdict(holder)))])
 
 
 def read_lock(client: Client, keys: Keys) -> Held | None:

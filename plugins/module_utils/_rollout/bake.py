@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate impor
     record_stop,
     wait_for_change,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
@@ -32,28 +32,37 @@ def bake(task: Task, run: Run, ask: Ask, *, before: str) -> None:
     if run.options["direction"] == "rollback" or not client.key_names(keys.outcomes(run.id)):
         return
     until, telling = time.monotonic() + seconds, Telling(task.show, run.service)
-    if seconds:
-        telling.tell(f"baking for {duration(seconds)}: what was changed is watched")
-    with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
-        stop = _watch(task, run, ask, until)
+    stop = _stop(run, read_progress(client, keys, run.id))
+    if stop is None:
+        if seconds:
+            telling.tell(f"baking for {duration(seconds)}: what was changed is watched")
+        with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
+            stop = _watch(task, run, ask, until)
     if stop:
         record_stop(task, run, before, stop)
 
 
-def _watch(task: Task, run: Run, ask: Ask, until: float) -> str:
-    """Why the deployment stops; empty where the time is up, and where it has stopped already."""
-    client, keys, budget = task.consul, run.keys(task), run.options["failure_budget"]
+def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
+    """Why the deployment stops; None where the time is up."""
+    client, keys = task.consul, run.keys(task)
     while True:
         progress = read_progress(client, keys, run.id)
-        if progress.stop:
-            return ""
-        if len(progress.spent) > budget:
-            return budget_spent_by(progress.spent, budget)
+        stop = _stop(run, progress)
+        if stop is not None:
+            return stop
         instances, answer = read_instances(client, run.service, tags=run.options["tags"])
         found = look_back(task, run, ask, instances, progress.in_flight, whole=True)
         if found and found.alike:
             return found.alike
         if not found and time.monotonic() >= until:
-            return ""
+            return None
         if not found:
             wait_for_change(client, run.service, answer, until)
+
+
+def _stop(run: Run, progress: Progress) -> str | None:
+    """Why it stops, empty where that is recorded already; None where it goes on."""
+    if progress.stop:
+        return ""
+    spent, budget = progress.spent, run.options["failure_budget"]
+    return budget_spent_by(spent, budget) if len(spent) > budget else None

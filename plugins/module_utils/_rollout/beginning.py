@@ -13,7 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import under_way
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
@@ -28,7 +28,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     hosts_of,
     settings_of,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request, take_lock
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import (
+    Run,
+    answer_request,
+    holder_of,
+    take_lock,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
@@ -69,22 +74,55 @@ def require_consul(task: Task, run: Run, origin: str) -> None:
 def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: Controller, forks: int) -> Run:
     """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
     if task.check_mode:
-        return replace(run, plan=_plan(task, run, hosts, forks))
+        return replace(run, plan=plan_run(task, run, hosts, forks))
     keys = run.keys(task)
     run = take_lock(task, run, controller)
     try:
-        plan = _plan(task, run, hosts, forks)
-        record = record_of(replace(run, plan=plan))
+        history = read_history(task.consul, keys)
+        unfinished = history.unfinished_rollback(run.options["version"])
+        if unfinished:
+            task.show(f"{run.service}: the rollback of {unfinished} was interrupted. It is ended first.")
+            run = run.undoing(unfinished)
+            lock.hand_on(task.consul, keys, run.session, holder_of(run))
+            hosts = [replace(one, target=None) for one in hosts]
+        run = replace(run, plan=plan_run(task, run, hosts, forks))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        if record.direction == "deploy":
-            record = replace(record, resumes=read_history(task.consul, keys).resumed_by(record.version))
-        store.create(task.consul, keys, record, run.session, plan["health"]["registered"])
+        resumes = history.resumed_by(run.options["version"]) if run.options["direction"] == "deploy" else ""
+        run = record_run(task, run, replace(record_of(run), resumes=resumes))
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
     answer_request(task, run, RUNNING, deployment=run.id)
-    return replace(run, plan=plan, order=plan["order"], serial=plan["serial"], recorded=True)
+    return run
+
+
+def undo_failed(task: Task, run: Run, failed: store.Deployment, hosts: Sequence[fleet.WantedHost], forks: int) -> Run:
+    """The run as it undoes its deployment, which has failed; as it was where there is nothing to undo.
+
+    The rollback is recorded before the end of what it undoes: one that was interrupted in between is found by that.
+
+    :param failed: as it ends, which is written here.
+    """
+    keys = run.keys(task)
+    back = run.undoing(run.id)
+    back = replace(back, plan=plan_run(task, back, [replace(one, target=None) for one in hosts], forks))
+    if back.plan["nothing_to_do"]:
+        return run
+    back = record_run(task, back, record_of(back))
+    lock.hand_on(task.consul, keys, back.session, holder_of(back))
+    try:
+        ending.write_end(task.consul, keys, failed, back.session)
+    except ConsulError as error:
+        task.warn(f"The end of {run.id} could not be recorded, which the next run will do: {error}")
+    return back
+
+
+def record_run(task: Task, run: Run, record: Record) -> Run:
+    """Record a deployment -> its run, whose hosts may begin."""
+    plan = run.plan
+    store.create(task.consul, run.keys(task), record, run.session, plan["health"]["registered"])
+    return replace(run, order=plan["order"], serial=plan["serial"], recorded=True)
 
 
 def record_of(run: Run) -> Record:
@@ -104,13 +142,15 @@ def record_of(run: Run) -> Record:
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
         undoes=str(run.plan.get("undoes") or ""),
+        is_automatic=bool(run.undoes),
     )
 
 
 # -- the plan -----------------------------------------------------------------------------------------------------
 
 
-def _plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -> dict[str, Any]:
+def plan_run(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -> dict[str, Any]:
+    """The plan by what Consul says now, shown; see ``plan.Plan.as_dict``."""
     plan, notes = read_plan(task, run, hosts, forks)
     for note in notes:
         task.warn(note)

@@ -60,6 +60,7 @@ def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
     )
     return {
         "id": deployment,
+        "version": None,
         "result": FAILED,
         "verdict": sentence,
         "table": "",
@@ -68,6 +69,7 @@ def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
         "failed_hosts": [],
         "stopped_by": "",
         "unrecorded": "",
+        "rollback": "",
     }
 
 

@@ -13,9 +13,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import joined, not_well
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import SUCCESSFUL
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, INTERRUPTED, SUCCESSFUL
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
@@ -29,26 +30,32 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     """
     keys = run.keys(task)
     try:
-        found = ending.conclude(task.consul, keys, run.id)
-    except ConsulError as error:
+        ended = found = ending.conclude(task.consul, keys, run.id)
+        failed = found.failed_hosts
+        if run.undoes:
+            first = ending.conclude(task.consul, keys, run.undoes, state=INTERRUPTED)
+            failed, found = not_well(first, ended.results), joined(first, ended)
+    except HitlessError as error:
         return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
     _show_standing(task, run, found)
     result = {
-        "id": run.id,
-        "result": found.record.state,
+        "id": found.record.id,
+        "version": found.record.version,
+        "result": FAILED if run.undoes else found.record.state,
         "verdict": found.record.description,
         "table": report.hosts_table(found.record, found.outcomes),
         "hosts": found.results,
         "errors": report.reasons(found.record, found.outcomes),
-        "failed_hosts": found.failed_hosts,
+        "failed_hosts": failed,
         "stopped_by": "" if budget_spent(found.outcomes.values()) > found.record.failure_budget else found.stop,
         "unrecorded": "",
+        "rollback": ended.record.id if run.undoes else "",
     }
-    is_new = found.unwritten is not None
+    is_new = ended.unwritten is not None
     if is_new:
         try:
-            ending.write_end(task.consul, keys, found, run.session)
+            ending.write_end(task.consul, keys, ended, run.session)
         except ConsulError as error:
             result["unrecorded"] = f"The end could not be recorded. {error}"
     if is_new and not result["unrecorded"]:
@@ -57,7 +64,7 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         except HitlessError as error:  # the next one will try again
             task.warn(f"Old deployments of {run.service} could not be deleted: {error}")
     try:
-        answer_request(task, run, found.record.state, reason=found.record.description)
+        answer_request(task, run, str(result["result"]), reason=found.record.description)
     except HitlessError as error:
         task.warn(f"The request that this deployment follows could not be answered: {error}")
     return result
@@ -96,4 +103,4 @@ def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequen
     failed = list(result["failed_hosts"])
     if why and (not failed or result["stopped_by"] or result["unrecorded"] or hook_errors):
         failed.append("localhost")
-    return {**result, "why": why, "failed_hosts": failed, "service": run.service, "version": run.options["version"]}
+    return {**result, "why": why, "failed_hosts": failed, "service": run.service}

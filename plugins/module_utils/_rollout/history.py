@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import SUCCESSFUL
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, SUCCESSFUL
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
     NOTHING_DEPLOYED,
@@ -65,6 +65,17 @@ class History:
         A deployment that put everything back is not: going on to the one before it would take away a good version.
         """
         return next((one for one in self.listed if not one.is_alive and not _found_all_in_place(one)), None)
+
+    def unfinished_rollback(self, version: str | None) -> str:
+        """The id of the deployment of that version that its own run had begun to roll back, and was interrupted in.
+
+        Empty where the last thing that happened is no such rollback.
+        """
+        last = self.last()
+        if last is None or not last.record.is_automatic or last.record.state != INTERRUPTED:
+            return ""
+        undone = self.find(last.record.undoes)
+        return undone.record.id if undone and undone.record.version == version else ""
 
     def needed(self) -> set[str]:
         """The ids that a rollback by hand would look at now, see :meth:`last`: these must stay."""

@@ -27,7 +27,7 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
     back = Rollback(fleet.host_states(there, hosts, accept_warning=options["accept_warning"]))
     if options["direction"] == "rollback":
         history = read_history(task.consul, run.keys(task))
-        back = find_rollback(history, run.service, options, back.hosts, there.versions)
+        back = find_rollback(history, run.service, options, back.hosts, there.versions, automatic=bool(run.undoes))
     settings = PlanSettings(
         service=run.service,
         registered_total=len(there.instances),

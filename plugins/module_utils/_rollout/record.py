@@ -116,6 +116,7 @@ class Brief:
     :param windows: how many hosts of each stage may be in flight at once; empty where hosts go in batches.
     :param resumes: the deployment to the same version that it goes on with, which did not reach all of its hosts;
         ``undoes``: the one that a rollback undoes. Empty where there is none.
+    :param is_automatic: whether the run of that one began it, since it had failed.
     """
 
     id: str
@@ -136,6 +137,7 @@ class Brief:
     windows: tuple[int, ...] = ()
     resumes: str = ""
     undoes: str = ""
+    is_automatic: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -170,6 +172,7 @@ class Brief:
             "options": dict(self.options),
             "resumes": self.resumes,
             "undoes": self.undoes,
+            "automatic": self.is_automatic,
         }
 
     @classmethod
@@ -197,6 +200,7 @@ class Brief:
                 options=data.get("options") or {},
                 resumes=str(data.get("resumes") or ""),
                 undoes=str(data.get("undoes") or ""),
+                is_automatic=bool(data.get("automatic")),
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
                 windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
             )

@@ -45,17 +45,21 @@ def find_rollback(
     options: Mapping[str, Any],
     hosts: Sequence[HostState],
     versions: Mapping[str, NodeVersion],
+    *,
+    automatic: bool = False,
 ) -> Rollback:
     """What a rollback by hand does, where it is not told another version: it undoes a deployment.
 
     :param options: of the rollout, by name without the prefix.
     :param hosts: as they were found; ``versions``: node -> what is recorded there.
+    :param automatic: whether the run of that deployment itself asks, which has failed and still has the lock: it does
+        what can be done.
     :raises HitlessError: that deployment cannot be undone; nothing has been changed.
     """
     if options["version"]:
         return Rollback(hosts, notes=_warn_of_failed(history, options["version"], hosts))
     wanted = str(options["rollback_deployment"] or "")
-    deployment = _named(history, service, wanted) if wanted else _last(history, service)
+    deployment = _named(history, service, wanted, automatic=automatic) if wanted else _last(history, service)
     if deployment is None:
         return Rollback(_left_alone(hosts), nothing=_was_a_rollback(history, service, hosts))
     nodes = [one.node for one in hosts]
@@ -71,13 +75,14 @@ def find_rollback(
         )
     changes = bool(found.back or found.stuck)
     nothing = "" if changes else _nothing(history, service, found, hosts, wanted)
-    return Rollback(_states(found, hosts), found.deployment if changes else "", nothing, notes)
+    states = _states(found, hosts, strict=not automatic)
+    return Rollback(states, found.deployment if changes else "", nothing, notes)
 
 
 # -- which one ----------------------------------------------------------------------------------------------------
 
 
-def _named(history: History, service: str, wanted: str) -> Deployment:
+def _named(history: History, service: str, wanted: str, *, automatic: bool) -> Deployment:
     """The deployment that was asked for by its id."""
     listed = history.find(wanted)
     if listed is None:
@@ -85,7 +90,7 @@ def _named(history: History, service: str, wanted: str) -> Deployment:
             f"Consul knows no deployment {wanted} of {service} (a run with --check leaves none, and old ones are "
             "deleted, see rollout_keep_deployments)"
         )
-    elif listed.is_alive:
+    elif listed.is_alive and not automatic:
         problem = f"The deployment {wanted} of {service} is still running, and cannot be undone before its end"
     elif listed.record.direction == "rollback":
         problem = f"{wanted} is itself a rollback: to go forward again, roll out the version"
@@ -134,8 +139,11 @@ def _undoable(history: History) -> list[Listed]:
 # -- what it means for the hosts ----------------------------------------------------------------------------------
 
 
-def _states(found: Undo, hosts: Sequence[HostState]) -> list[HostState]:
-    """The hosts in the order of their turns, each with where it goes, or why it stays."""
+def _states(found: Undo, hosts: Sequence[HostState], *, strict: bool) -> list[HostState]:
+    """The hosts in the order of their turns, each with where it goes, or why it stays.
+
+    :param strict: whether the plan is to refuse a host that has no version to go back to; else that stays as it is.
+    """
     by_node = {one.node: one for one in hosts}
     states = [
         replace(
@@ -150,7 +158,9 @@ def _states(found: Undo, hosts: Sequence[HostState]) -> list[HostState]:
     ]
     going = {one.node for one in found.back}
     for host in hosts:
-        if host.node in found.stuck:
+        if host.node in found.stuck and not strict:
+            states.append(replace(host, decided=(CHANGED_SINCE, f"cannot go back: {found.stuck[host.node]}")))
+        elif host.node in found.stuck:
             states.append(replace(host, target=None, note=found.stuck[host.node]))
         elif host.node in found.stays:
             states.append(replace(host, decided=(CHANGED_SINCE, found.stays[host.node])))

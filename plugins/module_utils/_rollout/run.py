@@ -19,8 +19,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import ROLLBACK_SIZE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
 
 
@@ -41,6 +42,7 @@ class Run:
     :param plan: as ``plan.Plan.as_dict`` gives it; empty before.
     :param order: the hosts of the rolling play, each batch led by its coordinator; ``serial``: the size of each batch.
     :param recorded: whether the deployment has a record.
+    :param undoes: the deployment that this one undoes by itself, since that has failed; empty where it is none such.
     :param leftovers: maintenance that interrupted runs left, see ``recovery.Left``; ``unknown``: hosts of it that are
         not in the inventory.
     """
@@ -62,6 +64,7 @@ class Run:
     order: Sequence[str] = ()
     serial: Sequence[int] = (1,)  # a play's serial must not be empty
     recorded: bool = False
+    undoes: str = ""
     leftovers: Sequence[Mapping[str, Any]] = ()
     unknown: Sequence[str] = ()
 
@@ -99,6 +102,7 @@ class Run:
         kinds = {hook["kind"] for hook in self.hooks}
         reaches = not self.is_window or not self.by_agents
         ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
+        plays = ("back",) if self.undoes else ("out",)
         wanted = {
             "reach": reaches,
             "parse_hooks": "tasks" in kinds,
@@ -106,8 +110,8 @@ class Run:
             "plan": reaches or bool(self.hooks),
             "start_hook": bool(self.options.get("start_tasks")),
             "coordinators": not self.is_window,
-            "window": self.is_window and bool(self.order),
-            "batches": not self.is_window and bool(self.order),
+            **{f"{play}_window": self.is_window and bool(self.order) for play in plays},
+            **{f"{play}_batches": not self.is_window and bool(self.order) for play in plays},
             "before_batch_hook": bool(self.options.get("before_batch_tasks")),
             "after_batch_hook": bool(self.options.get("after_batch_tasks")),
             "finish": self.recorded,
@@ -128,6 +132,25 @@ class Run:
 
     def keys(self, task: Task) -> Keys:
         return task.keys(self.service)
+
+    def undoing(self, failed: str) -> Run:
+        """The run as it undoes a deployment that has failed, which is a deployment of its own.
+
+        In as large a window as the minimum allows, and whatever becomes of a host.
+        """
+        options = {
+            **self.options,
+            "direction": "rollback",
+            "version": None,
+            "rollback_deployment": failed,
+            "batch_size": ROLLBACK_SIZE,
+            "failure_budget": len(self.hosts),
+            "rollback": "none",
+            "unreachable": "skip",
+            "unverified": True,
+            "message": self.options["message"] or f"{failed} failed",
+        }
+        return replace(self, id=new_deployment_id("rollback"), options=options, undoes=failed)
 
     def place_of(self, name: str) -> tuple[int, int]:
         """A host's place among those that change, 1 for the first, and how many there are; 0 where it is none."""
@@ -156,20 +179,28 @@ class Run:
         return planned_hosts({name: hosts[name]})[name]
 
 
+def holder_of(run: Run, deployment: str | None = None) -> Holder:
+    """What the lock says of a run.
+
+    :param deployment: that it names; the run's own where not given.
+    """
+    name = run.id if deployment is None else deployment
+    return Holder.now(name, run.operator, str(run.options["message"] if name else "recover"), run.origin)
+
+
 def take_lock(task: Task, run: Run, controller: Controller, *, deployment: str | None = None) -> Run:
     """The run with the session that holds the lock of its service, which is kept until the run ends.
 
     :param deployment: what the lock names; the run's own where not given.
     """
-    name = run.id if deployment is None else deployment
-    message = str(run.options["message"] if name else "recover")
+    holder = holder_of(run, deployment)
     session = lock.take(
         task.consul,
         run.keys(task),
-        Holder.now(name, run.operator, message, run.origin),
+        holder,
         controller,
         wait=run.options["lock_wait"],
-        progress_deadline=run.options["progress_deadline"] if name else 0,
+        progress_deadline=run.options["progress_deadline"] if holder.deployment else 0,
         show=task.show,
     )
     return replace(run, session=session)

@@ -51,7 +51,7 @@ def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Conta
     if len(bad) > REASONS:
         lines.append(f"... and {len(bad) - REASONS} more")
     lines += _next(record, {one.outcome for one in outcomes.values()})
-    return "\n".join([*lines, f"Deployment {record.id}; its story: hitless.consul.status -e status_id=last"])
+    return "\n".join([*lines, f"The story of it: hitless.consul.status -e status_id={record.id}"])
 
 
 def _version(planned: PlannedHost, outcome: Outcome | None) -> str:

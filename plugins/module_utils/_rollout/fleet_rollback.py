@@ -1,0 +1,82 @@
+# Copyright (c) 2026, Hitless contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rollout that stops by failure is undone by the same run (rollout_rollback: fleet; a private helper).
+
+What follows is the rollback that a person would start by hand, see undo.py: a deployment of its own with a plan and a
+record, and with the lock, which the failed one hands on to it. Where that is interrupted as well, the next start of the
+same command ends it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import GOOD, OK, PENDING, ROLLED_BACK
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
+
+
+def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], forks: int) -> Run:
+    """Watch what was changed -> the run as it goes on: that of the rollback, where the deployment has failed.
+
+    It never fails: whatever is wrong, the run ends with a verdict.
+
+    :param hosts: those of the rollout.
+    """
+    try:
+        bake(task, run, ask, before="the end")
+        if run.options["rollback"] != "fleet" or run.options["direction"] == "rollback":
+            return run
+        found = ending.conclude(task.consul, run.keys(task), run.id)
+        if not stopped_by_failure(found):
+            return run
+        task.show(found.record.description)
+        return undo_failed(task, run, found, hosts, forks)
+    except HitlessError as error:
+        task.warn(f"What {run.id} has changed is not rolled back: {error}")
+        return run
+
+
+def stopped_by_failure(found: Deployment) -> bool:
+    """Whether a deployment has spent more than its failure budget. What stops for another reason may go on later."""
+    return found.record.state == FAILED and budget_spent(found.outcomes.values()) > found.record.failure_budget
+
+
+def joined(failed: Deployment, back: Deployment) -> Deployment:
+    """A deployment with what its rollback came to: each host as it is now, and both stories."""
+    hosts, outcomes = dict(failed.record.hosts), dict(failed.outcomes)
+    for name, planned in back.record.hosts.items():
+        ended = back.outcomes.get(name)
+        if planned.batch is None or ended is None or name not in hosts:
+            continue
+        if ended.outcome == OK:
+            hosts[name] = replace(hosts[name], from_version=planned.to_version)
+            why = failed.outcomes[name].error if name in failed.outcomes else ""
+            ended = _turned_back(hosts[name], ended, why)
+        outcomes[name] = ended
+    story = f"{failed.record.description} {back.record.description}"
+    return replace(failed, record=replace(failed.record, hosts=hosts, description=story), outcomes=outcomes)
+
+
+def _turned_back(planned: PlannedHost, ended: Outcome, why: str) -> Outcome:
+    before, after = planned.from_version, planned.to_version
+    return replace(ended, outcome=ROLLED_BACK, from_version=before, to_version=after, error=why)
+
+
+def not_well(failed: Deployment, back: Mapping[str, str]) -> list[str]:
+    """The hosts that made a deployment fail, and those that could not be rolled back; not those that went back well.
+
+    :param back: host -> outcome of the rollback.
+    """
+    bad = {host for host, outcome in back.items() if outcome not in (*GOOD, PENDING)}
+    return [host for host in failed.record.hosts if host in bad or host in failed.failed_hosts]
