@@ -41,6 +41,7 @@ class History:
     listed: Sequence[store.Listed]
     read: Callable[[str], store.Deployment | None]
     _found: dict[str, store.Deployment | None] = field(default_factory=dict)
+    _taken_away: dict[str, frozenset[str | None]] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
@@ -54,6 +55,16 @@ class History:
         if deployment not in self._found:
             self._found[deployment] = self.read(deployment)
         return self._found[deployment]
+
+    def taken_away_by(self, rollback: str) -> frozenset[str | None]:
+        """The versions that hosts had before a rollback by hand took them to another; found once."""
+        if rollback not in self._taken_away:
+            found = self.with_hosts(rollback)
+            ended = found.outcomes.values() if found else ()
+            self._taken_away[rollback] = frozenset(
+                one.from_version for one in ended if is_changed(one.outcome) and one.from_version != one.to_version
+            )
+        return self._taken_away[rollback]
 
     def older_than(self, deployment: str) -> list[store.Listed]:
         """Those before it, newest first; ids sort by time."""

@@ -140,8 +140,8 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     values.check_names(hosts)
     _refuse_ignored_files(sources.search_paths)
     options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
-    if options["direction"] == "rollback" and not values.is_given(BY_NAME["batch_size"]):
-        options["batch_size"] = ROLLBACK_SIZE
+    if options["direction"] == "rollback":
+        _be_quick(values, options)
     address = values.find_address()
     if not deploys:
         restore = [_hook(BY_NAME["restore_tasks"], options, sources.search_paths)] if options["restore_tasks"] else []
@@ -209,6 +209,14 @@ def _hook(option: Option, options: Mapping[str, Any], paths: SearchPaths) -> Hoo
     if isinstance(option.kind, RoleName):
         return Hook(option.name.removesuffix("_role"), option.name, "role", find_role(value, option.variable, paths))
     return Hook(option.name.removesuffix("_tasks"), option.name, "tasks", find_file(value, option.variable, paths))
+
+
+def _be_quick(values: Values, options: dict[str, Any]) -> None:
+    """A rollback by hand: as many hosts at a time as can be, and none goes forward again for another's failure."""
+    if not values.is_given(BY_NAME["batch_size"]):
+        options["batch_size"] = ROLLBACK_SIZE
+    if options["rollback"] == "fleet":
+        options["rollback"] = "host"
 
 
 def _refuse_settings(settings: Settings) -> None:

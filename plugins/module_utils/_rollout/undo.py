@@ -68,7 +68,8 @@ def undo(
 ) -> Undo:
     """What undoing it means for each host that it changed, and that those changed which it resumed.
 
-    :param deployment: with its outcomes as they are now; it may be running still.
+    :param deployment: with its outcomes as they are now; it may be running still, and hosts whose turns have not ended
+        are left out.
     :param versions: node -> what is recorded there now; nodes that are missing are left out.
     :param out: nodes that are in maintenance set by a deployment of the service.
     :param previous_version: where a host goes back to, for which no deployment has recorded what it ran before.
@@ -117,9 +118,7 @@ def failed_in(history: History, version: str, node: str) -> str:
     for one in history.listed:
         record = one.record
         if record.direction == "rollback":
-            left = history.with_hosts(record.id)
-            changed = left.outcomes.values() if left else ()
-            if any(host.from_version == version != host.to_version and is_changed(host.outcome) for host in changed):
+            if version in history.taken_away_by(record.id):
                 return record.id
         elif record.version == version:
             spent = sum(record.summary.get(outcome, 0) for outcome in SPENDING)
@@ -139,7 +138,11 @@ def failed_in(history: History, version: str, node: str) -> str:
 def _chain(history: History, deployment: Deployment) -> list[Deployment]:
     """It, and those that it resumed, newest first."""
     chain = [deployment]
-    while chain[-1].record.resumes and (resumed := history.with_hosts(chain[-1].record.resumes)):
+    # Ids sort by time: what stands there and is not older would never end.
+    while "" < chain[-1].record.resumes < chain[-1].record.id:
+        resumed = history.with_hosts(chain[-1].record.resumes)
+        if resumed is None:
+            break
         chain.append(resumed)
     return chain
 

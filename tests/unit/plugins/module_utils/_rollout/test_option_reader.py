@@ -460,6 +460,13 @@ def test_a_rollback_is_as_fast_as_the_minimum_allows_unless_its_start_says_other
     assert read(inventory=canary, **asked).options["batch_size"] == "25%"
 
 
+def test_a_rollback_is_not_rolled_back_as_a_whole() -> None:
+    """All that had gone back would get the bad version again."""
+    assert read().options["rollback"] == "fleet"
+    assert read(**BACK).options["rollback"] == "host"
+    assert read(extra={"rollout_rollback": "none"}, **BACK).options["rollback"] == "none"
+
+
 def test_which_deployment_a_rollback_undoes() -> None:
     one = {"rollback_deployment": "20261128T142831Z-2.0.0-5fb2"}
     assert (
