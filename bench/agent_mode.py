@@ -74,6 +74,7 @@ class Bench:
             "min_healthy": 0,
             "drain_time": DRAIN,
             "min_healthy_time": 0,
+            "bake_time": 0,
             "health_url": "http://{{ consul_address }}:8080/health",
             "skip_current": False,
             "progress_deadline": 600,

@@ -88,6 +88,7 @@ class Bench:
             "min_healthy": 0,
             "drain_time": 0,
             "min_healthy_time": 0,
+            "bake_time": 0,
         }
         values = {f"rollout_{name}": value for name, value in options.items()}
         return [str(self.fleet.inventory(**how)), "hitless.consul.rollout", "-e", json.dumps(values)]

@@ -66,6 +66,7 @@ class Runs:
             "batch_size": batch,
             "drain_time": DRAIN,
             "min_healthy_time": 0,
+            "bake_time": 0,
             "min_healthy": 0,
             "health_url": HEALTH_URL,
             "deploy_command": str(self._deploy),

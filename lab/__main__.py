@@ -33,6 +33,7 @@ PLAY_VARIABLES = {
     "rollout_health_match": '"version": "{{ deploy_version }}"',
     "rollout_drain_time": 2,
     "rollout_min_healthy_time": 2,
+    "rollout_bake_time": 2,
     "rollout_healthy_deadline": 30,
 }
 

@@ -26,6 +26,7 @@ VARIABLES = {
     "rollout_health_match": '"version": "{{ deploy_version }}"',
     "rollout_drain_time": 1,
     "rollout_min_healthy_time": 2,
+    "rollout_bake_time": 2,
     "rollout_healthy_deadline": 15,
 }
 RATE = 100

@@ -135,8 +135,18 @@ def _errors(edge: Edge, hosts: Iterable[str]) -> dict[str, str]:
 
 
 def open_gate(edge: Edge) -> Result:
-    """Decide whether the batch may begin."""
+    """Decide whether the batch may begin; what was changed so far is looked at first."""
+    _look_back(edge, edge.run.coordinators.index(edge.name) + 1)
     return gate.open_gate(edge.task, edge.run, edge.name)
+
+
+def _look_back(edge: Edge, batch: int) -> None:
+    """It never fails, since a batch whose tasks fail would end the playbook: the gate comes to the same trouble."""
+    try:
+        if batch > 1:
+            bake(edge.task, edge.run, edge.ask, ended=batch - 1)
+    except HitlessError as error:
+        edge.task.warn(f"What was changed could not be watched: {error}")
 
 
 def begin_batch(edge: Edge) -> Result:
@@ -158,8 +168,7 @@ def open_stage(edge: Edge) -> Result:
 
     What the stage before has changed is watched first.
     """
-    if (edge.run.host(edge.name).batch or 1) > 1:
-        bake(edge.task, edge.run, edge.ask, before=edge.name)
+    _look_back(edge, edge.run.host(edge.name).batch or 1)
     return gate.stage_of(edge.run, edge.name)
 
 

@@ -5,90 +5,21 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import window
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Servers, Services
+from tests.integration.services import Servers
+from tests.integration.window import HOSTS, Window
 
 pytestmark = pytest.mark.oldest
-
-HOSTS = [f"web{number}" for number in range(1, 11)]
 
 
 @pytest.fixture(scope="module")
 def consul(servers: Servers) -> Server:
     return servers.get(CONSUL)
-
-
-class Window:
-    """A rollout over ten nodes of the catalog, as far as its gate goes."""
-
-    def __init__(self, server: Server, *, minimum: int, **options: Any) -> None:
-        self.web, self.server = Services(server), server
-        self.keys = Keys(self.web.name)
-        self.nodes = {host: f"{self.web.name}-{host}" for host in HOSTS}
-        for host in HOSTS:
-            self.set(host, "passing")
-        hosts = {host: {"node": self.nodes[host], "batch": 1, "from": "1", "to": "2"} for host in HOSTS}
-        plan = {"batches": [HOSTS], "windows": [10], "hosts": hosts, "health": {"minimum": minimum}}
-        made = self.web.rollout(**{"healthy_deadline": 2, **options})
-        self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["turn"]})
-        store.create(self.web.client(), self.keys, record_of(self.run), self.run.session)
-
-    def set(self, host: str, status: str) -> None:
-        node = self.nodes[host]
-        service = {"Service": self.web.name, "ID": self.web.name}
-        check = {"Node": node, "CheckID": "alive", "Name": "alive", "Status": status, "ServiceID": self.web.name}
-        body = {"Node": node, "Address": "127.0.0.9", "Service": service, "Check": check}
-        self.server.put("catalog/register", body)
-
-    def host(self, name: str) -> RecordedHost:
-        task = Task({}, {"url": self.server.url}, Host(None), warn=self.web.warned.append)
-        return RecordedHost(task, self.run, self.run.host(name), Turn(self.run.id))
-
-    def admit(self, name: str) -> str:
-        host = self.host(name)
-        fence = kv_check_session(self.keys.lock, self.run.session)
-        return window.admit(host, lambda operations, _seen: host.task.consul.txn([fence, *operations]))
-
-    def end(self, name: str, outcome: str) -> None:
-        host = self.host(name)
-        host.turn = Turn(self.run.id, "returning" if outcome == "ok" else "rolling_back", outcome != "ok")
-        assert host.end(outcome) == ""
-
-    @property
-    def progress(self) -> Progress:
-        return read_progress(self.web.client(), self.keys, self.run.id)
-
-    def all_at_once(self, then: Any = None) -> dict[str, str]:
-        """Ten workers at the gate -> host -> why it may not begin."""
-        barrier, answers = threading.Barrier(len(HOSTS)), {}
-
-        def work(name: str) -> None:
-            barrier.wait()
-            answers[name] = self.admit(name)
-            if then and not answers[name]:
-                then(name)
-
-        workers = [threading.Thread(target=work, args=(name,)) for name in HOSTS]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return answers
 
 
 def test_ten_workers_at_once_never_go_below_the_minimum(consul: Server) -> None:

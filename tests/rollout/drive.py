@@ -21,6 +21,8 @@ VARIABLES = {
     "rollout_drain_time": DRAIN,
     "rollout_min_healthy_time": 1,
     "rollout_healthy_deadline": 8,
+    "rollout_bake_time": 0.5,
+    "rollout_watch_grace": 1,
 }
 
 

@@ -59,7 +59,7 @@ class Example:
 
     def __init__(self, name: str, drive: Drive, folder: Path) -> None:
         self.name, self.drive, self.folder = name, drive, folder
-        times = "rollout_drain_time=1 rollout_min_healthy_time=0.5 rollout_healthy_deadline=60"
+        times = "rollout_drain_time=1 rollout_min_healthy_time=0.5 rollout_bake_time=0.5 rollout_healthy_deadline=60"
         self.options = ["-e", "@lab.yml", "-e", times]
         shutil.copytree(drive.ansible.collections / EXAMPLES / name, folder)
 

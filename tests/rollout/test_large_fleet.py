@@ -35,7 +35,7 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 def roll(ansible: Ansible, fleet: Fleet, version: str, **options: Any) -> Result:
     """A rollout over all of them."""
     common = {"hosts": "web", "service": "web", "version": version, "batch_size": AT_ONCE, "min_healthy": 0}
-    quick = {"drain_time": 0, "min_healthy_time": 0, "accept_deadline": 240, "rollback": "host"}
+    quick = {"drain_time": 0, "min_healthy_time": 0, "accept_deadline": 240, "rollback": "host", "bake_time": 0}
     values = {f"rollout_{name}": value for name, value in {**common, **quick, **options}.items()}
     inventory = fleet.inventory(rollout_mode="agent")
     environment = {**fleet.environment, "ANSIBLE_FORKS": str(AT_ONCE)}

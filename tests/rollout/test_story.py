@@ -17,6 +17,7 @@ VARIABLES = {
     "rollout_health_match": '"version": "{{ deploy_version }}"',
     "rollout_drain_time": 0.5,
     "rollout_min_healthy_time": 0.5,
+    "rollout_bake_time": 0.5,
     "rollout_healthy_deadline": 6,
 }
 

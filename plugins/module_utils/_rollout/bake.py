@@ -21,14 +21,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling im
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
 
 
-def bake(task: Task, run: Run, ask: Ask, *, before: str) -> None:
+def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
     """Watch what was changed for rollout_bake_time; it ends early where the deployment stops.
 
     With a time of 0 it is looked at once. A rollback does not bake: what it returns to has proven itself.
 
-    :param before: what does not begin where it stops, for a person.
+    :param ended: the stage, or batch, that has ended; 0 for the last one.
     """
-    client, keys, seconds = task.consul, run.keys(task), float(run.options["bake_time"])
+    client, keys, seconds = task.consul, run.keys(task), _seconds(run, ended)
     if run.options["direction"] == "rollback" or not client.key_names(keys.outcomes(run.id)):
         return
     until, telling = time.monotonic() + seconds, Telling(task.show, run.service)
@@ -39,7 +39,17 @@ def bake(task: Task, run: Run, ask: Ask, *, before: str) -> None:
         with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
             stop = _watch(task, run, ask, until)
     if stop:
-        record_stop(task, run, before, stop)
+        what = "stage" if run.is_window else "batch"
+        record_stop(
+            task, run, f"{what} {ended + 1}" if ended else "its end", stop, begun=ended or len(run.plan["batches"])
+        )
+
+
+def _seconds(run: Run, ended: int) -> float:
+    """How long: batches of one size are no stages, and only looked at in between."""
+    sizes = run.options["batch_size"]
+    is_stage = run.is_window or not ended or (isinstance(sizes, list) and ended < len(sizes))
+    return float(run.options["bake_time"]) if is_stage else 0.0
 
 
 def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:

@@ -34,7 +34,7 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], fo
     :param hosts: those of the rollout.
     """
     try:
-        bake(task, run, ask, before="the end")
+        bake(task, run, ask)
         if run.options["rollback"] != "fleet" or run.options["direction"] == "rollback":
             return run
         found = ending.conclude(task.consul, run.keys(task), run.id)

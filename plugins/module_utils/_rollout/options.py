@@ -241,6 +241,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("message", Text(), "", "why, shown with the lock and the deployment", shown="-"),
     Option("direction", Choice(("deploy", "rollback")), "deploy", "set by the playbooks, not by you"),
 )
+UNDOING: Mapping[str, Any] = {
+    "direction": "rollback",
+    "version": None,
+    "batch_size": ROLLBACK_SIZE,
+    "rollback": "none",
+    "unreachable": "skip",
+    "unverified": True,
+}
+"""What a rollout that has failed sets for the rollback of itself: as fast as the minimum allows, as far as possible."""
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in OPTIONS}
 

@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import ROLLBACK_SIZE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNDOING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
 
 
@@ -138,18 +138,9 @@ class Run:
 
         In as large a window as the minimum allows, and whatever becomes of a host.
         """
-        options = {
-            **self.options,
-            "direction": "rollback",
-            "version": None,
-            "rollback_deployment": failed,
-            "batch_size": ROLLBACK_SIZE,
-            "failure_budget": len(self.hosts),
-            "rollback": "none",
-            "unreachable": "skip",
-            "unverified": True,
-            "message": self.options["message"] or f"{failed} failed",
-        }
+        message = self.options["message"] or f"{failed} failed"
+        of_all = {"rollback_deployment": failed, "failure_budget": len(self.hosts), "message": message}
+        options = {**self.options, **UNDOING, **of_all}
         return replace(self, id=new_deployment_id("rollback"), options=options, undoes=failed)
 
     def place_of(self, name: str) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def test_a_refusal_is_no_answer(status: int) -> None:
     """A limit that is reached says nothing of the lock: neither that it is lost nor that anything was written."""
     with HttpServer(Reply(status, "too many requests")) as server:
         consul = keeper.Consul(config(url=server.url, timeout=5))
-        for ask in (consul.renew, consul.holds_lock, consul.newest_outcome, consul.release):
+        for ask in (consul.renew, consul.holds_lock, lambda: consul.newest_outcome("d1"), consul.release):
             with pytest.raises(keeper.NoAnswer, match=str(status)):
                 ask()
 

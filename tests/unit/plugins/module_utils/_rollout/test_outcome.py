@@ -42,7 +42,7 @@ def test_an_outcome_comes_back_as_it_was_written(one: Outcome) -> None:
 def test_each_host_is_counted_once_and_spends_at_most_once(results: list[str]) -> None:
     assert sum(summary_of(results).values()) == len(results)
     spent = budget_spent([Outcome(str(number), str(number), one) for number, one in enumerate(results)])
-    assert spent == sum(one in ("rolled_back", "untouched", "failed", "lost") for one in results)
+    assert spent == sum(one in ("rolled_back", "untouched", "regressed", "failed", "lost") for one in results)
 
 
 def test_error_and_output_are_bounded_and_the_end_of_the_output_is_kept() -> None:

@@ -21,6 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     OK,
     OUTCOMES,
     PENDING,
+    REGRESSED,
     RETURNING,
     ROLL_BACK,
     ROLLED_BACK,
@@ -52,6 +53,7 @@ FOLLOWING = {
     VERIFYING: {RETURNING, ROLLING_BACK, FAILED, LOST},
     RETURNING: {OK, ROLLING_BACK, FAILED, LOST},
     ROLLING_BACK: {ROLLED_BACK, FAILED, LOST},
+    OK: {REGRESSED, LOST},
 }
 
 
@@ -67,8 +69,8 @@ def test_each_transition_and_each_that_must_not_happen(before: str, after: str) 
 
 def test_what_states_mean() -> None:
     assert set(GOOD) == {OK, CURRENT, SKIPPED}
-    assert set(SPENDING) == {ROLLED_BACK, FAILED, LOST, UNTOUCHED}
-    assert set(OUTCOMES) == {name for name, state in STATES.items() if not state.next} | {PENDING}
+    assert set(SPENDING) == {ROLLED_BACK, REGRESSED, FAILED, LOST, UNTOUCHED}
+    assert set(OUTCOMES) == {name for name, state in STATES.items() if not state.next} | {PENDING, OK}
     untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)

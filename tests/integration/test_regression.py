@@ -1,0 +1,218 @@
+"""Hosts that were changed and turn bad, found at the gate and in the bake, by what a real catalog shows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import (
+    Ask,
+    Found,
+    cannot_ask,
+    look_back,
+)
+from tests.fleet import CONSUL
+from tests.integration.consul_agent import Server
+from tests.integration.services import Servers
+from tests.integration.window import HOSTS, Window
+
+pytestmark = pytest.mark.oldest
+
+LONG = 600.0
+"""Seconds that no test waits for."""
+
+
+@pytest.fixture(scope="module")
+def consul(servers: Servers) -> Server:
+    return servers.get(CONSUL)
+
+
+@pytest.fixture
+def rollout(consul: Server) -> Window:
+    """Two of ten hosts are changed; a check says all it has to say at once, unless a test says otherwise."""
+    return changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=0.4, bake_time=0))
+
+
+def changed(made: Window) -> Window:
+    for host in HOSTS[:2]:
+        assert made.admit(host) == ""
+        made.end(host, "ok")
+    return made
+
+
+def answers(text: str) -> Ask:
+    """A health URL that always says the same."""
+    return lambda _planned: text
+
+
+def look(made: Window, ask: Ask = cannot_ask) -> Found | None:
+    task, run = made.host(HOSTS[9]).task, made.run
+    instances, _answer = read_instances(task.consul, run.service)
+    return look_back(task, run, ask, instances, whole=True)
+
+
+def outcomes(made: Window) -> dict[str, str]:
+    found = store.require(made.web.client(), made.keys, made.run.id)
+    return {host: one.outcome for host, one in found.outcomes.items()}
+
+
+@contextmanager
+def soon(*calls: object, after: float = 0.6) -> Iterator[None]:
+    """Beside the test, a moment later."""
+
+    def work() -> None:
+        time.sleep(after)
+        for call in calls:
+            call()  # type: ignore[operator]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_nothing_is_asked_while_all_are_well(rollout: Window) -> None:
+    def ask(_planned: PlannedHost) -> str:
+        raise AssertionError
+
+    assert look(rollout, ask) is None
+
+
+def test_one_whose_url_fails_has_regressed_and_nobody_begins_after_it(consul: Server) -> None:
+    made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=LONG))
+    made.set(HOSTS[0], "critical")
+    found = look(made, answers("it answered 500"))
+    assert found is not None
+    assert [(one.host, one.outcome) for one in found.regressed] == [(HOSTS[0], "regressed")]
+    assert "alive is critical; its health URL: it answered 500" in found.regressed[0].error
+    assert outcomes(made) == {HOSTS[0]: "regressed", HOSTS[1]: "ok"}
+    assert "web1 regressed" in made.admit(HOSTS[2])
+
+
+def test_the_gate_finds_it_by_itself(rollout: Window) -> None:
+    rollout.set(HOSTS[1], "critical")
+    host = rollout.host(HOSTS[2])
+    why = window.admit(host, lambda *_given: pytest.fail("it has begun"), answers("it answered 500"))
+    assert "web2 regressed" in why
+    assert rollout.progress.stop == why
+    assert list(rollout.progress.in_flight) == []
+
+
+def test_a_url_that_answers_well_leaves_it_to_the_check(rollout: Window) -> None:
+    rollout.set(HOSTS[0], "critical")
+    found = look(rollout, answers(""))
+    assert found is not None
+    assert [one.outcome for one in found.regressed] == ["regressed"]
+
+
+@pytest.mark.parametrize("ask", [cannot_ask, answers("")])
+def test_a_flap_is_no_regression(consul: Server, ask: Ask) -> None:
+    made = changed(Window(consul, minimum=5, watch_grace=LONG, check_interval=LONG))
+    made.set(HOSTS[0], "critical")
+    with soon(lambda: made.set(HOSTS[0], "passing")):
+        assert look(made, ask) == Found()
+    assert outcomes(made) == {HOSTS[0]: "ok", HOSTS[1]: "ok"}
+    assert made.admit(HOSTS[2]) == ""
+
+
+def test_an_operators_maintenance_is_none(consul: Server) -> None:
+    """Neither one that is there already nor one that comes while it is looked at."""
+    made = changed(Window(consul, minimum=5, watch_grace=LONG, check_interval=LONG))
+    made.maintain(HOSTS[0])
+    assert look(made, answers("it answered 500")) is None
+    made.set(HOSTS[1], "critical")
+    with soon(lambda: made.maintain(HOSTS[1])):
+        assert look(made) == Found()
+
+
+def test_one_whose_agent_is_lost_is_lost(rollout: Window) -> None:
+    rollout.lose(HOSTS[0])
+    found = look(rollout, answers("no"))
+    assert found is not None
+    assert [one.outcome for one in found.regressed] == ["lost"]
+    assert "web1 lost" in rollout.admit(HOSTS[2])
+
+
+def test_one_that_is_gone_from_the_catalog_has_regressed(rollout: Window) -> None:
+    rollout.deregister(HOSTS[0])
+    found = look(rollout)
+    assert found is not None
+    assert "no longer registered" in found.regressed[0].error
+
+
+def test_hosts_that_it_has_not_changed_are_none_of_its_business(rollout: Window) -> None:
+    rollout.set(HOSTS[5], "critical")
+    assert look(rollout) is None
+    assert rollout.admit(HOSTS[2]) == ""
+    rollout.set(HOSTS[2], "critical")  # in flight
+    assert look(rollout, answers("no")) is None
+
+
+def test_old_and_new_that_fail_alike_are_not_the_versions_fault(rollout: Window) -> None:
+    for host in HOSTS:
+        rollout.set(host, "critical")
+    found = look(rollout, answers("no database"))
+    assert found is not None
+    assert "on each of the 8 other instances alike" in found.alike
+    assert outcomes(rollout) == {HOSTS[0]: "ok", HOSTS[1]: "ok"}
+    why = rollout.admit(HOSTS[2])
+    assert "alike" in why
+    assert rollout.progress.stop == why
+
+
+def test_one_old_instance_that_is_well_tells_them_apart(rollout: Window) -> None:
+    for host in HOSTS[:-1]:
+        rollout.set(host, "critical")
+    found = look(rollout)
+    assert found is not None
+    assert not found.alike
+    assert len(found.regressed) == 2
+
+
+# -- the bake -----------------------------------------------------------------------------------------------------
+
+
+def baked(made: Window, ask: Ask = cannot_ask) -> str:
+    bake(made.host(HOSTS[9]).task, made.run, ask)
+    return made.progress.stop
+
+
+def test_a_bake_without_trouble_stops_nothing(rollout: Window) -> None:
+    assert baked(rollout) == ""
+
+
+def test_a_bake_looks_even_where_it_takes_no_time(rollout: Window) -> None:
+    rollout.set(HOSTS[0], "critical")
+    assert "web1 regressed" in baked(rollout)
+
+
+def test_a_bake_ends_with_the_first_regression(consul: Server) -> None:
+    made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=0.4, bake_time=LONG))
+    with soon(lambda: made.set(HOSTS[1], "critical")):
+        assert "web2 regressed" in baked(made)
+
+
+def test_within_the_budget_it_goes_on(consul: Server) -> None:
+    made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=0.4, bake_time=0, failure_budget=1))
+    made.set(HOSTS[0], "critical")
+    assert baked(made) == ""
+    assert outcomes(made)[HOSTS[0]] == "regressed"
+    assert made.admit(HOSTS[2]) == ""
+
+
+def test_a_rollback_does_not_bake(consul: Server) -> None:
+    made = changed(Window(consul, minimum=5, direction="rollback", bake_time=LONG))
+    made.set(HOSTS[0], "critical")
+    assert baked(made) == ""
+
+
+def test_where_nothing_was_changed_there_is_nothing_to_bake(consul: Server) -> None:
+    assert baked(Window(consul, minimum=5, bake_time=LONG)) == ""

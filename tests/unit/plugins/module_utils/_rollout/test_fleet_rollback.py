@@ -1,0 +1,54 @@
+"""A deployment that failed and the rollback of it, told as one."""
+
+from __future__ import annotations
+
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import (
+    joined,
+    not_well,
+    stopped_by_failure,
+)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
+
+HOSTS = ("web1", "web2", "web3", "web4")
+
+
+def deployment(name: str, outcomes: dict[str, str], *, back: bool = False, **about: object) -> Deployment:
+    before, after = ("2", "1") if back else ("1", "2")
+    hosts = {
+        host: PlannedHost(
+            host, host, batch=1 if host in outcomes or not back else None, from_version=before, to_version=after
+        )
+        for host in HOSTS
+    }
+    ended = {
+        host: Outcome(host, host, one, before, after, error=f"{host}: {one}" if one != "ok" else "")
+        for host, one in outcomes.items()
+    }
+    record = Record(name, "web", after, hosts=hosts, description=f"{name}.", **about)  # type: ignore[arg-type]
+    return Deployment(record, outcomes=ended)
+
+
+def test_each_host_is_told_as_it_is_now() -> None:
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
+    second = deployment("b", {"web1": "ok", "web2": "ok", "web3": "failed"}, back=True, state="failed")
+    both = joined(first, second)
+    assert both.results == {"web1": "rolled_back", "web2": "rolled_back", "web3": "failed", "web4": "pending"}
+    assert both.record.id == "a"
+    assert both.record.description == "a. b."
+    assert both.outcomes["web2"].error == "web2: regressed"
+    assert both.outcomes["web1"].error == ""
+    assert {host: both.record.hosts[host].from_version for host in HOSTS} == dict.fromkeys(HOSTS, "1")
+
+
+def test_hosts_that_went_back_well_are_not_what_failed() -> None:
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
+    assert not_well(first, {"web1": "ok", "web2": "ok", "web3": "lost", "web4": "current"}) == ["web2", "web3"]
+
+
+def test_only_a_spent_budget_is_a_failure_of_the_version() -> None:
+    assert stopped_by_failure(deployment("a", {"web1": "rolled_back"}, state="failed"))
+    assert not stopped_by_failure(deployment("a", {"web1": "rolled_back"}, state="failed", failure_budget=1))
+    assert not stopped_by_failure(deployment("a", {"web1": "ok"}, state="failed"))
+    assert not stopped_by_failure(deployment("a", {"web1": "ok"}, state="successful"))
