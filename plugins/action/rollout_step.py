@@ -39,6 +39,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import WholeTurn
+from ansible_collections.hitless.consul.plugins.plugin_utils import _interruption
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
 from ansible_collections.hitless.consul.plugins.plugin_utils._edge import Edge
@@ -297,7 +298,19 @@ class ActionModule(HitlessAction):
 
     def perform(self, task: Task) -> Result:
         self._edge = Edge(self, task)
-        return {"changed": False, **STEPS[task.params["step"]].take(self._edge)}
+        result = {"changed": False, **STEPS[task.params["step"]].take(self._edge)}
+        self._note(result)
+        return result
+
+    def _note(self, result: Result) -> None:
+        """For what is said where the run is interrupted."""
+        host = self._edge.__dict__.get("host") if self._edge else None
+        if host and (host.has_ended or not result.get("begun", True)):
+            _interruption.landed(host.planned.host)
+        if result.get("recorded") and self._task.args.get("step") in ("prepare", "plan"):
+            _interruption.begun(str(result["options"]["service"]))
+        if "failed_hosts" in result:
+            _interruption.ended()
 
     def of_any_result(self) -> Result:
         """A host's turn goes on from where it failed."""

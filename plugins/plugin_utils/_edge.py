@@ -31,6 +31,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way
+from ansible_collections.hitless.consul.plugins.plugin_utils import _interruption
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import guarded_run
 
 _NODE = f"{VARIABLE_PREFIX}node"
@@ -77,6 +78,7 @@ class Edge:
             found = read_turn(self.task, self.run, planned)
         else:
             found = Turn.of(left, self.run.id)
+        _interruption.in_flight(self.name)
         # A whole turn has one watch over all of its steps.
         guarded = (
             None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab import wait_until
-from lab.testkit.ansible_run import Run
+from lab.testkit.ansible_run import Run, flat
 from tests.rollout.drive import Drive, Load
 
 OLD = "1.0.0"
@@ -43,6 +43,8 @@ def kill(drive: Drive, run: Run, how: str) -> None:
         run.send(signal.Signals[how], group=how == "SIGINT")
     run.process.wait(60)
     assert run.process.returncode != 0
+    if how == "SIGINT":
+        assert "The rollout of web was interrupted." in flat(run.stderr), run.stderr
 
 
 def keepers(deployment: str) -> list[int]:

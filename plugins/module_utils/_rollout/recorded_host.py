@@ -62,6 +62,7 @@ class RecordedHost:
         self.turn = turn
         self.guard = guard
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
+        self.has_ended = False
         self._watch: MaintenanceWatch | None = None
         self.keys = run.keys(task)
         self.node = planned.node
@@ -167,6 +168,7 @@ class RecordedHost:
             if self.run.is_window:
                 ended += ended_ops(self.keys, self.run.id, result)
             self.task.consul.txn([self.fence(), *also, *ended])
+            self.has_ended = True
             self.telling.tell(f"{outcome.replace('_', ' ')}: {self._stands_as(outcome)}")
         except LockLost:
             raise

@@ -51,7 +51,12 @@ def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Conta
     if len(bad) > REASONS:
         lines.append(f"... and {len(bad) - REASONS} more")
     lines += _next(record, {one.outcome for one in outcomes.values()})
-    return "\n".join([*lines, f"The story of it: hitless.consul.status -e status_id={record.id}"])
+    return "\n".join([*lines, _story(record)])
+
+
+def _story(record: Record) -> str:
+    about = f"-e rollout_service={record.service} -e status_id={record.id}"
+    return f"The story of it: ansible-playbook hitless.consul.status {about}"
 
 
 def _version(planned: PlannedHost, outcome: Outcome | None) -> str:

@@ -11,7 +11,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._views.standing imp
 pytestmark = pytest.mark.oldest
 
 ID = "20261128T120000Z-2-abcd"
-END = f"The story of it: hitless.consul.status -e status_id={ID}"
+END = f"The story of it: ansible-playbook hitless.consul.status -e rollout_service=web -e status_id={ID}"
 
 
 def told(in_rotation: str, /, **ended: str) -> list[str]:
