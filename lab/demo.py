@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`make demo`: version 2 over five VMs under load, then a broken version 3, which has to put itself back.
+"""`make demo`: a good version over five VMs under load, then a broken one and one that turns bad, which are put back.
 
 Everything is real: Consul agents, HAProxy that follows them by DNS, SSH, requests. Retries are off in HAProxy,
 so that each request that meets a stopped process counts as lost; the last act shows that they would be counted.
@@ -34,7 +34,7 @@ RATE = 100
 
 
 class Demo:
-    """Three acts in one lab; each says what it expects and whether that came."""
+    """Four acts in one lab; each says what it expects and whether that came."""
 
     def __init__(self, lab: Lab, collections: str) -> None:
         self.lab = lab
@@ -92,6 +92,23 @@ class Demo:
         self.expect("nobody was answered by the broken version", "3.0.0-broken" not in report.by_version)
         self.expect(f"no request of {report.total} was lost", report.total > 0 and not report.lost)
 
+    def turns_bad(self) -> None:
+        bad = "4.0.0-badafter6"
+        title(f"Version {bad}, which answers well for six seconds, and then every request with 500")
+        rc, report = self.under_load("rollout", "-e", "rollout_service=web", "-e", f"rollout_version={bad}")
+        print(f"\n{report}")
+        self.expect("the rollout failed, and said so with its exit code", rc != 0)
+        self.expect("all five VMs run 2.0.0 again, or still", self.versions() == {"2.0.0"})
+        self.expect("not all of them had it", 0 < len(self.had(bad)) < len(self.lab.vms))
+        self.expect(
+            f"all {len(report.lost)} that were lost of {report.total} met the bad version before its check failed",
+            all(row.version == bad for row in report.lost),
+        )
+
+    def had(self, version: str) -> list[str]:
+        """The VMs on which a version was deployed."""
+        return [vm.name for vm in self.lab.vms if any(one.version == version for one in vm.deploys())]
+
     def control(self) -> None:
         title("The control: one VM restarted as it is, without taking it out of rotation")
         with self.lab.load(rate=RATE, seconds=60) as load:
@@ -133,6 +150,7 @@ def main() -> int:
         demo = Demo(lab, collections)
         demo.new_version()
         demo.broken_version()
+        demo.turns_bad()
         demo.control()
         demo.status()
     title("Result")
