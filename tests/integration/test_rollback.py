@@ -17,13 +17,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import begin
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.finishing import finish, release
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import WantedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS, ROLLBACK_SIZE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import TO_CHANGE
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, begin, finish, release
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import FORGET, record_version
 from tests.integration.consul_agent import Server
 

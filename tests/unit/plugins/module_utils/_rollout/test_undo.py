@@ -181,6 +181,8 @@ def failures() -> list[tuple[str, list[Deployment], str, str]]:
     to_one = deployment("3", W, {"web1": ("ok", X, W)}, direction="rollback")
     mended = deployment("4", X, {"web1": ("ok", W, X), "web2": ("current", X, None)})
     cut = deployment("4", X, {"web1": ("lost", W, X)}, state="interrupted")
+    again = deployment("3", None, {"web1": ("ok", X, X)}, direction="rollback", undoes="2")
+    later = deployment("4", X, {"web1": ("ok", W, X), "web2": ("failed", W, X)}, state="failed", failure_budget=1)
     return [
         ("it was successful", [good], "web1", ""),
         ("it was never deployed", [], "web1", ""),
@@ -191,7 +193,9 @@ def failures() -> list[tuple[str, list[Deployment], str, str]]:
         ("it was undone", [good, away], "web5", "3"),
         ("it was rolled back from by a version", [good, to_one], "web5", "3"),
         ("a rollback that took nothing away", [good, pressed], "web1", ""),
+        ("a rollback that put it there again", [good, again], "web1", ""),
         ("it worked since", [good, away, mended], "web1", ""),
+        ("it worked there since, within its budget", [stopped, later], "web1", ""),
         ("a later start that says nothing", [good, away, cut], "web1", "3"),
     ]
 
@@ -224,6 +228,31 @@ def test_where_nothing_older_is_recorded_there_is_no_target() -> None:
     assert found.stuck == {
         node_of("web1"): "1.4.2, which it had before, failed in 2, and none that it had before that is recorded"
     }
+
+
+def test_of_several_that_failed_the_first_is_named() -> None:
+    """Each was stopped by its second host; the first host went on from one to the next."""
+    oldest = deployment("1", W, {"web1": ("ok", "1.0.0", W), "web2": ("rolled_back", "1.0.0", W)}, state="failed")
+    middle = deployment("2", X, {"web1": ("ok", W, X), "web2": ("rolled_back", "1.0.0", X)}, state="failed")
+    newest = deployment("3", Y, {"web1": ("ok", X, Y), "web2": ("ok", "1.0.0", Y)})
+    found = undo(history(oldest, middle, newest), newest, recorded("3", dict.fromkeys(HOSTS[:2], Y)))
+    assert targets(found) == {"web2": "1.0.0", "web1": "1.0.0"}
+    assert found.back[1].note == "1.4.2, which it had before, failed in 2"
+
+
+def test_the_version_that_is_undone_is_no_target_unless_nothing_else_was_there() -> None:
+    """One host had it before, and was lost when it was to get it again."""
+    first = deployment("1", Y, {"web1": ("ok", X, Y)})
+    second = deployment("2", Y, {"web1": ("lost", Y, Y), "web2": ("ok", X, Y)}, state="interrupted")
+    now = {**recorded("2", {"web1": Y}, "deploying"), **recorded("2", {"web2": Y})}
+    assert targets(undo(history(first, second), second, now)) == {"web1": X, "web2": X}
+    again = deployment("2", Y, {"web1": ("lost", Y, Y), "web2": ("ok", Y, Y)}, state="interrupted")
+    assert targets(undo(history(first, again), again, now)) == {"web1": Y}
+
+
+def test_a_record_that_resumes_itself_does_not_go_round_for_ever() -> None:
+    one = deployment("2", Y, {"web1": ("ok", X, Y)}, resumes="2")
+    assert targets(undo(history(one), one, recorded("2", {"web1": Y}))) == {"web1": X}
 
 
 # --- by properties -----------------------------------------------------------------------------------------------
