@@ -84,12 +84,15 @@ class Http:
     def __init__(self, url: str, token: str = "", certificate: Certificate | None = None) -> None:
         self.url = url
         self.token = token
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if certificate is not None:
+        if certificate is None:
+            # urllib's own would read all of the machine's authorities, which takes far longer than the call.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        else:
             context = ssl.create_default_context(cafile=str(certificate.ca))
             context.load_cert_chain(certificate.certificate, certificate.key)
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None, timeout: float = 5) -> Any:
         """Decoded JSON (bytes where it is none) of /v1/<path>; ConsulError otherwise."""

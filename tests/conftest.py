@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).parts[0]
+    return _first_part(item.path)
+
+
+@cache
+def _first_part(path: Path) -> str:
+    """Cached: each worker asks this several times of each of some thousand tests."""
+    return path.relative_to(TESTS).parts[0]
 
 
 def _has_shared_lab(item: pytest.Item) -> bool:

@@ -252,7 +252,14 @@ def test_a_vm_out_of_reach_loses_its_sessions_but_not_its_commands(fleet: Lab, t
 
 
 @pytest.mark.parametrize(
-    "inventory", ["static-local.yml", "static-ssh.yml", "local/web.consul.yml", "ssh/web.consul.yml"]
+    "inventory",
+    [
+        "static-local.yml",
+        "static-ssh.yml",
+        # All rollouts use these two.
+        pytest.param("local/web.consul.yml", marks=pytest.mark.slow),
+        pytest.param("ssh/web.consul.yml", marks=pytest.mark.slow),
+    ],
 )
 def test_ansible_reaches_the_vms_by_each_inventory(fleet: Lab, inventory: str, short_home: Path) -> None:
     path = fleet.write_inventory() / inventory

@@ -67,8 +67,9 @@ def assert_nothing_is_left(directory: Path, processes: dict[int, str | None]) ->
     wait_until("all processes have gone", lambda: not left(), 20)
 
 
-@pytest.mark.oldest
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.oldest), signal.SIGTERM, signal.SIGINT]
+)
 def test_nothing_is_left_when_the_owner_dies(number: signal.Signals) -> None:
     owner, directory, processes = start_owner()
     assert len(processes) > 10
@@ -172,7 +173,6 @@ def test_the_commands(tmp_path: Path) -> None:
     assert not (tmp_path / "hitless" / "lab").exists()
 
 
-@pytest.mark.oldest
 def test_the_printed_commands_work_in_a_fresh_shell(short_home: Path) -> None:
     tmp_path = short_home
     consul = ["--consul", CONSUL] if CONSUL else []

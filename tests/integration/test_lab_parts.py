@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import ssl
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from lab import Report, Row, binaries
+from lab.agents import Http
 from lab.app import Behaviour
 from lab.inventory import to_yaml
 
@@ -32,6 +34,14 @@ from lab.inventory import to_yaml
 )
 def test_a_versions_name_says_how_it_behaves(version: str, expected: Behaviour) -> None:
     assert Behaviour.of(version, "web3") == expected
+
+
+def test_a_call_without_tls_reads_no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes 20 ms, and tests make one each 50 ms where they wait."""
+    read: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_arguments: read.append(_arguments))
+    Http("http://127.0.35.1")
+    assert not read
 
 
 def fake_consul(path: Path, version: str) -> Path:

@@ -16,7 +16,6 @@ from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import started
 
-pytestmark = pytest.mark.oldest
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
 
 IMPORTED = [
@@ -100,6 +99,7 @@ def project(tmp_path: Path, consul: Server) -> Project:
     return Project(tmp_path, consul)
 
 
+@pytest.mark.oldest
 def test_every_place_is_read(project: Project) -> None:
     project.write(
         "project/inventory/group_vars/service_web.yml",
@@ -131,6 +131,7 @@ def test_every_place_is_read(project: Project) -> None:
     assert found["id"].split("-")[1] == "1.10"
 
 
+@pytest.mark.oldest
 def test_hooks_beside_the_playbook_that_imports(project: Project) -> None:
     hook = project.write("project/hooks/prepare.yml", "[]")
     project.write("project/roles/install/tasks/main.yml", "[]")
@@ -168,6 +169,7 @@ def test_refusals_of_settings(project: Project, environment: dict[str, str], tol
     assert told in project.refused(env=environment)
 
 
+@pytest.mark.oldest
 def test_a_version_stays_a_text_in_templates_or_the_setting_is_refused(project: Project) -> None:
     """Before ansible-core 2.19 jinja2_native makes 1.1 of 1.10, wherever a template of the user's names it."""
     native = {"ANSIBLE_JINJA2_NATIVE": "true"}
@@ -177,6 +179,7 @@ def test_a_version_stays_a_text_in_templates_or_the_setting_is_refused(project: 
         assert project.run("-e", "rollout_version=1.10", env=native).rc == 0
 
 
+@pytest.mark.oldest
 def test_variables_beside_the_playbook_that_ansible_does_not_read(project: Project) -> None:
     """A regression test of Ansible too: were they read, the refusal could go."""
     project.write("project/group_vars/service_web.yml", "rollout_drain_time: 5")
@@ -190,6 +193,7 @@ def test_a_thousand_hosts(project: Project) -> None:
     assert len(project.read()["hosts"]) == 1000
 
 
+@pytest.mark.oldest
 def test_it_takes_no_async(project: Project) -> None:
     play = json.loads(json.dumps(IMPORTED))
     play[0]["tasks"][0].update({"async": 10, "poll": 1})
@@ -197,6 +201,7 @@ def test_it_takes_no_async(project: Project) -> None:
     assert "takes no async: it would have to run on the host, with Consul's token there." in project.refused()
 
 
+@pytest.mark.oldest
 def test_templates_are_tried(project: Project) -> None:
     """With Ansible's own templates and files; what is refused and what is not is in the unit tests."""
     project.write("project/inventory/group_vars/service_web.yml", "rollout_deploy_command: deploy {{ verison }}")

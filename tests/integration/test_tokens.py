@@ -74,9 +74,18 @@ def run(ansible: Ansible, consul: Server, folder: Path, via: str, tokens: dict[s
 
 
 @pytest.mark.oldest
-@pytest.mark.parametrize("via", ["controller", "host"])
-@pytest.mark.parametrize("kept", ["with a line's end", "vaulted", "vaulted with a line's end"])
-def test_a_token_as_it_is_kept(ansible: Ansible, consul: Server, tmp_path: Path, via: str, kept: str) -> None:
+@pytest.mark.parametrize(
+    ("kept", "via"),
+    [
+        ("with a line's end", "host"),
+        ("vaulted", "controller"),
+        ("vaulted with a line's end", "host"),
+        pytest.param("with a line's end", "controller", marks=pytest.mark.slow),
+        pytest.param("vaulted", "host", marks=pytest.mark.slow),
+        pytest.param("vaulted with a line's end", "controller", marks=pytest.mark.slow),
+    ],
+)
+def test_a_token_as_it_is_kept(ansible: Ansible, consul: Server, tmp_path: Path, kept: str, via: str) -> None:
     text = f"{TOKEN}\n" if "end" in kept else TOKEN
     value = vaulted(text) if "vaulted" in kept else f"|\n  {TOKEN}"
     tokens = {"hitless_consul_token": value, "hitless_consul_agent_token": value}

@@ -13,7 +13,7 @@ from lab.binaries import find_consul_template
 from tests.fleet import CONSUL
 from tests.rollout.drive import Drive, Load
 
-NEW = "2.0.0"
+OLD, NEW = "1.0.0", "2.0.0"
 
 
 def start(method: str, vms: int) -> Iterator[Lab]:
@@ -34,7 +34,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 def test_a_rollout_while_the_load_balancer_reloads(drive: Drive) -> None:
     lab, balancer = drive.lab, drive.lab.balancer
-    with Load(lab) as load, drive.start(NEW) as run:
+    with Load(lab) as load, drive.start(NEW, hosts="web1:web2") as run:
         wait_until("the first host is under way", lambda: any(vm.deploys() for vm in lab.vms), 120)
         balancer.reload()
         if balancer.by_template:
@@ -44,7 +44,7 @@ def test_a_rollout_while_the_load_balancer_reloads(drive: Drive) -> None:
         result = run.wait()
     assert result.rc == 0, result.output
     load.check_nothing_lost()
-    assert drive.running() == [NEW] * 3
+    assert drive.running() == [NEW, NEW, OLD]
     assert drive.is_settled()
     wait_until("it serves what Consul calls healthy", lambda: balancer.script("status").returncode == 0, 10)
 

@@ -143,6 +143,7 @@ def check_all(example: Example) -> None:
     check_put_back(example, load, failed, "it answered 500")
 
 
+@pytest.mark.slow
 def test_a_release_folder_by_ssh(example: Callable[[str], Example]) -> None:
     release = example("systemd-release")
     release.prepare(OLD, NEW, FAILING)

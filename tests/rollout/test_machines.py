@@ -101,27 +101,46 @@ def test_a_change_is_shown_first_and_made_then_without_a_restart(machines: Machi
         vm.reload_agent()
 
 
-def test_what_is_wrong_is_refused_before_the_agent_or_the_load_balancer_sees_it(machines: Machines) -> None:
-    lab, vm = machines.lab, machines.lab.vms[0]
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"prot": 80}, "invalid config key service.prot"),
+        pytest.param({"version": 1.1}, "must be text", marks=pytest.mark.slow),
+    ],
+    ids=["key", "version"],
+)
+def test_a_wrong_service_is_refused_before_the_agent_sees_it(
+    machines: Machines, wrong: dict[str, Any], text: str
+) -> None:
+    vm = machines.lab.vms[0]
     before = definition(vm).read_text(encoding="utf-8")
-    right = vm.service_definition()
-    for wrong, text in (
-        ({**right, "prot": 80}, "invalid config key service.prot"),
-        ({**right, "version": 1.1}, "must be text"),
-    ):
-        refused = machines.set_up(vm.name, consul_service_services=[wrong])
-        assert refused.rc != 0
-        assert text in refused.output
-        assert definition(vm).read_text(encoding="utf-8") == before
-    config = lab.balancer.config.read_text(encoding="utf-8")
-    for options, text in (
-        ({"consul_load_balancer_slots": 1}, "web has 2 instances and HAProxy 1 slots for it"),
+    refused = machines.set_up(vm.name, consul_service_services=[{**vm.service_definition(), **wrong}])
+    assert refused.rc != 0
+    assert text in refused.output
+    assert definition(vm).read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
         ({"consul_load_balancer_extra_frontend": ["bnid *:80"]}, "unknown keyword 'bnid'"),
-    ):
-        refused = machines.set_up("lb", **options)
-        assert refused.rc != 0
-        assert text in refused.output
-        assert lab.balancer.config.read_text(encoding="utf-8") == config
+        pytest.param(
+            {"consul_load_balancer_slots": 1},
+            "web has 2 instances and HAProxy 1 slots for it",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["keyword", "slots"],
+)
+def test_a_wrong_configuration_is_refused_before_the_load_balancer_sees_it(
+    machines: Machines, options: dict[str, Any], text: str
+) -> None:
+    balancer = machines.lab.balancer
+    config = balancer.config.read_text(encoding="utf-8")
+    refused = machines.set_up("lb", **options)
+    assert refused.rc != 0
+    assert text in refused.output
+    assert balancer.config.read_text(encoding="utf-8") == config
     mended = machines.set_up("lb")
     assert mended.rc == 0, mended.output
 

@@ -84,6 +84,7 @@ def test_back_by_hand_and_nothing_to_do(ansible: Ansible, lab: Lab) -> None:
     assert "successful" in status.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL])
 def test_a_killed_run_is_taken_over(ansible: Ansible, lab: Lab, number: signal.Signals) -> None:
     first = arguments(lab, *version("4.0.0-deployslow4"), kind="ssh")
