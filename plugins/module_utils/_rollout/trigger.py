@@ -27,13 +27,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     CANCELLED,
     FAILED,
     INTERRUPTED,
+    PAUSED,
     RUNNING,
     SUCCESSFUL,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
 REQUESTED, CLAIMED, REFUSED = "requested", "claimed", "refused"
-ENDS = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
+ENDS = (SUCCESSFUL, PAUSED, FAILED, CANCELLED, INTERRUPTED)
 STATES = (REQUESTED, CLAIMED, RUNNING, REFUSED, *ENDS)
 """A request without a state is requested; all other states are ours."""
 
