@@ -158,7 +158,7 @@ class Plan:
 
     @property
     def nothing_to_do(self) -> bool:
-        return not self.batches
+        return not any(self.batches)
 
     @property
     def coordinators(self) -> list[str]:
