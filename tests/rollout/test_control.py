@@ -15,7 +15,8 @@ from tests.rollout.drive import Drive, Load
 
 OLD, NEW = "1.0.0", "2.0.0"
 SLOW = "2.0.0-deployslow4"
-CANARY = {"batch_size": [1, "100%"], "pause_after": [1]}
+QUICK = {"bake_time": 1}
+CANARY = {"batch_size": [1, "100%"], "pause_after": [1], **QUICK}
 
 
 def say(drive: Drive, action: str, service: str = "web", **more: Any) -> Result:
@@ -103,7 +104,7 @@ def test_a_stage_is_promoted_and_another_machine_goes_on(drive: Drive, tmp_path:
 
 
 def test_paused_by_hand_in_the_middle(drive: Drive) -> None:
-    with Load(drive.lab) as load, drive.start(SLOW) as run:
+    with Load(drive.lab) as load, drive.start(SLOW, **QUICK) as run:
         wait_for_state(drive, "web2", "deploying")
         put(drive, "pause")
         done = run.wait()
@@ -113,12 +114,12 @@ def test_paused_by_hand_in_the_middle(drive: Drive) -> None:
     assert drive.record()["state"] == "paused"
     assert drive.running() == [SLOW, SLOW, *[OLD] * 3], "those in flight ended their turn"
     assert holds_nothing(drive)
-    again = drive.run(SLOW)
+    again = drive.run(SLOW, **QUICK)
     assert again.rc == 0
     assert "control_action=resume" in flat(again.output)
     assert drive.running() == [SLOW, SLOW, *[OLD] * 3]
     put(drive, json.dumps({"word": "resume", "by": "anna"}))
-    done = drive.run(SLOW)
+    done = drive.run(SLOW, **QUICK)
     assert done.rc == 0, done.output
     assert drive.running() == [SLOW] * 5
     assert [word for word, _why, _who in uses(drive)] == ["pause", "resume"]
@@ -143,7 +144,7 @@ def test_aborted_in_a_drain(drive: Drive) -> None:
 
 def test_aborted_during_its_command(drive: Drive) -> None:
     """The command ends, and the host goes back."""
-    with Load(drive.lab) as load, drive.start(SLOW) as run:
+    with Load(drive.lab) as load, drive.start(SLOW, **QUICK) as run:
         wait_for_state(drive, "web1", "deploying")
         put(drive, "abort")
         done = run.wait()
@@ -160,7 +161,7 @@ def test_stopped(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
     hook = tmp_path / "after.yml"
     hook.write_text("- ansible.builtin.debug:\n    msg: after\n", encoding="utf-8")
     more = {"after_batch_tasks": str(hook)} if batches else {}
-    with Load(drive.lab) as load, drive.start(SLOW, **more) as run:
+    with Load(drive.lab) as load, drive.start(SLOW, **more, **QUICK) as run:
         wait_for_state(drive, "web1", "deploying")
         put(drive, "stop")
         done = run.wait()
@@ -174,7 +175,7 @@ def test_stopped(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
 def test_batches_pause_and_go_on(drive: Drive, tmp_path: Path) -> None:
     hook = tmp_path / "after.yml"
     hook.write_text("- ansible.builtin.debug:\n    msg: after {{ deploy_hosts }}\n", encoding="utf-8")
-    options = {"after_batch_tasks": str(hook), "batch_size": [1, 2], "pause_after": "each"}
+    options = {"after_batch_tasks": str(hook), "batch_size": [1, 2], "pause_after": "each", **QUICK}
     with Load(drive.lab) as load:
         for running in (1, 3, 5):
             done = drive.run(NEW, **options)
@@ -191,7 +192,7 @@ def test_batches_pause_and_go_on(drive: Drive, tmp_path: Path) -> None:
 @pytest.mark.parametrize("service", ["web", ""], ids=["one", "all"])
 def test_frozen(drive: Drive, service: str) -> None:
     more = {} if service else {"all": True}
-    with drive.start(SLOW) as run:
+    with drive.start(SLOW, **QUICK) as run:
         wait_for_state(drive, "web1", "deploying")
         put(drive, "", f"{service}/freeze".strip("/"))
         done = run.wait()
@@ -200,18 +201,18 @@ def test_frozen(drive: Drive, service: str) -> None:
     assert drive.running() == [SLOW, *[OLD] * 4]
     frozen = say(drive, "freeze", service, reason="holidays", until="72h", **more)
     assert frozen.rc == 0, frozen.output
-    refused = drive.run("3.0.0", supersede=True)
+    refused = drive.run("3.0.0", supersede=True, **QUICK)
     assert refused.rc != 0
     assert "holidays" in flat(refused.output)
-    again = drive.run(SLOW)
+    again = drive.run(SLOW, **QUICK)
     assert again.rc == 0
     assert "rollouts are frozen until" in flat(again.output)
     assert say(drive, "unfreeze", service, **more).rc == 0
-    done = drive.run(SLOW)
+    done = drive.run(SLOW, **QUICK)
     assert done.rc == 0, done.output
     assert drive.running() == [SLOW] * 5
     put(drive, json.dumps({"why": "over", "until": "2020-01-01T00:00:00Z"}), "freeze")
-    assert drive.run(NEW).rc == 0
+    assert drive.run(NEW, **QUICK).rc == 0
     put(drive, "again", "freeze")
     back = drive.run(SLOW, name="rollback")
     assert back.rc == 0, back.output
@@ -222,7 +223,7 @@ def test_frozen(drive: Drive, service: str) -> None:
 def test_another_version_takes_over(drive: Drive) -> None:
     assert drive.run(NEW, **CANARY).rc == 0
     first = drive.record()
-    done = drive.run("2.1.0", supersede=True)
+    done = drive.run("2.1.0", supersede=True, **QUICK)
     assert done.rc == 0, done.output
     assert drive.running() == ["2.1.0"] * 5
     old = json.loads(drive.lab.kv(f"deploy/web/deployments/{first['id']}/record") or "{}")
