@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Servers
-from tests.integration.test_window import HOSTS, Window
+from tests.integration.window import HOSTS, Window
 
 pytestmark = pytest.mark.oldest
 
