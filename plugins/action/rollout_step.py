@@ -165,12 +165,12 @@ def stop(edge: Edge) -> Result:
 
 
 def open_stage(edge: Edge) -> Result:
-    """What the tasks of a stage take from their run: small, since Ansible resolves it for each host.
+    """Whether the stage may begin, and what its tasks take from their run: Ansible resolves that for each host.
 
     What the stage before has changed is watched first.
     """
     _look_back(edge, edge.run.host(edge.name).batch or 1)
-    return gate.stage_of(edge.run, edge.name)
+    return gate.open_stage(edge.task, edge.run, edge.name)
 
 
 def turn(edge: Edge) -> Result:

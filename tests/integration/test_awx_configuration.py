@@ -107,7 +107,7 @@ def applied(run: Runner) -> Applied:
 def test_each_task_is_what_awx_awx_takes(applied: Applied) -> None:
     assert [name.rpartition(".")[2] for name, _given in applied.modules] == [
         *("execution_environment", "credential_type", "credential", "project", "inventory", "inventory_source"),
-        *(["job_template"] * 6 + ["workflow_job_template"] + ["workflow_job_template_node"] * 3),
+        *(["job_template"] * 8 + ["workflow_job_template"] * 2 + ["workflow_job_template_node"] * 8),
     ]
 
 
@@ -116,7 +116,7 @@ def test_what_awx_awx_does_not_take_is_noticed(run: Runner, tmp_path: Path) -> N
     playbook = example / "apply.yml"
     text = playbook.read_text(encoding="utf-8")
     playbook.write_text(text.replace("allow_simultaneous: false", "concurrent: false"), encoding="utf-8")
-    done = run(example, "--start-at-task", "Create the workflow")
+    done = run(example, "--start-at-task", "Create the workflows")
     assert done.rc != 0
     assert "Unsupported parameters for (awx.awx.workflow_job_template) module: concurrent" in flat(done.output)
 
@@ -186,7 +186,7 @@ def test_the_templates_run_the_project_s_playbooks_one_at_a_time(applied: Applie
         assert credential in template["credentials"]
         assert (template["allow_simultaneous"], template["job_slice_count"]) == (False, 1)
         assert template["ask_limit_on_launch"] is False
-    started = {"rollout", "rollback", "status", "recover", "request", "verdict"}
+    started = {"rollout", "rollback", "control", "status", "recover", "request", "verdict"}
     assert {template["playbook"] for template in templates} == {f"{name}.yml" for name in started}
     source = applied.one("awx.awx.inventory_source")
     assert (PROJECT / source["source_path"]).is_file()
@@ -197,7 +197,7 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
     """By JobTemplateSurveySpec._validate_spec_data in AWX's api/views."""
     options = {option.variable: option for option in OPTIONS}
     asked = {}
-    for template in (*applied.all("awx.awx.job_template"), applied.one("awx.awx.workflow_job_template")):
+    for template in (*applied.all("awx.awx.job_template"), *applied.all("awx.awx.workflow_job_template")):
         assert template["survey_enabled"] is ("survey_spec" in template)
         if "survey_spec" not in template:
             continue
@@ -206,7 +206,7 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
         for question in survey["spec"]:
             assert {"type", "question_name", "variable", "required"} <= question.keys()
             assert type(question["required"]) is bool
-            assert question["variable"] in options
+            assert question["variable"] in {*options, "control_action", "control_reason", "control_until"}
             assert question["type"] in {"text", "multiplechoice"}, "a version or a batch size of 1.10 is text"
             assert all(isinstance(question[bound], int) for bound in ("min", "max") if bound in question)
             if question["type"] == "multiplechoice":
@@ -219,7 +219,10 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
         "Hitless: status": ["service"],
         "Hitless: recover": ["service"],
         "Hitless: request": ["service"],
-        applied.one("awx.awx.workflow_job_template")["name"]: rollout,
+        "Hitless: canary": ["service", "version", "message"],
+        "Hitless: control": ["service", "control_action", "control_reason", "control_until"],
+        "Hitless: rollout, recovered where it fails": rollout,
+        "Hitless: canary, approval, rollout": ["service", "version", "message"],
     }
 
 
@@ -231,17 +234,44 @@ def test_a_rulebook_may_set_variables_of_what_it_launches(applied: Applied) -> N
     assert asked == {"request.yml", "recover.yml"}
 
 
+def nodes_of(applied: Applied, workflow: str) -> dict[str, dict[str, Any]]:
+    """The nodes of a workflow by their identifiers; each is linked to nodes that were made before it."""
+    made: dict[str, dict[str, Any]] = {}
+    for node in applied.all("awx.awx.workflow_job_template_node"):
+        if node["workflow_job_template"] == workflow:
+            linked = {*node["success_nodes"], *node["failure_nodes"], *node["always_nodes"]}
+            assert linked <= made.keys(), "a node is linked to those that are there"
+            made[node["identifier"]] = node
+    return made
+
+
 def test_the_workflow_recovers_where_the_rollout_fails(applied: Applied) -> None:
     templates = {template["name"]: template["playbook"] for template in applied.all("awx.awx.job_template")}
-    nodes = applied.all("awx.awx.workflow_job_template_node")
-    made: list[str] = []
-    for node in nodes:
-        assert node["workflow_job_template"] == applied.one("awx.awx.workflow_job_template")["name"]
-        assert {*node["failure_nodes"], *node["always_nodes"]} <= set(made), "a node is linked to those that are there"
-        made.append(node["identifier"])
+    nodes = nodes_of(applied, "Hitless: rollout, recovered where it fails").values()
     links = {templates[node["unified_job_template"]]: (node["failure_nodes"], node["always_nodes"]) for node in nodes}
     assert links == {
         "rollout.yml": (["recover"], []),
         "recover.yml": ([], ["verdict"]),
         "verdict.yml": ([], []),
     }
+
+
+def test_the_workflow_of_a_canary_waits_for_a_person(applied: Applied) -> None:
+    nodes = nodes_of(applied, "Hitless: canary, approval, rollout")
+    templates = {template["name"]: template for template in applied.all("awx.awx.job_template")}
+    canary = templates["Hitless: canary"]
+    assert canary["extra_vars"] == {"rollout_batch_size": [1, "100%"], "rollout_pause_after": [1]}
+    assert {name: (node["success_nodes"], node["failure_nodes"]) for name, node in nodes.items()} == {
+        "canary": (["approval"], []),
+        "approval": (["promote"], ["undo"]),
+        "promote": (["others"], []),
+        "others": ([], []),
+        "undo": ([], []),
+    }
+    started = {name: node.get("unified_job_template") for name, node in nodes.items()}
+    assert started["canary"] == started["others"] == canary["name"], "the same start goes on"
+    assert templates[started["undo"]]["playbook"] == "rollback.yml"
+    assert templates[started["promote"]]["playbook"] == "control.yml"
+    asked = [question["variable"] for question in templates[started["promote"]]["survey_spec"]["spec"]]
+    assert nodes["promote"]["extra_data"].keys() <= set(asked), "AWX drops what is not asked for"
+    assert nodes["approval"]["approval_node"]["name"] == "Promote the canary"

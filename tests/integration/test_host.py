@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.abort_listener import AbortListener
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
@@ -146,7 +147,7 @@ def test_the_drain_counts_from_when_the_catalog_showed_it_and_once_per_deploymen
     run = with_options(run, drain_time=7)
     slept: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ansible_collections.hitless.consul.plugins.module_utils._rollout.host.time.sleep", slept.append)
+        patch.setattr(AbortListener, "sleep", lambda _listener, seconds: slept.append(seconds))
         drained(web, run)
         drained(web, run)
         # What an earlier, interrupted deployment had taken out is drained again: nobody knows what it did since.

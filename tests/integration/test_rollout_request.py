@@ -54,6 +54,21 @@ def claim(web: Services, allow: Sequence[str] = requests.ALLOWED, *, check_mode:
     return requests.take(task(web, check_mode=check_mode), Keys(web.name), allow, "anna", "here")
 
 
+def test_a_paused_one_is_claimed_again_once_it_is_told_to_go_on(web: Services) -> None:
+    ask(web, '{"version": "2.0.0", "batch_size": 2}')
+    first = claim(web)
+    tell(web, first["claim"], "paused", deployment=ID, reason="stage 1 has ended")
+    assert not claim(web)["claimed"]
+    web.client().set_key(Keys(web.name).control, "pause")
+    assert not claim(web)["claimed"]
+    web.client().set_key(Keys(web.name).control, '{"word": "promote", "by": "anna"}')
+    again = claim(web)
+    assert again["claimed"]
+    wanted = ("rollout_version", "rollout_batch_size")
+    assert [again["options"][name] for name in wanted] == [first["options"][name] for name in wanted]
+    assert (answer(web)["state"], answer(web)["claim"]) == ("claimed", again["claim"])
+
+
 def tell(web: Services, claim_id: str, state: str, **more: Any) -> None:
     requests.tell(task(web), Keys(web.name), claim_id, state, **more)
 

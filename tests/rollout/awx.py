@@ -142,6 +142,16 @@ class Awx:
         (found,) = [one for one in self._configuration["job_templates"] if one["playbook"] == playbook]
         return dict(found)
 
+    def named(self, template: str) -> dict[str, Any]:
+        """The job template of examples/awx of that name."""
+        (found,) = [one for one in self._configuration["job_templates"] if one["name"] == template]
+        return dict(found)
+
+    def nodes(self, workflow: str) -> dict[str, dict[str, Any]]:
+        """The nodes of a workflow of examples/awx by their identifiers."""
+        (found,) = [one for one in self._configuration["workflows"] if one["name"] == workflow]
+        return {node["identifier"]: dict(node) for node in found["nodes"]}
+
     def sync(self) -> None:
         """Read the inventory source, as an inventory update does, into what AWX would keep in its database."""
         command = [BIN / "ansible-inventory", "--list", "--export", "-i", self.project / "inventory" / "web.consul.yml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,39 @@ def test_jobs(awx: Awx, drive: Drive) -> None:
     assert "relaunch on all hosts, not on the failed ones" in flat(again.stdout), again.stdout
     assert drive.record() == before
     assert drive.is_settled()
+
+
+def test_the_workflow_of_a_canary(awx: Awx, drive: Drive) -> None:
+    """Its nodes in their order, as the links of examples/awx say; the approval is a person's."""
+    nodes = awx.nodes("Hitless: canary, approval, rollout")
+    survey = {"rollout_service": "web", "rollout_version": "2.0.0", "rollout_message": "ticket 17"}
+
+    def node(name: str) -> JobResult:
+        template, given = awx.named(nodes[name]["template"]), nodes[name].get("extra_data", {})
+        variables = {**template.get("extra_vars", {}), "rollout_bake_time": 1}
+        return awx.job(template["playbook"].removesuffix(".yml"), {**survey, **given}, variables=variables)
+
+    with Load(drive.lab) as load:
+        canary = node("canary")
+        assert canary.status == "successful", canary.stdout
+        assert canary.artifacts["hitless_deployment"]["result"] == "paused"
+        assert drive.running() == ["2.0.0", *["1.0.0"] * 4]
+        assert drive.is_settled()
+        assert nodes["canary"]["success"] == ["approval"]
+        assert nodes["approval"]["success"] == ["promote"]
+        promoted = node("promote")
+        assert promoted.status == "successful", promoted.stdout
+        assert nodes["promote"]["success"] == ["others"]
+        done = node("others")
+        assert done.status == "successful", done.stdout
+    load.check_nothing_lost()
+    assert drive.running() == ["2.0.0"] * 5
+    record = drive.record()
+    assert (record["state"], record["holder"]) == ("successful", "anna (AWX job 43)")
+    noted = json.loads(drive.lab.kv(f"deploy/web/deployments/{record['id']}/control") or "{}")
+    assert [(one["word"], one["by"], one["origin"]) for one in noted["uses"]] == [
+        ("promote", "anna (AWX job 42)", f"{ADDRESS}/#/jobs/playbook/42")
+    ]
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "_rollout/command.py": "integration/test_host.py",
     "_rollout/ending.py": "integration/test_deployment.py",
     "_rollout/finishing.py": "integration/test_deployment.py",
+    "_rollout/halting.py": "integration/test_control.py",
     "_rollout/hook_reader.py": "unit/plugins/module_utils/_rollout/test_hook_tasks.py",
     "_rollout/host.py": "integration/test_host.py",
     "_rollout/option_files.py": "unit/plugins/module_utils/_rollout/test_options.py",

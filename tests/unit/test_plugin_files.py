@@ -126,7 +126,7 @@ def test_each_module_has_an_action_and_each_action_a_module() -> None:
 
 def test_modules_are_nouns_of_the_user() -> None:
     """What is a step of a rollout is no module."""
-    public = {"lock", "maintenance", "health_wait", "version", "version_info", "deployment_info"}
+    public = {"control", "lock", "maintenance", "health_wait", "version", "version_info", "deployment_info"}
     assert set(MODULES) - {INTERNAL} == public | {"service_registration", "rollout_request"}
 
 

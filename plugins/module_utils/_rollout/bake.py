@@ -9,11 +9,9 @@ import time
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
-    budget_spent_by,
-    record_stop,
-    wait_for_change,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import budget_spent_by, wait_for_change
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
@@ -54,20 +52,26 @@ def _seconds(run: Run, ended: int) -> float:
 
 def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
     """Why the deployment stops; None where the time is up."""
-    client, keys = task.consul, run.keys(task)
+    client, keys, last = task.consul, run.keys(task), len(run.plan["batches"])
     while True:
         progress = read_progress(client, keys, run.id)
         stop = _stop(run, progress)
+        halt = halt_of(run, progress)
+        if halt and not halt.pauses:  # a pause is for the gate that follows
+            record_stop(task, run, "more is changed", halt.why, last, halt)
+            stop = ""
         if stop is not None:
             return stop
         instances, answer = read_instances(client, run.service, tags=run.options["tags"])
         found = look_back(task, run, ask, instances, progress.in_flight, whole=True)
         if found and found.alike:
-            return found.alike
+            # It would be no better for a rollback.
+            record_stop(task, run, "more is changed", found.alike, last, Halt(PAUSE, found.alike))
+            return ""
         if not found and time.monotonic() >= until:
             return None
         if not found:
-            wait_for_change(client, run.service, answer, until)
+            wait_for_change(client, run.service, answer, min(until, time.monotonic() + LOOK_EVERY))
 
 
 def _stop(run: Run, progress: Progress) -> str | None:

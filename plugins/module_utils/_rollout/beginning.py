@@ -14,7 +14,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.holder impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, paused, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import clear_order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
@@ -72,24 +73,43 @@ def require_consul(task: Task, run: Run, origin: str) -> None:
 
 
 def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: Controller, forks: int) -> Run:
-    """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing."""
+    """Take the lock, plan, and record the deployment; in check mode only plan. What fails here has changed nothing.
+
+    Where a deployment is paused the run goes on with it, or has nothing to do, or takes over.
+    """
     if task.check_mode:
-        return replace(run, plan=plan_run(task, run, hosts, forks))
+        return replace(run, plan=plan_run(task, run, hosts, forks, paused.would_go_on(task, run)))
     keys = run.keys(task)
     run = take_lock(task, run, controller)
+    claim = paused.Claim()
     try:
         history = read_history(task.consul, keys)
         unfinished = history.unfinished_rollback(run.options["version"])
+        if not unfinished:
+            claim = paused.look(task, run, history)
+        if claim.does == paused.WAIT:
+            lock.release(task.consul, keys, run.session)
+            return paused.waits(task, run, claim)
+        if claim.does == paused.GO_ON:
+            task.show(f"{run.service}: goes on with {claim.id}: {claim.why}.")
+            run = replace(run, id=claim.id)
+            lock.hand_on(task.consul, keys, run.session, holder_of(run))
         if unfinished:
             task.show(f"{run.service}: the rollback of {unfinished} was interrupted. It is ended first.")
             run = run.undoing(unfinished)
             lock.hand_on(task.consul, keys, run.session, holder_of(run))
             hosts = [replace(one, target=None) for one in hosts]
-        run = replace(run, plan=plan_run(task, run, hosts, forks))
+        run = replace(run, plan=plan_run(task, run, hosts, forks, claim.goes_on))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
-        resumes = history.resumed_by(run.options["version"]) if run.options["direction"] == "deploy" else ""
-        run = record_run(task, run, replace(record_of(run), resumes=resumes))
+        if claim.goes_on:
+            paused.go_on(task, run, claim)
+            run = begun(run)
+        else:
+            paused.cancel(task, run, claim)
+            resumes = history.resumed_by(run.options["version"]) if run.options["direction"] == "deploy" else ""
+            run = record_run(task, run, replace(record_of(run), resumes=resumes), claim.leftover)
+        clear_order(task.consul, keys, claim.used_up)
     except BaseException:
         lock.release(task.consul, keys, run.session)
         raise
@@ -109,7 +129,10 @@ def undo_failed(task: Task, run: Run, failed: store.Deployment, hosts: Sequence[
     back = replace(back, plan=plan_run(task, back, [replace(one, target=None) for one in hosts], forks))
     if back.plan["nothing_to_do"]:
         return run
-    back = record_run(task, back, record_of(back))
+    # What was said to the deployment, an abort for instance, is not said to its rollback.
+    said = failed.control.order.index if failed.control.order else 0
+    back = record_run(task, back, record_of(back), said)
+    clear_order(task.consul, keys, said or -1)
     lock.hand_on(task.consul, keys, back.session, holder_of(back))
     try:
         ending.write_end(task.consul, keys, failed, back.session)
@@ -118,11 +141,18 @@ def undo_failed(task: Task, run: Run, failed: store.Deployment, hosts: Sequence[
     return back
 
 
-def record_run(task: Task, run: Run, record: Record) -> Run:
-    """Record a deployment -> its run, whose hosts may begin."""
-    plan = run.plan
-    store.create(task.consul, run.keys(task), record, run.session, plan["health"]["registered"])
-    return replace(run, order=plan["order"], serial=plan["serial"], recorded=True)
+def record_run(task: Task, run: Run, record: Record, leftover: int = 0) -> Run:
+    """Record a deployment -> its run, whose hosts may begin.
+
+    :param leftover: see ``store.create``.
+    """
+    store.create(task.consul, run.keys(task), record, run.session, run.plan["health"]["registered"], leftover)
+    return begun(run)
+
+
+def begun(run: Run) -> Run:
+    """The run of a deployment that is recorded."""
+    return replace(run, order=run.plan["order"], serial=run.plan["serial"], recorded=True)
 
 
 def record_of(run: Run) -> Record:
@@ -149,9 +179,18 @@ def record_of(run: Run) -> Record:
 # -- the plan -----------------------------------------------------------------------------------------------------
 
 
-def plan_run(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int) -> dict[str, Any]:
-    """The plan by what Consul says now, shown; see ``plan.Plan.as_dict``."""
-    plan, notes = read_plan(task, run, hosts, forks)
+def plan_run(
+    task: Task,
+    run: Run,
+    hosts: Sequence[fleet.WantedHost],
+    forks: int,
+    goes_on: store.Deployment | None = None,
+) -> dict[str, Any]:
+    """The plan by what Consul says now, shown; see ``plan.Plan.as_dict``.
+
+    :param goes_on: a paused deployment that the run goes on with.
+    """
+    plan, notes = read_plan(task, run, hosts, forks, goes_on)
     for note in notes:
         task.warn(note)
     planned = plan.as_dict()
@@ -168,6 +207,6 @@ def _least_seconds(run: Run, plan: Plan) -> float:
     """What the waits of all turns come to: the drain, and the time for which checks have to stay well."""
     options = run.options
     turn = options["drain_min_time" if options["load_balancers"] else "drain_time"] + options["min_healthy_time"]
-    windows = plan.windows or [len(batch) for batch in plan.batches]
+    windows = plan.windows or [max(1, len(batch)) for batch in plan.batches]
     turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
     return float(turns * turn)

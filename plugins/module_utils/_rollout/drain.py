@@ -297,7 +297,12 @@ def wait(
         sleep(EVERY)
 
 
-def wait_as_set(watched: Sequence[Mapping[str, Any]], since: float, options: Mapping[str, Any]) -> list[str]:
+def wait_as_set(
+    watched: Sequence[Mapping[str, Any]],
+    since: float,
+    options: Mapping[str, Any],
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
     """Return when the drain is over -> what a person should know of it.
 
     :param watched: what :func:`find` gave, as dictionaries; where it is empty the drain lasts rollout_drain_time.
@@ -305,8 +310,8 @@ def wait_as_set(watched: Sequence[Mapping[str, Any]], since: float, options: Map
     fixed = options["drain_time"]
     if watched:
         balancers = [Watched.of(one) for one in watched]
-        return wait(balancers, since, options["drain_min_time"], options["drain_deadline"], fixed).notes
-    time.sleep(max(0.0, since + fixed - time.monotonic()))
+        return wait(balancers, since, options["drain_min_time"], options["drain_deadline"], fixed, sleep=sleep).notes
+    sleep(max(0.0, since + fixed - time.monotonic()))
     return []
 
 

@@ -15,16 +15,18 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import in_transactions, kv_check_session, kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import summary_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent, summary_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     FAILED,
     INTERRUPTED,
+    PAUSED,
     RUNNING,
     settle,
     verdict,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST, PENDING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
@@ -35,6 +37,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp, timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import NodeVersion, read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
+from ansible_collections.hitless.consul.plugins.module_utils._views.paused import goes_on
 
 
 def conclude(client: Client, keys: Keys, deployment: str, *, state: str | None = None) -> Deployment:
@@ -110,6 +113,17 @@ def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deploymen
     return ended
 
 
+def _state(found: Deployment, outcomes: Mapping[str, Outcome]) -> str:
+    """How a deployment whose run ends stands: paused where it is to go on later, and nothing worse has stopped it."""
+    noted = found.control.noted
+    to_come = any(one.outcome == PENDING for one in outcomes.values())
+    within = budget_spent(outcomes.values()) <= found.record.failure_budget
+    if found.stop and noted.is_waiting and to_come and within:
+        return PAUSED
+    # Also where every host was changed before somebody said so.
+    return FAILED if noted.kind in (STOP, ABORT) else verdict(one.outcome for one in outcomes.values())
+
+
 def _concluded(
     client: Client,
     keys: Keys,
@@ -152,9 +166,11 @@ def _concluded(
     ended = (
         replace(record, **changes)
         if record.state == INTERRUPTED
-        else record.become(state or verdict(results), **changes)
+        else record.become(state or _state(found, outcomes), **changes)
     )
     ended = replace(ended, description=report.verdict_sentence(ended, outcomes, found.stop))
+    if ended.state == PAUSED:
+        ended = replace(ended, description=f"{ended.description} {goes_on(ended, found.control.noted.kind)}")
     lost = [one for name, one in outcomes.items() if name not in found.outcomes and one.outcome == LOST]
     return replace(
         found, record=ended, outcomes=outcomes, batch=last_batch(found.batch, outcomes), unwritten=tuple(lost)

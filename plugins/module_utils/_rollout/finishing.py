@@ -16,7 +16,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import end
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import joined, not_well
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, INTERRUPTED, SUCCESSFUL
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    SUCCESSFUL,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
@@ -39,6 +44,8 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
     _show_standing(task, run, found)
+    is_paused = found.record.state == PAUSED
+    is_spent = budget_spent(found.outcomes.values()) > found.record.failure_budget
     result = {
         "id": found.record.id,
         "version": found.record.version,
@@ -47,8 +54,8 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         "table": report.hosts_table(found.record, found.outcomes),
         "hosts": found.results,
         "errors": report.reasons(found.record, found.outcomes),
-        "failed_hosts": failed,
-        "stopped_by": "" if budget_spent(found.outcomes.values()) > found.record.failure_budget else found.stop,
+        "failed_hosts": [] if is_paused else failed,
+        "stopped_by": "" if is_paused or is_spent else found.stop,
         "unrecorded": "",
         "rollback": ended.record.id if run.undoes else "",
     }
@@ -94,7 +101,7 @@ def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequen
         task.warn(f"The lock of {run.service} could not be released: {error}")
     skipped = [host for host, outcome in result["hosts"].items() if outcome == SKIPPED]
     whys = [
-        result["verdict"] if result["result"] != SUCCESSFUL else "",
+        result["verdict"] if result["result"] not in (SUCCESSFUL, PAUSED) else "",
         result["unrecorded"],
         *map(sentence, hook_errors),
         f"Skipped: {', '.join(skipped)} (rollout_strict)." if run.options["strict"] and skipped else "",

@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask
@@ -48,8 +49,14 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], fo
 
 
 def stopped_by_failure(found: Deployment) -> bool:
-    """Whether a deployment has spent more than its failure budget. What stops for another reason may go on later."""
-    return found.record.state == FAILED and budget_spent(found.outcomes.values()) > found.record.failure_budget
+    """Whether a deployment has spent more than its failure budget, or was aborted.
+
+    What stops for another reason may go on later, and what an operator has stopped stays as it is.
+    """
+    kind = found.control.noted.kind
+    if found.record.state != FAILED or kind == STOP:
+        return False
+    return kind == ABORT or budget_spent(found.outcomes.values()) > found.record.failure_budget
 
 
 def joined(failed: Deployment, back: Deployment) -> Deployment:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -28,8 +28,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import outlast, pauses_after, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, change_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
@@ -119,6 +120,8 @@ def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
 
 # -- at the head of a batch ---------------------------------------------------------------------------------------
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the progress while a gate waits for healthy instances: a stop has to be heard."""
 _FIRST_WRITES = ("drain", "drain_by_hook")
 """Steps whose first write to a host says that its batch is begun."""
 
@@ -137,10 +140,21 @@ def open_gate(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
     return _stopped(task, run, batch, stop) if stop else _head(run, batch)
 
 
-def stage_of(run: Run, host: str) -> dict[str, Any]:
-    """The same of a host's stage, where hosts take their turns in a window."""
+def open_stage(task: Task, run: Run, host: str) -> dict[str, Any]:
+    """The same of a host's stage, where hosts take their turns in a window: each has a gate of its own.
+
+    Where the stage before has to be promoted, it waits for that here.
+    """
     stage = run.host(host).batch or 1
+    stop = ""
+    if pauses_after(run, stage - 1):
+        try:
+            progress = read_progress(task.consul, run.keys(task), run.id)
+            stop = outlast(task, run, f"stage {stage}", progress, stage=stage - 1)[1]
+        except HitlessError as error:
+            stop = str(error)
     return {
+        "proceed": not stop,
         "window": run.plan["windows"][stage - 1],
         "become": run.options["become"],
     }
@@ -201,23 +215,6 @@ def wait_for_change(client: Client, service: str, answer: Answer, until: float) 
         client.watch(*service_query(service), lambda _data: next(answers, True), until, first=answer)
 
 
-def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0) -> None:
-    """Write why no more begins, where the end of the run, and others, read it; a reason that is there stays.
-
-    :param before: what does not begin, for a person.
-    :param begun: the last batch that can have begun.
-    """
-    keys = run.keys(task)
-
-    def stopped(found: Progress) -> Progress:
-        return found if found.stop else replace(found, stop=why, batch=min(found.batch, begun))
-
-    try:
-        change_progress(task.consul, keys, run.id, stopped, kv_check_session(keys.lock, run.session))
-    except HitlessError as error:
-        task.warn(f"{run.service} stops before {before}: {why}. That could not be recorded: {error}")
-
-
 def _decide(task: Task, run: Run, batch: int) -> str:
     """Why the batch may not begin, empty where it may."""
     keys, client, options = run.keys(task), task.consul, run.options
@@ -235,33 +232,49 @@ def _decide(task: Task, run: Run, batch: int) -> str:
         outcomes.append(planned_outcome(planned, LOST, "it could not be reached any more during its turn"))
         client.txn([kv_check_session(keys.lock, run.session), *store.outcome_ops(keys, run.id, outcomes[-1])])
     finished = [parse_timestamp(one.finished) for one in outcomes] + [parse_timestamp(found.record.started)]
+    finished.append(parse_timestamp(found.latest))
     latest = max((at for at in finished if at), default=datetime.now(timezone.utc))
     idle = (datetime.now(timezone.utc) - latest).total_seconds()
     stop = budget_stop(outcomes, options["failure_budget"]) or progress_stop(idle, options["progress_deadline"])
     nodes = [found.record.hosts[name].node for name in run.plan["batches"][batch - 1]]
-    stop = stop or _wait_for_minimum(client, run, nodes)
+    stop = stop or _outlast(task, run, batch) or _wait_for_minimum(task, run, nodes, batch)
     if not stop and run.steps[0] not in _FIRST_WRITES and not options["before_batch_tasks"]:
         client.txn([kv_check_session(keys.lock, run.session), Progress(batch=batch).op(keys, run.id)])
     return stop
 
 
-def _wait_for_minimum(client: Client, run: Run, nodes: Sequence[str]) -> str:
-    """Waits until enough instances are healthy without this batch; the reason to stop where that takes too long."""
+def _outlast(task: Task, run: Run, batch: int) -> str:
+    """Waits while the deployment is paused; why the batch may not begin."""
+    progress = read_progress(task.consul, run.keys(task), run.id)
+    stage = batch - 1 if pauses_after(run, batch - 1) else 0
+    return outlast(task, run, f"batch {batch}", progress, stage=stage, begun=batch - 1)[1]
+
+
+def _wait_for_minimum(task: Task, run: Run, nodes: Sequence[str], batch: int) -> str:
+    """Waits until enough instances are healthy without this batch; the reason to stop where that takes too long.
+
+    Meanwhile an operator is heard.
+    """
     options, minimum = run.options, run.plan["health"]["minimum"]
     head = Head(0, 0, 0)
+    looked = time.monotonic()
 
-    def enough(data: Any) -> bool | None:
-        nonlocal head
+    def enough(data: Any) -> str | None:
+        nonlocal head, looked
         instances = with_tags(parse_instances(data), options["tags"])
         head = head_of(instances, nodes, accept_warning=options["accept_warning"])
         if may_begin(head, minimum):
-            return True
-        raise AskAgain(options["healthy_deadline"])
+            return ""
+        if time.monotonic() - looked >= LOOK_EVERY:
+            looked = time.monotonic()
+            stop = _outlast(task, run, batch)
+            if stop:
+                return stop
+        raise AskAgain(LOOK_EVERY)
 
     path, query = service_query(run.service)
     started = time.monotonic()
     try:
-        client.watch(path, query, enough, started + options["healthy_deadline"])
+        return task.consul.watch(path, query, enough, started + options["healthy_deadline"])
     except DeadlineExceeded:
         return healthy_stop(head, minimum, time.monotonic() - started)
-    return ""

@@ -118,14 +118,17 @@ class HostDeployment(RecordedHost):
 
         :param since: when the drain began, on the monotonic clock; now where not given.
         :raises LockLost: the drain was long enough to lose the lock in; nothing is deployed without it.
+        :raises HitlessError: an operator has aborted the rollout.
         """
         self.turn = replace(self.turn, restored=False)
         since = time.monotonic() if since is None else since
         notes: list[str] = []
         longest = self.run.options["drain_deadline" if self.turn.watched else "drain_time"]
-        with self.watched() as watch, self.telling.waiting(lambda passed: f"draining, {passed:.0f} of {longest:g} s"):
+        told = self.telling.waiting(lambda passed: f"draining, {passed:.0f} of {longest:g} s")
+        with self.watched() as watch, told, self.hearing() as sleep:
             while True:
-                notes += [] if at_once else observed.wait_as_set(self.turn.watched, since, self.run.options)
+                if not at_once:
+                    notes += observed.wait_as_set(self.turn.watched, since, self.run.options, sleep)
                 back = watch.back_since()
                 if back is None or back <= since:
                     break

@@ -7,9 +7,12 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
 
     deploy/<service>/lock                            session lock, JSON {deployment, holder, since, message}
     deploy/<service>/request                         text or JSON: a rollout that is asked for, see trigger.py
+    deploy/<service>/control                         text or JSON: a word of an operator, see control.py
+    deploy/<service>/freeze, deploy/freeze           text or JSON: no rollout of the service, or of any, see control.py
     deploy/<service>/deployments/<id>/record         JSON, small, see record.py
     deploy/<service>/deployments/<id>/plan/<n>       JSON {hosts, uncovered}, 000001 first, see plan_chunks.py
     deploy/<service>/deployments/<id>/progress       JSON {batch, at, stop}: the last batch begun, why no other follows
+    deploy/<service>/deployments/<id>/control        JSON: what the deployment has made of that, see control.py
     deploy/<service>/deployments/<id>/in_flight/<node>  a host whose turn has begun in a window, see progress.py
     deploy/<service>/deployments/<id>/spent/<node>   a host that spent the failure budget in a window
     deploy/<service>/deployments/<id>/ended          when a host has ended last in a window
@@ -42,6 +45,18 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((type(None),), "nothing"),
 )
 """What YAML makes of a version that is not quoted."""
+
+
+FREEZE = "freeze"
+"""The last part of the keys that keep rollouts from beginning."""
+
+
+def freeze_of_all(prefix: str) -> str:
+    """The key that freezes all services.
+
+    :param prefix: of the deployments' keys.
+    """
+    return f"{prefix}/{FREEZE}"
 
 
 def checked_name(name: str, what: str) -> str:
@@ -110,6 +125,13 @@ class Keys:
 
     def __post_init__(self) -> None:
         checked_name(self.service, "service")
+        if self.service.startswith(FREEZE):
+            # Consul reads by prefix: each gate would read all keys of this service with the freeze of all services.
+            raise HitlessError(
+                f"The service name {self.service!r} cannot be used below {self.deploy}/: {self.deploy}/{FREEZE} is the "
+                "key that freezes all services.",
+                hint="Give its rollouts another prefix: hitless_consul_deploy_prefix.",
+            )
 
     @property
     def lock(self) -> str:
@@ -118,6 +140,18 @@ class Keys:
     @property
     def request(self) -> str:
         return f"{self.deploy}/{self.service}/request"
+
+    @property
+    def control(self) -> str:
+        return f"{self.deploy}/{self.service}/control"
+
+    @property
+    def freeze(self) -> str:
+        return f"{self.deploy}/{self.service}/{FREEZE}"
+
+    @property
+    def freeze_all(self) -> str:
+        return freeze_of_all(self.deploy)
 
     @property
     def deployments(self) -> str:
@@ -139,6 +173,9 @@ class Keys:
 
     def progress(self, deployment: str) -> str:
         return f"{self.deployment(deployment)}progress"
+
+    def controlled(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}control"
 
     def in_flight(self, deployment: str, node: str = "") -> str:
         """Of one node, or the prefix of all."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import pause_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_includes import HookVariables, Surroundings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import (
     Load,
@@ -161,7 +162,9 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     warnings = refuse_missing_handlers(list(tasks.values()))
     _check_templates(values, options, list(tasks.values()))
     steps, rollback_steps, first_tasks = [TURN], [], []
-    if not _is_window(way, options):
+    in_window = _is_window(way, options)
+    pause_options.refuse_contradictions(options, in_window=in_window)
+    if not in_window:
         rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
         first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
         steps = [*first, *rollback_steps]
@@ -291,7 +294,8 @@ def _refuse_short_progress(options: Mapping[str, Any]) -> None:
     """
     drain = "drain_deadline" if options["load_balancers"] else "drain_time"
     accepted = ["accept_deadline"] if options["mode"] == "agent" else []
-    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time"]
+    pause = pause_options.longest_pause(options)
+    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time", *pause]
     longest = sum(options[name] for name in parts)
     if options["progress_deadline"] < longest:
         listed = ", ".join(f"{PREFIX}{name} {options[name]:g}" for name in parts)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import parse_windows
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kinds import (
     Choice,
     ExitCodes,
@@ -30,7 +31,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kin
     Urls,
     Version,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import parse_batch_size, parse_min_healthy
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import (
+    parse_batch_size,
+    parse_min_healthy,
+    parse_pause_after,
+)
 
 PREFIX = "rollout_"
 ROLLBACK_PREFIX = "rollback_"
@@ -39,17 +44,12 @@ ROLLBACK_SIZE = "100%"
 """As many hosts at a time as the minimum of healthy ones allows: a rollback by hand is in a hurry."""
 LATER = (
     "analysis",
-    "auto_promote",
     "joiners",
-    "pause_after",
-    "pause_wait",
     "probe_failures",
     "probe_url",
-    "supersede",
     "wave_bake_time",
     "waves",
     "waves_by",
-    "windows",
 )
 """Options of later versions: one who sets them must not believe that they do anything."""
 UNSET = (None, "")
@@ -216,6 +216,31 @@ OPTIONS: tuple[Option, ...] = (
         3,
         "the health URL of a host that was changed answers badly for so long before it counts as regressed; without "
         "`rollout_health_url` its check has to fail twice",
+    ),
+    Option(
+        "pause_after",
+        Parsed("list of numbers of stages (batches), 1 for the first, or `each`", parse_pause_after),
+        [],
+        "stages after which the rollout pauses until it is promoted, see operating.md",
+    ),
+    Option(
+        "pause_wait",
+        _SECONDS,
+        0,
+        "a paused rollout waits in place, before its run ends as paused and holds nothing",
+    ),
+    Option(
+        "auto_promote",
+        _SECONDS,
+        0,
+        "after which a stage is promoted by itself, where what was changed has been healthy for so long; 0 for never",
+    ),
+    Option("supersede", Flag(), False, "take over from a paused deployment of another version, which is cancelled"),
+    Option(
+        "windows",
+        Parsed("list of `Mon-Thu 09:00-16:00 Europe/Berlin`, or text with semicolons between them", parse_windows),
+        [],
+        "times of the week in which hosts may begin; outside them a rollout is refused, and one that runs pauses",
     ),
     Option("previous_version", Version(), help="where a rollback goes, for hosts of which no version is recorded"),
     Option("skip_current", Flag(), True, "leave hosts alone that are healthy on the version: running again resumes"),

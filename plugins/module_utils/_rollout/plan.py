@@ -158,7 +158,7 @@ class Plan:
 
     @property
     def nothing_to_do(self) -> bool:
-        return not self.batches
+        return not any(self.batches)
 
     @property
     def coordinators(self) -> list[str]:
@@ -172,7 +172,7 @@ class Plan:
         places = {name: place for place, name in enumerate((one for batch in self.batches for one in batch), 1)}
         led = self.batches
         if not self.windows:
-            led = [[name, *batch] for name, batch in zip(self.coordinators, self.batches, strict=True)]
+            led = [[name, *batch] for name, batch in zip(self.coordinators, self.batches, strict=True) if batch]
         return {
             "description": self.description,
             "nothing_to_do": self.nothing_to_do,
@@ -181,7 +181,7 @@ class Plan:
             "coordinators": self.coordinators,
             "order": [host for batch in led for host in batch],
             # A play's serial must not be empty.
-            "serial": [len(batch) for batch in led] or [1],
+            "serial": [len(batch) for batch in led if batch] or [1],
             "hosts": {name: {**host.as_dict(), "place": places.get(name)} for name, host in self.hosts.items()},
             "places": len(places),
             "uncovered": list(self.uncovered),

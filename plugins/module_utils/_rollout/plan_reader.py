@@ -10,16 +10,25 @@ from collections.abc import Sequence
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.paused import continued
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.rollback import Rollback, find_rollback
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
 
 
-def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: int = 0) -> tuple[Plan, list[str]]:
+def read_plan(
+    task: Task,
+    run: Run,
+    hosts: Sequence[fleet.WantedHost],
+    forks: int = 0,
+    goes_on: Deployment | None = None,
+) -> tuple[Plan, list[str]]:
     """The plan by what Consul says now, and what a person should know of it.
 
     :param forks: hosts that Ansible works on at once; 0 where that does not matter.
+    :param goes_on: a paused deployment that the run goes on with.
     """
     options = run.options
     others = options["maintenance"] if isinstance(options["maintenance"], list) else []
@@ -46,6 +55,8 @@ def read_plan(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], forks: in
         nothing=back.nothing,
     )
     plan = make_plan(back.hosts, settings)
+    if goes_on:
+        plan = continued(plan, goes_on)
     longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     asked = set(run.health_urls)

@@ -26,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_text,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, LockLost
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import control
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import STATES
@@ -52,6 +53,7 @@ class Progress:
         ended.
     :param spent: the hosts that spent the failure budget, each with its outcome.
     :param ended_at: when a host has ended last; empty before.
+    :param control: what operators want, as of the same moment.
     """
 
     batch: int = 0
@@ -64,6 +66,7 @@ class Progress:
     in_flight: Mapping[str, int] = field(default_factory=dict)
     spent: Sequence[str] = ()
     ended_at: str = ""
+    control: control.Control = field(default_factory=control.Control)
 
     @classmethod
     def of(cls, keys: Keys, deployment: str, values: Mapping[str, Mapping[str, Any]]) -> Progress:
@@ -90,7 +93,13 @@ class Progress:
             },
             spent=[kv_text(values[key]) for key in sorted(values) if key.startswith(spent)],
             ended_at=kv_text(values[ended]) if (ended := keys.ended(deployment)) in values else "",
+            control=control.Control.of(keys, deployment, values),
         )
+
+    @property
+    def latest(self) -> str:
+        """When it was last seen to go on, as keys hold it: a host has ended, or a run has begun or gone on."""
+        return max(self.ended_at, self.at)
 
     def op(self, keys: Keys, deployment: str) -> dict[str, Any]:
         """The transaction operation that writes it, whatever is there: in batches, which begin one after the other.
@@ -139,7 +148,7 @@ def ended_ops(keys: Keys, deployment: str, outcome: Outcome) -> list[dict[str, A
 def reads(keys: Keys, deployment: str) -> list[dict[str, Any]]:
     """The transaction operations that read it."""
     wanted = (keys.progress, keys.in_flight, keys.spent, keys.ended)
-    return [kv_read(key(deployment)) for key in wanted]
+    return [*(kv_read(key(deployment)) for key in wanted), *control.reads(keys, deployment)]
 
 
 def read_progress(client: Client, keys: Keys, deployment: str) -> Progress:
@@ -150,22 +159,45 @@ def read_progress(client: Client, keys: Keys, deployment: str) -> Progress:
 
 def change_progress(
     client: Client, keys: Keys, deployment: str, change: Callable[[Progress], Progress], fence: dict[str, Any]
-) -> None:
-    """Change ``progress``, whoever else writes it meanwhile.
+) -> Progress:
+    """Change ``progress``, and what is noted of control, whoever else writes them meanwhile -> as they are then.
 
     :raises LockLost: the lock is no longer ours.
     """
     found = read_progress(client, keys, deployment)
     while True:
+        wanted = change(found)
+        operations = _changes(keys, deployment, found, wanted)
         try:
-            client.txn([fence, change(found).op_if_unchanged(keys, deployment)])
+            if operations:
+                client.txn([fence, *operations])
         except LockLost:
             raise
         except ConsulError as error:
             if error.status != CONFLICT:
                 raise
             before, found = found, read_progress(client, keys, deployment)
-            if found.index == before.index:
+            if (found.index, found.control) == (before.index, before.control):
                 raise
         else:
-            return
+            return wanted
+
+
+def _changes(keys: Keys, deployment: str, found: Progress, wanted: Progress) -> list[dict[str, Any]]:
+    operations = []
+    if replace(wanted, control=found.control) != found:
+        operations.append(wanted.op_if_unchanged(keys, deployment))
+    if wanted.control.noted != found.control.noted:
+        operations.append(wanted.control.noted.op_if_unchanged(keys, deployment))
+    return operations
+
+
+def note_control(
+    progress: Progress, change: Callable[[control.Controlled], control.Controlled], **more: Any
+) -> Progress:
+    """The progress with what is noted of control changed, for :func:`change_progress`.
+
+    :param more: fields of the progress that change with it.
+    """
+    noted = replace(progress.control, noted=change(progress.control.noted))
+    return replace(progress, control=noted, **more)

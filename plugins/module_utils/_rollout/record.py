@@ -28,8 +28,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
+PAUSED = "paused"
+"""Its run has ended, and the deployment has not: another run goes on with it."""
 ENDED = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
-TRANSITIONS: dict[str, tuple[str, ...]] = {RUNNING: ENDED, **dict.fromkeys(ENDED, ())}
+TRANSITIONS: dict[str, tuple[str, ...]] = {
+    RUNNING: (*ENDED, PAUSED),
+    PAUSED: (RUNNING, CANCELLED),
+    **dict.fromkeys(ENDED, ()),
+}
 """State of a record -> the states it may become. What has ended stays as it ended."""
 
 TO_CHANGE, OTHER_OWNER, UNREACHABLE, CHANGED_SINCE = "to_change", "other_owner", "unreachable", "changed_since"
@@ -180,7 +186,7 @@ class Brief:
         """What a key holds; one that cannot be read is shown as failed, so that it hides no other."""
         unreadable = Brief(deployment, service, None, state=FAILED, description="Its record in Consul cannot be read.")
         data = json_object(text)
-        if data is None or data.get("state") not in (RUNNING, *ENDED):
+        if data is None or data.get("state") not in (*TRANSITIONS,):
             return unreadable
         try:
             return Brief(

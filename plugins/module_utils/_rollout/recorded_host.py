@@ -9,21 +9,26 @@ held, so that a run which was stopped for longer than its lock lived does nothin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
-from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session, kv_read
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import MaintenanceGuard
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
+    HitlessError,
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.abort_listener import Aborted, AbortListener
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, Control
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import ended_ops
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
@@ -64,6 +69,7 @@ class RecordedHost:
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
         self.has_ended = False
         self._watch: MaintenanceWatch | None = None
+        self._control: Control | None = None
         self.keys = run.keys(task)
         self.node = planned.node
         self.tags = tuple(run.options["tags"])
@@ -142,14 +148,61 @@ class RecordedHost:
 
         :param recorded: the state that the status gets where it is another one.
         :raises LockLost: the lock is no longer ours.
+        :raises HitlessError: an operator has aborted the rollout, and the host can go back from here: then its turn is
+            still in the phase before.
         """
         state = states.ROLLING_BACK if self.turn.rolling_back else phase
         states.require_transition(self.turn.state, state)
-        self.task.consul.txn([self.fence(), self._status(recorded or state), *also])
+        operations = [self.fence(), self._status(recorded or state), *also]
+        self._control = self._read_control(operations)
+        if self._is_aborted(self._control, phase):
+            self._abort(self._control)
         told = STEPS_TOLD.get(phase)
         if told:
             self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
         self.turn = replace(self.turn.at(phase), phase=phase)
+
+    @contextmanager
+    def hearing(self) -> Iterator[Callable[[float], None]]:
+        """A sleep that an abort ends, which raises :class:`HitlessError` then."""
+        if not self._may_be_aborted:
+            yield time.sleep
+            return
+        seen = self._control or self._read_control()
+        with AbortListener(self.task.consul, self.keys.control, seen.noted.used) as listener:
+            try:
+                yield listener.sleep
+            except Aborted as heard:
+                self._abort(replace(seen, order=heard.order))
+
+    @property
+    def _may_be_aborted(self) -> bool:
+        """Neither what goes back already, nor what recovers the host of another deployment."""
+        return self.turn.deployment == self.run.id and not self.turn.rolling_back
+
+    def _read_control(self, operations: Sequence[dict[str, Any]] = ()) -> Control:
+        """What operators want, read in one transaction with the operations."""
+        reads = [kv_read(key) for key in (self.keys.control, self.keys.controlled(self.turn.deployment))]
+        found = self.task.consul.txn([*operations, *reads])
+        return Control.of(self.keys, self.turn.deployment, {item["Key"]: item for item in found})
+
+    def _is_aborted(self, control: Control, phase: str) -> bool:
+        """Whether an operator has aborted the rollout, and the host goes back at the beginning of a phase for that.
+
+        Where it has no version to go back to it ends its turn.
+        """
+        order = control.pending
+        if order is None or order.word != ABORT or not self._may_be_aborted:
+            return False
+        back, planned = self.run.options["rollback"] != "none", self.planned
+        can_go_back = back and planned.rollback_to and planned.rollback_to != planned.to_version
+        return phase in (states.DRAINING, states.DEPLOYING) or (phase == states.VERIFYING and bool(can_go_back))
+
+    def _abort(self, control: Control) -> None:
+        halt = control.halt(str(self.run.options["direction"]), "")
+        why = halt.why if halt else "it is aborted"
+        record_stop(self.task, self.run, "its next host", why, self.planned.batch or 0, halt)
+        raise HitlessError(f"{why[0].upper()}{why[1:]}.")
 
     def note(self, state: str) -> None:
         """Only the host's status; raises :class:`LockLost`."""

@@ -47,6 +47,22 @@ def parse_min_healthy(value: object, name: str) -> Size:
     return parse_size(value, name, least=0)
 
 
+EACH = "each"
+"""As rollout_pause_after: all stages but the last."""
+
+
+def parse_pause_after(value: object, name: str) -> list[int] | str:
+    """``each``, or numbers of stages, which may also come as text: ``1, 2``; raises :class:`HitlessError`."""
+    if value == EACH:
+        return EACH
+    parts = value.strip(" []").split(",") if isinstance(value, str) else value
+    parts = parts if isinstance(parts, list | tuple) else [parts]
+    texts = [str(part).strip() for part in parts if not isinstance(part, bool)]
+    if len(texts) != len(parts) or not all(text.isascii() and text.isdigit() and int(text) for text in texts):
+        raise HitlessError(f"{name} must be a list of numbers of stages, 1 for the first, or each, and is {value!r}.")
+    return sorted({int(text) for text in texts})
+
+
 def minimum_of(min_healthy: Size, registered: int) -> int:
     """The number of instances that must stay in rotation; a percentage is rounded up."""
     if isinstance(min_healthy, str):

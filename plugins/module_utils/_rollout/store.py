@@ -27,6 +27,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_text,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Control, Controlled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, reads
@@ -80,6 +81,8 @@ class Deployment(Listed):
     stop: str = ""
     in_flight: Mapping[str, int] = field(default_factory=dict)
     """See ``progress.Progress``."""
+    control: Control = field(default_factory=Control)
+    latest: str = ""
     unwritten: Sequence[Outcome] | None = None
     """Its end as nobody has written it yet, see ``ending.conclude``: the outcomes that are missing; None where Consul
     holds all of this."""
@@ -116,6 +119,7 @@ class Deployment(Listed):
             "seconds": self.record.seconds,
             "batch": self.batch,
             "hosts": {host: outcome.as_dict() for host, outcome in self.outcomes.items()},
+            "control": [dict(one) for one in self.control.noted.uses],
         }
 
 
@@ -163,10 +167,11 @@ def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool =
     ]
 
 
-def create(client: Client, keys: Keys, record: Record, session: str, registered: int = 0) -> None:
+def create(client: Client, keys: Keys, record: Record, session: str, registered: int = 0, leftover: int = 0) -> None:
     """Write a deployment that begins: its plan, and its record last. What is left without a record, pruning deletes.
 
     :param registered: instances of the service that have just been counted, where hosts go in a window.
+    :param leftover: index of an order in the key of control that was for an earlier deployment.
     :raises LockLost: the session does not hold the service's lock.
     :raises HitlessError: a value would be too large; nothing was written.
     """
@@ -174,6 +179,8 @@ def create(client: Client, keys: Keys, record: Record, session: str, registered:
     operations = [kv_set(keys.plan_chunk(record.id, number), value) for number, value in enumerate(plan, 1)]
     if record.windows:
         operations.append(Progress().counted_now(registered).op(keys, record.id))
+    if leftover:
+        operations.append(Controlled(used=leftover).op(keys, record.id))
     operations.append(kv_set(keys.record(record.id), replace(record, chunks=len(plan)).to_json()))
     for part in in_transactions(kv_check_session(keys.lock, session), operations):
         client.txn(part)
@@ -213,6 +220,8 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         batch=last_batch(progress.batch, outcomes),
         stop=progress.stop,
         in_flight=progress.in_flight,
+        control=progress.control,
+        latest=progress.latest,
     )
 
 
@@ -244,7 +253,8 @@ def refresh(client: Client, keys: Keys, found: Deployment) -> Deployment:
     outcomes = {**found.outcomes, **ended}
     progress = Progress.of(keys, deployment, values)
     batch = last_batch(progress.batch, outcomes)
-    return replace(found, lock=lock, outcomes=outcomes, batch=batch, stop=progress.stop, in_flight=progress.in_flight)
+    seen = {name: getattr(progress, name) for name in ("stop", "in_flight", "control", "latest")}
+    return replace(found, lock=lock, outcomes=outcomes, batch=batch, **seen)
 
 
 def require(client: Client, keys: Keys, deployment: str) -> Deployment:

@@ -21,19 +21,21 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import K
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import GOES_ON, Order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import BY_NAME, PREFIX, UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
     FAILED,
     INTERRUPTED,
+    PAUSED,
     RUNNING,
     SUCCESSFUL,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
 REQUESTED, CLAIMED, REFUSED = "requested", "claimed", "refused"
-ENDS = (SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED)
+ENDS = (SUCCESSFUL, PAUSED, FAILED, CANCELLED, INTERRUPTED)
 STATES = (REQUESTED, CLAIMED, RUNNING, REFUSED, *ENDS)
 """A request without a state is requested; all other states are ours."""
 
@@ -240,13 +242,14 @@ def take(task: Task, keys: Keys, allowed: Sequence[str], by: str, origin: str) -
         if settled:
             text = f"{service}: the run that followed its request has ended as {settled}."
             return {"changed": True, "claimed": False, "state": settled, "text": text}
-    if found.state != REQUESTED:
+    goes_on = found.state == PAUSED and _is_told_to_go_on(client, keys)
+    if found.state != REQUESTED and not goes_on:
         there = f"its request is {found.state} already" if found.state else f"nothing is asked for in {keys.request}"
         return {"changed": False, "claimed": False, "state": found.state, "text": f"{service}: {there}."}
     text = f"{service}: somebody else has claimed the request, or replaced it."
     faster = {"changed": False, "claimed": False, "state": CLAIMED, "text": text}
     try:
-        wanted = parse_request(found.pair.value if found.pair else "", allowed)
+        wanted = parse_request(_asked_for(found, goes_on=goes_on), allowed)
     except HitlessError as error:
         if not task.check_mode and not refuse(client, keys, found, str(error), by, origin):
             return faster
@@ -267,6 +270,21 @@ def take(task: Task, keys: Keys, allowed: Sequence[str], by: str, origin: str) -
         "state": CLAIMED,
         "text": f"{service}: version {wanted.version} is asked for, and claimed.",
     }
+
+
+def _is_told_to_go_on(client: Client, keys: Keys) -> bool:
+    """Whether somebody has said to a paused deployment that it may go on; the run that follows sees to what is left."""
+    pair = client.key(keys.control, consistent=True)
+    order = Order.of_control(pair.value) if pair else None
+    return order is not None and order.word in GOES_ON
+
+
+def _asked_for(found: Found, *, goes_on: bool) -> str:
+    """The text of a request; of one whose rollout is paused what was asked for then."""
+    if not goes_on:
+        return found.pair.value if found.pair else ""
+    options = found.data.get("options")
+    return json.dumps({**(options if isinstance(options, dict) else {}), "version": found.data.get("version")})
 
 
 def tell(task: Task, keys: Keys, claim_id: str, state: str, **more: Any) -> None:

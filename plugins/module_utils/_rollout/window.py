@@ -30,15 +30,17 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     DeadlineExceeded,
     LockLost,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
+    LOOK_EVERY,
     Head,
     budget_spent_by,
     healthy_stop,
     may_begin,
     progress_stop,
-    record_stop,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import outlast, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
     CONFLICT,
     Progress,
@@ -51,8 +53,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps
 
 COUNT_EVERY = 10.0
 """Seconds."""
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the progress while it waits for healthy instances: a stop has to be heard."""
 
 
 def room_for(
@@ -98,11 +98,11 @@ def admit(
         progress = read_progress(client, host.keys, host.run.id)
         if host.node in progress.in_flight:  # written by a request whose answer was lost
             return ""
-        if progress.stop:
-            return progress.stop
-        why = _stop(host, progress)
+        began = time.monotonic()
+        progress, why = _outlast(host, progress)
         if why:
-            return _stopped(host, why)
+            return why
+        until += time.monotonic() - began  # a pause is no time in which others could have become healthy
         head, answer, progress, is_new = _look(host, progress)
         if _regressed(host, ask, answer, progress, whole=is_new):
             continue
@@ -134,8 +134,18 @@ def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress,
     instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
     found = look_back(host.task, host.run, ask, instances, {*progress.in_flight, host.node}, whole=whole)
     if found and found.alike:
-        _stopped(host, found.alike)
+        record_stop(host.task, host.run, host.planned.host, found.alike, halt=Halt(PAUSE, found.alike))
     return found is not None
+
+
+def _outlast(host: RecordedHost, progress: Progress) -> tuple[Progress, str]:
+    """Wait while it is paused -> the progress then, and why no further host begins, empty where one may."""
+    if progress.stop:
+        return progress, progress.stop
+    why = _stop(host, progress)
+    if why:
+        return progress, _stopped(host, why)
+    return outlast(host.task, host.run, host.planned.host, progress)
 
 
 def _stop(host: RecordedHost, progress: Progress) -> str:
@@ -143,7 +153,7 @@ def _stop(host: RecordedHost, progress: Progress) -> str:
     options = host.run.options
     if len(progress.spent) > options["failure_budget"]:
         return budget_spent_by(progress.spent, options["failure_budget"])
-    latest = parse_timestamp(progress.ended_at or progress.at)
+    latest = parse_timestamp(progress.latest)
     idle = (datetime.now(timezone.utc) - latest).total_seconds() if latest else 0.0
     return progress_stop(idle, options["progress_deadline"])
 

@@ -12,6 +12,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
     INTERRUPTED,
+    PAUSED,
     SUCCESSFUL,
     PlannedHost,
     Record,
@@ -173,12 +174,13 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     results = {host: outcomes[host].outcome if host in outcomes else PENDING for host in record.hosts}
     how, more = record.state, ""
     interrupted = record.state == INTERRUPTED
-    if record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED) and within_budget(
+    if record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED, PAUSED) and within_budget(
         list(results.values()), record.failure_budget
     ):
         more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
-    because = f" It stopped because {plain(reason).rstrip('.')}." if plain(reason) else ""
+    did = "is paused" if record.state == PAUSED else "stopped"
+    because = f" It {did} because {plain(reason).rstrip('.')}." if plain(reason) else ""
     became = counted(results, interrupted=interrupted)
     return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{_not_covered(record)}")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Order, frozen_told
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED
 from ansible_collections.hitless.consul.plugins.module_utils._views.report import ROWS, counted, word
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import WIDTH, ago, duration, plain, table
@@ -37,7 +38,9 @@ def service_screen(service: Mapping[str, Any], now: datetime | None = None, *, w
         lines += [f"  ... and {more} more in rotation"] if more else []
     else:
         lines.append("  no instances")
-    lines += ["", _running_line(service.get("running"), at), _lock_line(service.get("lock"), at)]
+    lines += ["", _running_line(service.get("running"), at)]
+    lines += _paused_lines(service.get("paused")) + [_frozen_line(one) for one in service.get("frozen") or ()]
+    lines.append(_lock_line(service.get("lock"), at))
     if service["deployments"]:
         lines += ["", "  last deployments"]
         done = [
@@ -76,6 +79,18 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
         f"{counted(running.get('results', {}), running=True, under_way=running.get('under_way'))}"
     )
     return f"  running  {plain(described)}"
+
+
+def _paused_lines(paused: Mapping[str, Any] | None) -> list[str]:
+    """What a deployment waits for, and the commands that go on."""
+    if not paused:
+        return []
+    why = f"  paused   {plain(paused['id'])}, since {plain(paused['why'])}"
+    return [f"{why}; {plain(paused['said'])}" if paused["said"] else why, f"           {plain(paused['goes_on'])}"]
+
+
+def _frozen_line(freeze: Mapping[str, Any]) -> str:
+    return f"  frozen   {plain(frozen_told(Order(**freeze)))}"
 
 
 def _progress(running: Mapping[str, Any]) -> str:

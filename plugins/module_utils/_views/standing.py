@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Container, Mapping
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, Record
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PAUSED, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
     FAILED,
@@ -98,6 +98,8 @@ def _last_line(output: str) -> str:
 
 def _next(record: Record, ended: Container[str]) -> list[str]:
     """What to do, where there is something."""
+    if record.state == PAUSED:  # its sentence says so
+        return []
     if LOST in ended:
         return ["Next: once they can be reached, run the same command again, or hitless.consul.recover."]
     if FAILED in ended:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
@@ -13,10 +15,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Control, reads
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, PAUSED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
@@ -30,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
     meta_version,
     read_versions,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._views.paused import goes_on
 
 IN_ROTATION = "in rotation"
 _NAMED = 10
@@ -39,8 +43,9 @@ _ORDER = ("maintenance", "critical", "warning", IN_ROTATION)
 
 def services_deployed(client: Client, prefix: str) -> list[str]:
     """The services that have keys below the prefix of deployments."""
-    names = (name.removeprefix(f"{prefix}/").rstrip("/") for name in client.key_names(f"{prefix}/", "/"))
-    return sorted(name for name in names if NAME.fullmatch(name))
+    # Without a slash at its end it is a key, as that of the freeze of all services.
+    names = (name.removeprefix(f"{prefix}/") for name in client.key_names(f"{prefix}/", "/"))
+    return sorted(name[:-1] for name in names if name.endswith("/") and NAME.fullmatch(name[:-1]))
 
 
 def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
@@ -59,7 +64,8 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
         )
     nodes = by_node(instances)
     versions = read_versions(client, keys, [node for node in nodes if NAME.fullmatch(node) and ".." not in node])
-    shown = {one.record.id: one for one in recent if one.is_alive or one.record.is_unsettled}
+    seen = Control.of(keys, "", {item["Key"]: item for item in client.txn(reads(keys))})
+    shown = {one.record.id for one in recent if one.is_alive or one.record.is_unsettled or one.state == PAUSED}
     wanted = {*shown, *_named(keys.service, nodes, versions)}
     whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
     known = {name: one for name, one in whole.items() if one is not None}
@@ -67,6 +73,8 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
         "service": keys.service,
         "nodes": {node: node_dict(keys.service, nodes[node], versions.get(node), known) for node in sorted(nodes)},
         "running": _running(known.values(), versions),
+        "paused": next((_paused(one) for one in known.values() if _is_waiting(one)), None),
+        "frozen": [asdict(one) for one in seen.freezes if not one.is_over(datetime.now(timezone.utc))],
         "lock": lock_dict(lock),
         "deployments": [brief(known.get(one.record.id, one)) for one in recent],
     }
@@ -190,6 +198,23 @@ def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -
             for name, status in statuses.items()
             if status and status.get("deployment") == now.record.id and name not in now.outcomes
         },
+    }
+
+
+def _is_waiting(one: Deployment) -> bool:
+    return one.control.noted.is_waiting and (one.is_alive or one.state == PAUSED)
+
+
+def _paused(one: Deployment) -> dict[str, Any]:
+    """A deployment that waits: for what, and the commands that go on."""
+    noted, pending = one.control.noted, one.control.pending
+    return {
+        "id": one.record.id,
+        "kind": noted.kind,
+        "why": noted.why,
+        "said": f"{pending.word} by {pending.told}" if pending and pending.word not in (PAUSE, noted.kind) else "",
+        "in_place": one.is_alive,
+        "goes_on": goes_on(one.record, noted.kind, in_place=one.is_alive),
     }
 
 
