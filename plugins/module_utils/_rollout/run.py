@@ -112,6 +112,7 @@ class Run:
             "coordinators": not self.is_window,
             **{f"{play}_window": self.is_window and bool(self.order) for play in plays},
             **{f"{play}_batches": not self.is_window and bool(self.order) for play in plays},
+            "pauses": bool(self.options.get("pause_after")),
             "before_batch_hook": bool(self.options.get("before_batch_tasks")),
             "after_batch_hook": bool(self.options.get("after_batch_tasks")),
             "finish": self.recorded,
