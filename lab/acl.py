@@ -64,6 +64,7 @@ def deploy_agent_policy(node: str, service: str) -> str:
     """What docs/agent-mode.md gives the token of a machine's deploy agent, and no more."""
     return (
         f'key_prefix "nodes/{node}/" {{ policy = "write" }} key "deploy/{service}/lock" {{ policy = "read" }} '
+        f'key "deploy/{service}/control" {{ policy = "read" }} '
         f'service "{service}" {{ policy = "write" }} node "{node}" {{ policy = "read" }}'
     )
 

@@ -91,6 +91,8 @@ RETURN = r"""
 services:
   description:
     - Service to its nodes, the deployment running now, the lock, and the last deployments.
+    - C(paused) says what a deployment waits for (C(kind), C(why)), whether its run is still there (C(in_place)), and
+      the commands that go on (C(goes_on)); C(frozen) holds the freezes that hold now.
     - C(version) is what is recorded. Where a deployment began on the node and did not record its end,
       C(version_is_trusted) is false, and C(version_told) says what is known.
     - C(reason) is that of the maintenance, or the failing checks; C(why) the same for a person, with what to do.
@@ -112,13 +114,15 @@ services:
           why: ""
           instances: 1
       running: null
+      paused: null
+      frozen: []
       lock: null
       deployments:
         - {id: 20261123T142233Z-1.4.2-7f3a, version: 1.4.2, direction: deploy, state: successful, seconds: 72}
 deployment:
   description:
     - The deployment, its plan and each host's outcome with times, error and the end of its output; in C(steps) the
-      steps of each host whose turn has begun, in C(log) what was logged of it.
+      steps of each host whose turn has begun, in C(log) what was logged of it, in C(control) what operators said.
   returned: with O(id)
   type: dict
   sample:

@@ -83,8 +83,8 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description:
-    - The state of the request - V(requested), V(claimed), V(running), V(refused), V(successful), V(failed),
-      V(cancelled) or V(interrupted); empty where there is none.
+    - The state of the request - V(requested), V(claimed), V(running), V(refused), V(paused), V(successful),
+      V(failed), V(cancelled) or V(interrupted); empty where there is none.
   returned: success
   type: str
   sample: requested

@@ -265,6 +265,24 @@ def test_a_drain_that_was_interrupted_begins_anew(machine: Machine) -> None:
     assert "something else ended its maintenance" in machine.printed()
 
 
+def test_an_abort_ends_a_drain_at_once(machine: Machine) -> None:
+    """Also one that came before; a word that is none, and the drain of a rollback, go on."""
+    machine.start()
+    request = machine.ask(drain_time=60)
+    machine.reaches("draining")
+    key = machine.keys.control
+    machine.client.set_key(key, '{"word": "stop"}')
+    time.sleep(0.5)
+    assert machine.status().state == "draining"
+    machine.client.set_key(key, '{"word": "abort", "by": "anna"}')
+    status = request.follow(20)
+    assert (status.state, status.touched) == (FAILED, False)
+    assert "An operator has aborted the rollout." in status.message
+    assert machine.maintenance is None
+    assert not machine.runs()
+    assert machine.ask(drain_time=1, reason="rollback", version="1.0.0").follow(20).state == DONE
+
+
 @pytest.mark.parametrize("value", ['{"a":' * 50_000 + "1" + "}" * 50_000, "[" * 100_000, "1" * 5000, "\udc00", "[]"])
 @pytest.mark.parametrize("name", ["new", "status"])
 def test_nothing_that_stands_in_a_key_ends_it(machine: Machine, name: str, value: str) -> None:

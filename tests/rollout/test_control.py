@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,10 @@ def test_a_stage_is_promoted_and_another_machine_goes_on(drive: Drive, tmp_path:
     assert set(drive.outcomes().values()) == {"ok"}
     assert uses(drive) == [("promote", "errors as before", "known")]
     assert len(deployments(drive)) == 1
+    story = drive.ansible.playbook(
+        *drive.arguments(None, "-e", "status_id=last", name="status", kind="local"), env=drive.environment
+    )
+    assert re.search(r"promote +\S+ \S+ UTC by \S+@\S+ from .*: errors as before", story.output), story.output
     refused = say(drive, "promote")
     assert refused.rc != 0
     assert "there is nothing to promote" in flat(refused.output)
@@ -218,6 +224,22 @@ def test_frozen(drive: Drive, service: str) -> None:
     assert back.rc == 0, back.output
     assert drive.running() == [SLOW] * 5
     assert say(drive, "unfreeze", "", all=True).rc == 0
+
+
+def test_outside_of_its_windows_it_does_not_begin(drive: Drive) -> None:
+    days = [datetime.now(timezone.utc) + timedelta(days=offset) for offset in range(-3, -1)]
+    closed = [f"{day:%a} 00:00-24:00 UTC" for day in days]
+    before = drive.all_keys()
+    refused = drive.run(NEW, windows=closed)
+    assert refused.rc != 0
+    assert "it is outside of rollout_windows" in flat(refused.output)
+    assert "the next one opens at" in flat(refused.output)
+    assert drive.all_keys() == before
+    never = drive.run(NEW, windows=["Mon 09:00-09:00 UTC"])
+    assert "never opens" in flat(never.output)
+    done = drive.run(NEW, windows="Mon-Sun 00:00-24:00 UTC", batch_size=5, min_healthy=0, **QUICK)
+    assert done.rc == 0, done.output
+    assert drive.running() == [NEW] * 5
 
 
 def test_another_version_takes_over(drive: Drive) -> None:

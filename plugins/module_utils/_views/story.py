@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record
@@ -51,13 +52,15 @@ def story(
     outcomes: Mapping[str, Outcome],
     steps: Mapping[str, Sequence[Mapping[str, str]]],
     log: Mapping[str, str],
+    uses: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """One deployment told: who, when, the plan, each host with its times, its steps and its whole error, the log.
 
     :param steps: host -> {state, at} of each of its steps.
     :param log: host -> what was written of it.
+    :param uses: what operators said to it, see ``control.Controlled``.
     """
-    lines = [beginning(state, record)]
+    lines = [beginning(state, record), *map(_said, uses)]
     rows = []
     for name, planned in record.hosts.items():
         one = outcomes.get(name)
@@ -76,6 +79,13 @@ def story(
     if record.description:
         lines += ["", plain(record.description)]
     return "\n".join(lines)
+
+
+def _said(use: Mapping[str, Any]) -> str:
+    """``promote 2026-11-23 14:22:33 by anna@ci from ci:/srv: errors as before``."""
+    who = f"by {use['by']}" if use.get("by") else "by hand"
+    where, why = (f" from {use['origin']}" if use.get("origin") else "", f": {use['why']}" if use.get("why") else "")
+    return "  " + f"{plain(use.get('word')):<9} " + plain(f"{moment(str(use.get('at')))} UTC {who}{where}{why}")
 
 
 def steps_taken(steps: Sequence[Mapping[str, str]]) -> str:

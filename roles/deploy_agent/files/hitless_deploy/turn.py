@@ -9,6 +9,7 @@ import urllib.parse
 
 from hitless_deploy.checks import described, is_maintenance, reason_of, seconds_of
 from hitless_deploy.consul import kv_cas, kv_set
+from hitless_deploy.control import rest
 from hitless_deploy.errors import Again, Conflict, Problem, Superseded, now
 from hitless_deploy.maintenance_watch import MaintenanceWatch
 from hitless_deploy.programs import probe
@@ -137,7 +138,10 @@ class Turn:
             left = self.watch.out_since() + self.request["drain_time"] - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(left)
+            if self.request["reason"] == "deploy":
+                rest(self.consul, "%(deploy_prefix)s/%(service)s/control" % self.config, left)
+            else:  # nobody aborts a rollback by what was said to the rollout
+                time.sleep(left)
 
     def deploy(self):
         """The command; where it has run already, what became of it."""
