@@ -106,3 +106,11 @@ def test_a_stop_is_heard_within_a_second(consul: Server) -> None:
     began = time.monotonic()
     assert gate.admit("web1") == "the operator said so"
     assert time.monotonic() - began < 20  # and not the minute of the deadline
+
+
+@pytest.mark.parametrize("direction", ["deploy", "rollback"])
+def test_what_warns_stops_a_rollout_and_not_a_rollback(consul: Server, direction: str) -> None:
+    made = Window(consul, minimum=5, direction=direction)
+    made.set("web1", "warning")
+    why = made.admit("web1")
+    assert ("still warns" in why) is (direction == "deploy"), why

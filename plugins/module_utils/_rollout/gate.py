@@ -256,13 +256,14 @@ def _wait_for_minimum(task: Task, run: Run, nodes: Sequence[str], batch: int) ->
     Meanwhile an operator is heard.
     """
     options, minimum = run.options, run.plan["health"]["minimum"]
+    accept = options["accept_warning"] or options["direction"] == "rollback"  # which may be what cures it
     head = Head(0, 0, 0)
     looked = time.monotonic()
 
     def enough(data: Any) -> str | None:
         nonlocal head, looked
         instances = with_tags(parse_instances(data), options["tags"])
-        head = head_of(instances, nodes, accept_warning=options["accept_warning"])
+        head = head_of(instances, nodes, accept_warning=accept)
         if may_begin(head, minimum):
             return ""
         if time.monotonic() - looked >= LOOK_EVERY:

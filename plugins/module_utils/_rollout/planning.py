@@ -51,7 +51,8 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     refuse_skipped(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
     refuse_without_target(chosen, settings)
-    refuse_warning(chosen)
+    if settings.direction != "rollback":  # what warns may be what the version is taken back for
+        refuse_warning(chosen)
     refuse_unverifiable(chosen, settings)
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.

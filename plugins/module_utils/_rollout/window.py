@@ -178,7 +178,8 @@ def _look(host: RecordedHost, progress: Progress) -> tuple[Head, Answer, Progres
     instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
     if whole:
         progress = progress.counted_now(len(instances))
-    accept = host.run.options["accept_warning"]
+    # A rollback may be what cures it.
+    accept = host.run.options["accept_warning"] or host.run.options["direction"] == "rollback"
     return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress, whole
 
 

@@ -66,6 +66,12 @@ def test_what_warns_is_refused_and_counts_for_the_minimum() -> None:
     assert "A check warns on 1 host: web2" in refused([a_host(1), a_host(2, version="2.0.0", warning=warns.warning)])
 
 
+def test_what_warns_goes_back_all_the_same() -> None:
+    """It may be what the version is taken back for."""
+    warns = a_host(2, warning=("node2: memory is warning (81 percent)",))
+    assert planned([a_host(1), warns], direction="rollback").batches == [["web1"], ["web2"]]
+
+
 def test_what_nothing_can_verify_is_refused_unless_that_is_wanted() -> None:
     hosts = [a_host(1), a_host(2, verifiable=False), a_host(3, verifiable=False, version="2.0.0")]
     assert refused(hosts) == (
