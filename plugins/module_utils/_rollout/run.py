@@ -24,6 +24,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_rea
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNDOING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
 
+_NO_HOSTS: dict[str, Sequence[Any]] = {"hosts": ["localhost"], "serial": [1]}
+"""Of a play without tasks: one without hosts would say so. A play's serial must not be empty."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -75,7 +78,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**own, "parts": self.parts, "reached": self.reached}
+        return {**own, "parts": self.parts, "reached": self.reached, "plays": self.plays}
 
     @property
     def service(self) -> str:
@@ -102,7 +105,7 @@ class Run:
         kinds = {hook["kind"] for hook in self.hooks}
         reaches = not self.is_window or not self.by_agents
         ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
-        plays = ("back",) if self.undoes else ("out",)
+        play = "back" if self.undoes else "out"
         wanted = {
             "reach": reaches,
             "parse_hooks": "tasks" in kinds,
@@ -110,8 +113,8 @@ class Run:
             "plan": reaches or bool(self.hooks),
             "start_hook": bool(self.options.get("start_tasks")),
             "coordinators": not self.is_window,
-            **{f"{play}_window": self.is_window and bool(self.order) for play in plays},
-            **{f"{play}_batches": not self.is_window and bool(self.order) for play in plays},
+            f"{play}_window": self.is_window and bool(self.order),
+            f"{play}_batches": not self.is_window and bool(self.order),
             "pauses": bool(self.options.get("pause_after")),
             "before_batch_hook": bool(self.options.get("before_batch_tasks")),
             "after_batch_hook": bool(self.options.get("after_batch_tasks")),
@@ -121,6 +124,12 @@ class Run:
             "release": ends_with_hook,
         }
         return [name for name, is_wanted in wanted.items() if is_wanted]
+
+    @property
+    def plays(self) -> dict[str, dict[str, Sequence[Any]]]:
+        """Hosts and batches of the plays that roll out and back; one of them has no tasks, and localhost alone."""
+        ours = {"hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
+        return {"out": _NO_HOSTS if self.undoes else ours, "back": ours if self.undoes else _NO_HOSTS}
 
     @property
     def reached(self) -> list[str]:
