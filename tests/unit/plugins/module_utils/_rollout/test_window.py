@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +80,39 @@ def test_whatever_begins_and_ends_the_minimum_holds(hosts: int, minimum: int, ev
             assert hosts - len(progress.in_flight) >= minimum
             if number % 2:
                 shown_out.add(node)
+
+
+def ideal(times: Sequence[float], window: int) -> float:
+    """How long the turns take where the next begins as soon as one ends, in their order."""
+    ends = [0.0] * window
+    for one in times:
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
+
+
+def with_the_gate(times: Sequence[float], window: int, minimum: int) -> float:
+    """The same where each has to be let in by what the catalog shows, which knows of none but those in flight."""
+    waiting, flying, now = list(enumerate(times)), list[tuple[float, int]](), 0.0
+    while waiting or flying:
+        if waiting and len(flying) < window:
+            number, takes = waiting[0]
+            progress = Progress(registered=len(times), in_flight={f"web{one}": 1 for _end, one in flying})
+            shown = parse_instances([entry(node=f"web{number}")])
+            found = room_for(f"web{number}", shown, progress, whole=False, accept_warning=False)
+            if may_begin(found, minimum):
+                waiting.pop(0)
+                heapq.heappush(flying, (now + takes, number))
+                continue
+        now, _ended = heapq.heappop(flying)
+    return now
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=30), st.integers(1, 8), st.data())
+def test_a_window_is_kept_busy(times: list[float], window: int, data: st.DataObject) -> None:
+    """Where the minimum leaves room for it, no host waits for anything but a place: the ideal schedule of a list."""
+    window = min(window, len(times))
+    minimum = data.draw(st.integers(0, len(times) - window))
+    assert with_the_gate(times, window, minimum) <= 1.25 * ideal(times, window)
+    # Where it leaves less, the window is as wide as it leaves.
+    scarce = data.draw(st.integers(len(times) - window, len(times) - 1))
+    assert with_the_gate(times, window, scarce) <= 1.25 * ideal(times, len(times) - scarce)
