@@ -6,6 +6,7 @@ inventory   (c) the inventory of 10,000 nodes, against a static file
 requests    (d) requests to Consul per host
 follow      (e) how fast a load balancer follows the catalog
 controller  (f) processor time of the controller per host, over a simulated fleet, against an empty task
+window      (g) how long a window takes over uneven hosts, against the ideal schedule
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import asked, controller, follow, inventory, overhead, waiting
+from . import asked, controller, follow, inventory, overhead, waiting, window
 from .runs import home
 
 
@@ -35,6 +36,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "requests": (asked.measure, 1),
     "follow": (follow.measure, 9),
     "controller": (controller.measure, 1),
+    "window": (window.measure, 2),
 }
 """Part -> what measures and prints it, and how many rounds it takes."""
 

@@ -30,6 +30,7 @@ def measure(kind: str, folder: Path, rounds: int) -> None:
                 for name, run in ways.items():
                     found[name].append(run(HOSTS, kind, batch))
             report(f"batch size {batch}", batch, found)
+            report_start(found)
 
 
 def report(what: str, batch: int, found: dict[str, list[Taken]]) -> None:
@@ -41,3 +42,16 @@ def report(what: str, batch: int, found: dict[str, list[Taken]]) -> None:
         medians.append(statistics.median(shares))
         told.append(f"{name} {medians[-1]:.2f} s ({min(shares):.2f} to {max(shares):.2f}; once per run {once:.1f})")
     print(f"    {what}: {', '.join(told)}: {medians[0] / medians[1]:.1f} times less", flush=True)
+
+
+def report_start(found: dict[str, list[Taken]]) -> None:
+    """One line: seconds from the start to the first maintenance of both, and of the whole run for each host."""
+    first = {name: statistics.median(one.first for one in runs) for name, runs in found.items()}
+    # Waits that both have, the drains, are nobody's overhead.
+    whole = {name: statistics.median(one.wall for one in runs) / HOSTS - DRAIN for name, runs in found.items()}
+    by_hand, ours = first["by hand"], first["rollout"]
+    print(
+        f"        first maintenance after {ours:.1f} s, by hand {by_hand:.1f} s: {ours / by_hand:.2f} times as late; "
+        f"over the whole run {whole['rollout']:.2f} s a host, by hand {whole['by hand']:.2f} s",
+        flush=True,
+    )

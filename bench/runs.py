@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,10 +30,16 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Taken:
-    """One run: `wall` in seconds, and when each host was deployed (epoch seconds, in order)."""
+    """One run: `wall` in seconds, and when it began and each host was deployed (epoch seconds, in order)."""
 
     wall: float
     deployed: tuple[float, ...]
+    began: float = 0.0
+
+    @property
+    def first(self) -> float:
+        """Seconds until the first host was in maintenance: all but the drain of the time until its deployment."""
+        return self.deployed[0] - self.began - DRAIN
 
     def batches(self, size: int) -> list[float]:
         """Seconds that each batch took, but the last one: from its deployment to that of the next."""
@@ -50,15 +56,18 @@ class Runs:
         self.ansible = Ansible(install_collection(), folder, folder / "logs")
         self._noted = folder / "deployed"
         self._deploy = folder / "deploy"
-        self._deploy.write_text(f"#!/bin/sh\ndate +%s.%N >>{self._noted}\n", encoding="utf-8")
+        self._deploy.write_text(f"#!/bin/sh\ndate +%s.%N >>{self._noted}\nsleep ${{1:-0}}\n", encoding="utf-8")
         self._deploy.chmod(0o755)
 
     def versions(self) -> str:
         """What runs here, for the reader of figures."""
         return f"ansible-core {version('ansible-core')}, Consul {self.lab.settings.consul_version}"
 
-    def rollout(self, hosts: int, kind: str, batch: int) -> Taken:
-        """A rollout by this collection."""
+    def rollout(self, hosts: int, kind: str, batch: int, seconds: Sequence[float] = ()) -> Taken:
+        """A rollout by this collection.
+
+        :param seconds: that the deployment of each host takes; none where not given.
+        """
         options = {
             "service": "web",
             "version": f"{next(_numbers)}.0",
@@ -69,7 +78,7 @@ class Runs:
             "bake_time": 0,
             "min_healthy": 0,
             "health_url": HEALTH_URL,
-            "deploy_command": str(self._deploy),
+            "deploy_command": f"{self._deploy} {_of_host(seconds)}".strip(),
         }
         return self._run(kind, "hitless.consul.rollout", {f"rollout_{name}": value for name, value in options.items()})
 
@@ -94,13 +103,20 @@ class Runs:
         inventory = self.lab.directory / "inventory" / f"static-{kind}.yml"
         settings = {**self.lab.environment, "ANSIBLE_PIPELINING": "True"}
         self._noted.unlink(missing_ok=True)
-        started = time.monotonic()
+        started, began = time.monotonic(), time.time()
         done = self.ansible.playbook("-i", inventory, playbook, "-e", json.dumps(variables), env=settings)
         wall = time.monotonic() - started
         if done.rc != 0:
             raise RuntimeError(f"{playbook} failed:\n{done.output}")
         noted = self._noted.read_text(encoding="utf-8").split()
-        return Taken(wall, tuple(sorted(float(one) for one in noted)))
+        return Taken(wall, tuple(sorted(float(one) for one in noted)), began)
+
+
+def _of_host(seconds: Sequence[float]) -> str:
+    """A template for the number of each host, web1 the first."""
+    if not seconds:
+        return ""
+    return f"{{{{ {list(seconds)}[inventory_hostname | regex_replace('[^0-9]', '') | int - 1] }}}}"
 
 
 def home() -> tempfile.TemporaryDirectory[str]:
