@@ -204,11 +204,9 @@ def _promoted(task: Task, run: Run, progress: Progress, stage: int, healthy: _He
 def _wait_for_order(task: Task, run: Run, progress: Progress, until: float) -> None:
     """Return when somebody says a word, or then."""
     key = run.keys(task).control
-    order = progress.control.order
 
     def changed(data: Any) -> bool | None:
-        index = data[0]["ModifyIndex"] if data else 0
-        return True if index != (order.index if order else index) else None
+        return True if (data[0]["ModifyIndex"] if data else 0) != progress.control.index else None
 
     with suppress(DeadlineExceeded):
         task.consul.watch(f"/v1/kv/{key}", [], changed, until)
