@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.hitless.consul.plugins.action import control as module
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, orders, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import gate, halting, orders, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, PROMOTE, Order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.finishing import finish
@@ -110,6 +110,19 @@ def test_a_stage_waits_for_its_promotion(consul: Server) -> None:
     assert rollout.stage(2)["proceed"], "once is enough"
     assert rollout.uses() == ["promote"]
     assert rollout.admit("web2") == "", "the word is used up"
+
+
+@pytest.mark.parametrize("before", [None, "", "pause"])
+def test_a_word_wakes_a_run_that_waits(consul: Server, monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.setattr(halting, "LOOK_EVERY", 60.0)
+    rollout = Rollout(consul, pause_after=[1], pause_wait=60)
+    if before is not None:
+        rollout.put(before)
+    timer = rollout.in_a_moment(lambda: rollout.put("promote"))
+    began = time.monotonic()
+    assert rollout.stage(2)["proceed"]
+    assert time.monotonic() - began < 30
+    timer.join()
 
 
 def test_or_promotes_itself_once_it_was_healthy_for_so_long(consul: Server) -> None:

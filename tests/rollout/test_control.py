@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -263,6 +264,28 @@ def test_it_waits_in_place(drive: Drive) -> None:
     load.check_nothing_lost()
     assert done.rc == 0, done.output
     assert drive.running() == [NEW] * 5
+
+
+@pytest.mark.slow
+def test_killed_while_it_waits(drive: Drive) -> None:
+    """The same start begins anew: what has the version is left alone, and a stage of one comes first again."""
+    with Load(drive.lab) as load:
+        with drive.start(NEW, **CANARY, pause_wait=600) as run:
+            wait_until("it waits", lambda: noted(drive).get("kind") == "stage", 60)
+            run.send(signal.SIGKILL)
+            run.wait()
+        again = drive.run(NEW, **CANARY, lock_wait=60)
+        assert again.rc == 0, again.output
+        assert drive.record()["state"] == "paused"
+        assert drive.running() == [NEW, NEW, *[OLD] * 3]
+        put(drive, "promote")
+        done = drive.run(NEW, **CANARY)
+        assert done.rc == 0, done.output
+    load.check_nothing_lost()
+    assert drive.running() == [NEW] * 5
+    states = [json.loads(drive.lab.kv(key) or "{}")["state"] for key in sorted(deployments(drive))]
+    assert states == ["interrupted", "successful"]
+    assert drive.is_settled()
 
 
 def test_a_stage_promotes_itself(drive: Drive) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
@@ -53,7 +54,9 @@ def _seconds(run: Run, ended: int) -> float:
 def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
     """Why the deployment stops; None where the time is up."""
     client, keys, last = task.consul, run.keys(task), len(run.plan["batches"])
-    while True:
+    parent = os.getppid()
+    # Where the controller was killed, the lock is kept for as long as one of its workers is there.
+    while os.getppid() == parent:
         progress = read_progress(client, keys, run.id)
         stop = _stop(run, progress)
         halt = halt_of(run, progress)
@@ -72,6 +75,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
             return None
         if not found:
             wait_for_change(client, run.service, answer, min(until, time.monotonic() + LOOK_EVERY))
+    return ""
 
 
 def _stop(run: Run, progress: Progress) -> str | None:

@@ -9,6 +9,7 @@ has come to.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -65,9 +66,13 @@ def outlast(
     healthy = _Healthy(task, run) if stage and run.options["auto_promote"] else None
     # A moment longer: it is healthy for that time from the first look on.
     until = time.monotonic() + max(wait, run.options["auto_promote"] + 2 * HEALTH_EVERY if healthy else 0)
+    parent = os.getppid()
     while True:
         if progress.stop:
             return progress, progress.stop
+        if os.getppid() != parent:
+            # The controller was killed: the lock is kept for as long as one of its workers is there.
+            return progress, "its run was interrupted"
         if stage:
             progress = _promoted(task, run, progress, stage, healthy)
         halt = halt_of(run, progress, stage)
@@ -204,11 +209,9 @@ def _promoted(task: Task, run: Run, progress: Progress, stage: int, healthy: _He
 def _wait_for_order(task: Task, run: Run, progress: Progress, until: float) -> None:
     """Return when somebody says a word, or then."""
     key = run.keys(task).control
-    order = progress.control.order
 
     def changed(data: Any) -> bool | None:
-        index = data[0]["ModifyIndex"] if data else 0
-        return True if index != (order.index if order else index) else None
+        return True if (data[0]["ModifyIndex"] if data else 0) != progress.control.index else None
 
     with suppress(DeadlineExceeded):
         task.consul.watch(f"/v1/kv/{key}", [], changed, until)

@@ -28,6 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Control, Controlled
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import reads as control_reads
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, reads
@@ -302,6 +303,12 @@ def read_steps(client: Client, keys: Keys, found: Deployment) -> dict[str, list[
 def steps_of(status: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
     """The steps {state, at} that a host's status tells: all of them in agent mode, else the one that it is at."""
     return tuple({"state": str(one.get("state")), "at": str(one.get("at"))} for one in status.get("steps") or [status])
+
+
+def read_standing(client: Client, keys: Keys) -> tuple[Held | None, Control]:
+    """Who has the lock, or had it when they were interrupted, and what operators want, of one moment."""
+    values = {item["Key"]: item for item in client.txn([kv_read(keys.lock), *control_reads(keys)])}
+    return _lock_of(values.get(keys.lock)), Control.of(keys, "", values)
 
 
 def list_ids(client: Client, keys: Keys) -> list[str]:

@@ -12,10 +12,9 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance, read_instances
-from ansible_collections.hitless.consul.plugins.module_utils._consul.lock import read_lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import parse_reason
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Control, reads
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
@@ -27,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.store impo
     list_recent,
     lock_dict,
     read,
+    read_standing,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
     NodeVersion,
@@ -55,7 +55,7 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
     :raises HitlessError: nothing is known of it.
     """
     instances, _answer = read_instances(client, keys.service)
-    lock = read_lock(client, keys)
+    lock, seen = read_standing(client, keys)
     recent = list_recent(client, keys, limit)
     if not instances and not recent:
         raise HitlessError(
@@ -64,7 +64,6 @@ def overview(client: Client, keys: Keys, limit: int) -> dict[str, Any]:
         )
     nodes = by_node(instances)
     versions = read_versions(client, keys, [node for node in nodes if NAME.fullmatch(node) and ".." not in node])
-    seen = Control.of(keys, "", {item["Key"]: item for item in client.txn(reads(keys))})
     shown = {one.record.id for one in recent if one.is_alive or one.record.is_unsettled or one.state == PAUSED}
     wanted = {*shown, *_named(keys.service, nodes, versions)}
     whole = {one: _whole(client, keys, one, versions) for one in sorted(wanted, reverse=True)[:_NAMED]}
