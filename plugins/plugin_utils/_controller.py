@@ -14,8 +14,10 @@ worker whose result is larger than the pipe could never end otherwise.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
+import sys
 from dataclasses import replace
 
 from ansible.utils.display import Display
@@ -26,6 +28,11 @@ from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals 
 
 _READ_END, _WRITE_END = os.pipe()
 _CONTROLLER = Controller(name=f"run-{secrets.token_hex(8)}", pipe=_READ_END, process=os.getpid())
+
+if isinstance(sys.stdout, io.TextIOWrapper):
+    # Ansible's display leaves it to Python when a line is written: into a pipe or a file (tee, most CI) that is as the
+    # next task is forked. What happens in a host's turn would be read minutes later.
+    sys.stdout.reconfigure(line_buffering=True)
 
 
 def controller() -> Controller:

@@ -41,6 +41,15 @@ def test_a_run_is_told_in_few_lines(drive: Drive) -> None:
     assert {counts["changed"] for counts in again.recap.values()} == {0}
 
 
+def test_a_line_is_there_as_it_happens(drive: Drive) -> None:
+    """In a pipe and in a file too, into which Ansible itself writes a task's lines at its end."""
+    run = drive.start("2.0.0-deployslow3", hosts="web1")
+    run.wait_for("web1 [1/1] deploying")
+    assert drive.outcomes().get("web1", "pending") == "pending"
+    run.wait_for("web: 5 of 5 in rotation")
+    assert run.process.wait(60) == 0, run.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("callback", ["minimal", "oneline"])
 def test_another_callback_tells_the_steps_as_well(drive: Drive, callback: str) -> None:
