@@ -46,7 +46,7 @@ def test_a_line_is_there_as_it_happens(drive: Drive) -> None:
     run = drive.start("2.0.0-deployslow3", hosts="web1")
     run.wait_for("web1 [1/1] deploying")
     assert drive.outcomes().get("web1", "pending") == "pending"
-    run.wait_for("web: 5 of 5 in rotation")
+    run.wait_for("web: 1 of 1 in rotation")
     assert run.process.wait(60) == 0, run.stderr
 
 
