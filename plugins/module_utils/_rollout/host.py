@@ -125,7 +125,7 @@ class HostDeployment(RecordedHost):
         notes: list[str] = []
         longest = self.run.options["drain_deadline" if self.turn.watched else "drain_time"]
         told = self.telling.waiting(lambda passed: f"draining, {passed:.0f} of {longest:g} s")
-        with self.watched() as watch, told, self.hearing() as sleep:
+        with told, self.watched() as watch, self.hearing() as sleep:
             while True:
                 if not at_once:
                     notes += observed.wait_as_set(self.turn.watched, since, self.run.options, sleep)
