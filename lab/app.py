@@ -35,7 +35,8 @@ class Behaviour:
     broken: bool = False  # health and requests answer 500
     warning: bool = False  # health answers 429, which Consul takes as a warning; requests are fine
     slow: float = 0.0  # seconds from its start until it listens
-    bad_after: float | None = None  # seconds after which health and requests turn to 500
+    bad_after: float | None = None  # seconds after its start from which health and requests answer 500
+    bad_for: float = float("inf")  # seconds for which they do
     latency: float = 0.0  # seconds that each request takes
     reregister: bool = False  # deregisters and registers its service when it starts
     crash: bool = False  # exits at once, code 1
@@ -58,6 +59,8 @@ class Behaviour:
                 found["slow"] = float(number)
             elif name == "badafter":
                 found["bad_after"] = float(number)
+            elif name == "badfor":
+                found["bad_for"] = float(number)
             elif name == "latency":
                 found["latency"] = number / 1000
         return cls(**found)
@@ -66,23 +69,30 @@ class Behaviour:
 class Application:
     """The state that all connections share."""
 
-    def __init__(self, instance: str, version: str, behaviour: Behaviour) -> None:
+    def __init__(self, instance: str, version: str, behaviour: Behaviour, outage: str) -> None:
         self.instance = instance
         self.version = version
         self.behaviour = behaviour
         self.started = time.monotonic()
         self.stopping = False
+        self.outage = outage
         self.connections: set[Connection] = set()
         self.all_closed = asyncio.Event()
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and body for one request."""
-        limit = self.behaviour.bad_after
-        failing = self.behaviour.broken or (limit is not None and time.monotonic() - self.started >= limit)
+        known, ran = self.behaviour, time.monotonic() - self.started
+        turned = known.bad_after is not None and known.bad_after <= ran < known.bad_after + known.bad_for
+        outage = os.path.exists(self.outage)
+        failing = known.broken or turned or outage
         body: dict[str, Any] = {"instance": self.instance, "version": self.version, "pid": os.getpid()}
         if path.partition("?")[0] == "/health":
             status = 500 if failing else 429 if self.behaviour.warning else 200
-            body["status"] = {500: "failing: version is broken", 429: "warning: running hot", 200: "ok"}[status]
+            body["status"] = {
+                500: f"failing: {'no database' if outage else 'version is broken'}",
+                429: "warning: running hot",
+                200: "ok",
+            }[status]
             return status, body
         return (500 if failing else 200), body
 
@@ -191,7 +201,7 @@ async def serve(settings: dict[str, Any], version: str) -> None:
             return
         except asyncio.TimeoutError:
             pass
-    application = Application(settings["name"], version, behaviour)
+    application = Application(settings["name"], version, behaviour, settings["outage"])
     address, port = settings["address"], settings["port"]
     server = await loop.create_server(lambda: Connection(application), address, port, backlog=256)
     print(f"version {version} listens on {address}:{port}", flush=True)

@@ -263,6 +263,12 @@ class Lab:
         """Send the signal and wait for the process to end (10 s, then by force)."""
         return self._site.units.stop(name, number)
 
+    def set_outage(self, outage: bool) -> None:
+        """What all applications depend on is gone, so that each answers 500 whatever its version; or is back."""
+        self._site.outage.touch()
+        if not outage:
+            self._site.outage.unlink()
+
     # -- Consul ----------------------------------------------------------------------------------------------------
 
     @property

@@ -24,6 +24,7 @@ class Site:
         self.settings = settings
         self.directory = Path(settings.directory)
         self.units = Units(self.directory)
+        self.outage = self.directory / "outage"
 
     def address(self, host: int) -> str:
         """The address of one machine, by its number in the lab's range."""

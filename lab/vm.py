@@ -119,6 +119,7 @@ class VM(Node):
             "directory": str(self.directory),
             "supervisor": str(self.site.units.socket),
             "unit": self._unit,
+            "outage": str(self.site.outage),
             "app": [sys.executable, "-I", str(HERE / "app.py"), str(self.directory / "vm.json")],
             "app_log": str(self.app_log),
             "deploys_log": str(self.deploys_log),

@@ -54,6 +54,7 @@ class Shared:
 
 def reset(lab: Lab) -> None:
     """Every machine up, every VM on the lab's first version and in rotation, no lock, no key."""
+    lab.set_outage(False)
     for server in lab.servers:
         if not lab.unit_runs(f"{server.name}.consul"):
             server.start()

@@ -27,6 +27,7 @@ from lab.inventory import to_yaml
         ("3.0.0-brokenon-web2", Behaviour()),
         ("3.0.0-brokenon", Behaviour()),
         ("3.0.0-slow5-badafter3", Behaviour(slow=5, bad_after=3)),
+        ("3.0.0-badafter3-badfor2", Behaviour(bad_after=3, bad_for=2)),
         ("3.0.0-latency250-warning", Behaviour(latency=0.25, warning=True)),
         ("3.0.0-brokenon-web3-reregister", Behaviour(broken=True, reregister=True)),
         ("3.0.0-crash", Behaviour(crash=True)),

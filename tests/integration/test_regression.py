@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import settle
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import (
     Ask,
@@ -216,3 +217,20 @@ def test_a_rollback_does_not_bake(consul: Server) -> None:
 
 def test_where_nothing_was_changed_there_is_nothing_to_bake(consul: Server) -> None:
     assert baked(Window(consul, minimum=5, bake_time=LONG)) == ""
+
+
+# -- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_all_share_is_not_rolled_back(consul: Server) -> None:
+    """What met a host in its turn has all others too, so that the old version would do no better."""
+    made = changed(Window(consul, minimum=0, watch_grace=0.4, check_interval=0.4, bake_time=0, rollback="fleet"))
+    assert made.admit(HOSTS[2]) == ""
+    made.end(HOSTS[2], "rolled_back")
+    for host in HOSTS:
+        made.set(host, "critical")
+    assert settle(made.host(HOSTS[9]).task, made.run, cannot_ask, [], 5) == made.run
+    assert f"What {made.run.id} has changed is not rolled back: each of the 7 other instances" in made.web.warned[-1]
+    with soon(lambda: made.set(HOSTS[9], "passing"), after=0.2):
+        settle(made.host(HOSTS[9]).task, made.run, cannot_ask, [], 5)
+    assert "other instances" not in made.web.warned[-1], "one of them had only a moment of it"

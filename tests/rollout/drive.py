@@ -107,15 +107,18 @@ class Drive:
                 raise
             return False
 
-    def record(self) -> dict[str, Any]:
-        """The record of the last deployment with the hosts of its plan, empty where there is none."""
-        records = [
-            key for key in self.all_keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")
-        ]
-        if not records:
+    def record(self, direction: str = "") -> dict[str, Any]:
+        """The record of the last deployment with the hosts of its plan, empty where there is none.
+
+        :param direction: of the last one that way, ``deploy`` or ``rollback``: a rollout that fails is rolled back by
+            a deployment of its own.
+        """
+        keys = [key for key in self.all_keys() if key.startswith("deploy/web/deployments/") and key.endswith("/record")]
+        records = ((key, json.loads(self.lab.kv(key) or "{}")) for key in sorted(keys, reverse=True))
+        last, found = next((one for one in records if direction in ("", one[1].get("direction"))), ("", {}))
+        if not last:
             return {}
-        found: dict[str, Any] = json.loads(self.lab.kv(max(records)) or "{}")
-        plan = max(records).removesuffix("record") + "plan/"
+        plan = last.removesuffix("record") + "plan/"
         parts = [json.loads(self.lab.kv(key) or "{}") for key in self.all_keys() if key.startswith(plan)]
         hosts = {name: host for part in parts for name, host in part["hosts"].items()}
         batches: dict[int, list[str]] = {}
@@ -127,20 +130,20 @@ class Drive:
             "plan": {**found.get("plan", {}), "hosts": hosts, "batches": [batches[one] for one in sorted(batches)]},
         }
 
-    def results(self) -> dict[str, dict[str, Any]]:
+    def results(self, direction: str = "") -> dict[str, dict[str, Any]]:
         """Node -> what is recorded of it (outcome, batch, error, output), in the last deployment."""
-        prefix = f"deploy/web/deployments/{self.record().get('id')}/nodes/"
+        prefix = f"deploy/web/deployments/{self.record(direction).get('id')}/nodes/"
         keys = [key for key in self.all_keys() if key.startswith(prefix)]
         return {key.removeprefix(prefix): json.loads(self.lab.kv(key) or "{}") for key in keys}
 
-    def outcomes(self) -> dict[str, str]:
+    def outcomes(self, direction: str = "") -> dict[str, str]:
         """Node -> outcome, in the last deployment: once that has ended, a host that wrote none is pending."""
-        record = self.record()
+        record = self.record(direction)
         planned = record.get("plan", {"hosts": {}})["hosts"]
         ended = {host for host, plan in planned.items() if plan["state"] == "to_change" and record.get("summary")}
         return {
             **dict.fromkeys(ended, "pending"),
-            **{node: result["outcome"] for node, result in self.results().items()},
+            **{node: result["outcome"] for node, result in self.results(direction).items()},
         }
 
     def deployed(self) -> list[str]:
@@ -190,6 +193,12 @@ class RotationWatch:
         self.seen: dict[str, list[float]] = {}
         self.most = 0
         """Nodes in maintenance at once."""
+        self.fewest = len(lab.vms)
+        """Instances that got traffic."""
+        self.out: set[str] = set()
+        """Nodes that got none at any time."""
+        self.failing: dict[str, float] = {}
+        """Node -> when the catalog surely showed first that it fails, and is in no maintenance (epoch seconds)."""
         self.instances: set[tuple[str, str]] = set()
         """Node and service ID of each instance that was in maintenance."""
 
@@ -197,9 +206,19 @@ class RotationWatch:
         out: set[str] = set()
         while not self._end.wait(0.05):
             asked = time.time()
-            instances = {_instance(one) for one in self._lab.services() if _in_maintenance(one)}
+            try:
+                entries = self._lab.services()
+            except ConsulError:  # no leader for a moment
+                continue
             answered = time.time()
+            instances = {_instance(one) for one in entries if _in_maintenance(one)}
             self.instances |= instances
+            out_of_rotation = [one for one in entries if not _in_rotation(one)]
+            self.fewest = min(self.fewest, len(entries) - len(out_of_rotation))
+            for entry in out_of_rotation:
+                self.out.add(entry["Node"]["Node"])
+                if not _in_maintenance(entry):
+                    self.failing.setdefault(entry["Node"]["Node"], answered)
             found = {node for node, _ in instances}
             self.most = max(self.most, len(found))
             for node in found:
@@ -224,3 +243,7 @@ def _instance(entry: dict[str, Any]) -> tuple[str, str]:
 
 def _in_maintenance(entry: dict[str, Any]) -> bool:
     return any(check["CheckID"].startswith("_service_maintenance:") for check in entry["Checks"])
+
+
+def _in_rotation(entry: dict[str, Any]) -> bool:
+    return all(check["Status"] in ("passing", "warning") for check in entry["Checks"])

@@ -13,7 +13,7 @@ import pytest
 from lab import VM, ConsulError, Lab, wait_until
 from lab.testkit.ansible_run import Run, flat
 from tests.fleet import CONSUL, reset
-from tests.rollout.drive import VARIABLES, Drive, Load
+from tests.rollout.drive import VARIABLES, Drive, Load, RotationWatch
 
 OLD, NEW = "1.0.0", "2.0.0"
 ALL = {"web1", "web2", "web3", "web4"}
@@ -186,6 +186,44 @@ def test_within_the_budget_the_others_are_done(drive: Drive) -> None:
     assert result.red == {"web3"}, result.output
     load.check_nothing_lost()
     assert drive.running() == [new, new, OLD, new]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("new", ["3.0.0-badafter6", "3.0.0-brokenon-web3"])
+def test_what_a_failed_rollout_has_changed_goes_back(drive: Drive, new: str) -> None:
+    """One that turns bad in traffic, and one that fails on its third host."""
+    with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:
+        result = drive.run(new, kind="agent", bake_time=8)
+    assert result.rc != 0, result.output
+    assert drive.running() == [OLD] * 4, result.output
+    failed, back = drive.record("deploy"), drive.record("rollback")
+    assert (failed["state"], back["state"]) == ("failed", "successful"), result.output
+    assert back["undoes"] == failed["id"]
+    assert {row.version for row in load.report.lost} <= {new}, str(load.report)
+    assert {row.status for row in load.report.lost} <= {500}, str(load.report)
+    if "brokenon" in new:
+        load.check_nothing_lost()
+        assert watch.fewest >= 2, "the minimum"
+        assert result.red == {"web3"}, result.output
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_killed_on_the_way_back_the_same_command_ends_it(drive: Drive) -> None:
+    new = "3.0.0-brokenon-web4"
+    with Load(drive.lab) as load:
+        with drive.start(new, kind="agent", drain_time=2) as run:
+            run.wait_for("PLAY [Roll back]", 120)
+            reaches(drive.lab.vm("web3"), "draining", "deploying", run=run)
+            run.send(signal.SIGKILL, group=True)
+            run.process.wait()
+        again = drive.run(new, kind="agent", lock_wait=60)
+    assert "was interrupted. It is ended first." in flat(again.output), again.output
+    assert again.rc != 0, again.output
+    load.check_nothing_lost()
+    assert drive.running() == [OLD] * 4, again.output
+    assert drive.record("rollback")["state"] == "successful"
+    assert drive.is_settled()
 
 
 @pytest.mark.slow

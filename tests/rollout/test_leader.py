@@ -66,3 +66,44 @@ def test_the_leader_dies(drive: Drive, step: str) -> None:
     assert drive.recorded()[:3] == [NEW] * 3
     assert drive.record()["state"] == "successful"
     assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_the_leader_dies_while_what_was_changed_is_watched(drive: Drive) -> None:
+    """It is watched all the same: what turns bad after that goes back."""
+    lab, new = drive.lab, "3.0.0-badafter30"
+    wait_until("a server can be lost", lambda: can_lose_one(lab))
+    with drive.start(new, hosts=HOSTS, batch_size=3, min_healthy=2, bake_time=60) as run:
+        run.wait_for("baking for", 120)
+        kill_leader(lab)
+        result = run.wait()
+    assert result.rc != 0, result.output
+    assert drive.running() == [OLD] * 5, result.output
+    assert drive.record("deploy")["state"] == "failed"
+    assert "regressed" in drive.outcomes("deploy").values()
+    assert drive.record("rollback")["state"] == "successful", result.output
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["planned", "drain", "deploy"])
+def test_the_leader_dies_on_the_way_back(drive: Drive, step: str) -> None:
+    lab, new = drive.lab, "3.0.0-brokenon-web3"
+    wait_until("a server can be lost", lambda: can_lose_one(lab))
+    going_back: dict[str, Callable[[], bool]] = {
+        "planned": lambda: bool(drive.record("rollback")),
+        "drain": lambda: any(drive.status(name) == "draining" for name in drive.outcomes("deploy")),
+        "deploy": lambda: any(run.reason == "rollback" for run in drive.lab.vm("web1").deploys()),
+    }
+    with Load(lab) as load, drive.start(new, kind="ssh", hosts=HOSTS, drain_time=2) as run:
+        run.wait_for("PLAY [Roll back]" if step == "drain" else "PLAY [Watch]", 120)
+        wait_until(f"it is at {step}", going_back[step], 60)
+        kill_leader(lab)
+        result = run.wait()
+    load.check_nothing_lost()
+    assert result.rc != 0, result.output
+    assert result.red == {"web3"}, result.output
+    assert drive.running() == [OLD] * 5, result.output
+    assert drive.record("deploy")["state"] == "failed"
+    assert drive.record("rollback")["state"] == "successful", result.output
+    assert drive.is_settled()

@@ -63,9 +63,9 @@ def check_told(drive: Drive, result: Result, lost: str, verdict: str) -> None:
     assert result.rc != 0, result.output
     assert verdict in flat(result.output), result.output
     assert lost in result.red
-    assert drive.outcomes()[lost] == "lost"
-    assert drive.record()["state"] == "failed"
-    assert verdict in drive.record()["description"]
+    assert drive.outcomes("deploy")[lost] == "lost"
+    assert drive.record("deploy")["state"] == "failed"
+    assert verdict in drive.record("deploy")["description"]
     assert not drive.holds_lock()
     # What may be half deployed gets no traffic.
     assert drive.maintenance().keys() == {lost}
@@ -148,6 +148,9 @@ def test_during(drive: Drive, tasks: str, way: str, batch_size: int, unreachable
     check_told(drive, result, "web2", "1 changed, 1 lost (web2), 1 not begun (web3)")
     assert result.red == {"web2"}
     assert drive.lab.vm("web3").deploys() == []
+    assert drive.running()[0] == OLD, "what was changed has gone back"
+    assert drive.outcomes("rollback")["web1"] == "ok"
+    assert "1 lost (web2)" in drive.record("rollback")["description"]
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def record_of(run: Run) -> Record:
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
-        undoes=str(run.plan.get("undoes") or ""),
+        undoes=run.undoes or str(run.plan.get("undoes") or ""),
         is_automatic=bool(run.undoes),
     )
 

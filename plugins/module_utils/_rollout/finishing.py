@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance, read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
@@ -43,7 +43,7 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     except HitlessError as error:
         return ending.unread(keys, run.id, error)
     task.show(report.ended(found.record, found.outcomes))
-    _show_standing(task, run, found)
+    _show_standing(task, run, found, undone=bool(run.undoes))
     is_paused = found.record.state == PAUSED
     is_spent = budget_spent(found.outcomes.values()) > found.record.failure_budget
     result = {
@@ -77,15 +77,21 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     return result
 
 
-def _show_standing(task: Task, run: Run, found: store.Deployment) -> None:
+def _show_standing(task: Task, run: Run, found: store.Deployment, *, undone: bool) -> None:
     """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
     try:
         instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
     except ConsulError as error:
         task.warn(f"How {run.service} stands now could not be read: {error}")
         return
-    out = {one.node for one in instances if not one.in_rotation}
-    task.show(standing(found.record, found.outcomes, {one.node for one in instances} - out))
+    failing = {one.node: told_of(one) for one in instances if not one.in_rotation}
+    in_rotation = {one.node for one in instances} - failing.keys()
+    task.show(standing(found.record, found.outcomes, in_rotation, failing, undone=undone))
+
+
+def told_of(one: Instance) -> str:
+    """Its failing checks, in words."""
+    return "; ".join(check.told() for check in one.failing(accept_warning=True))
 
 
 def release(task: Task, run: Run, result: Mapping[str, Any], hook_errors: Sequence[str]) -> dict[str, Any]:

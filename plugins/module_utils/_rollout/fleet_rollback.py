@@ -10,6 +10,7 @@ same command ends it first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,11 +20,18 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import end
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import is_changed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import LOOK_EVERY, Ask, others_fail
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import GOOD, OK, PENDING, ROLLED_BACK
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    GOOD,
+    OK,
+    PENDING,
+    ROLLED_BACK,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
 
 
@@ -41,11 +49,28 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], fo
         found = ending.conclude(task.consul, run.keys(task), run.id)
         if not stopped_by_failure(found):
             return run
-        task.show(found.record.description)
+        # Whoever aborts has looked.
+        others = 0 if found.control.noted.kind == ABORT else _wait_for_others(task, run)
+        if others:
+            task.warn(
+                f"What {run.id} has changed is not rolled back: each of the {others} other instances of {run.service} "
+                "fails as well, so that the new version is not the reason. Once they are healthy again run the same "
+                "command again, or hitless.consul.rollback."
+            )
+            return run
+        task.show(f"{found.record.description} What it has changed goes back now (rollout_rollback: fleet).")
         return undo_failed(task, run, found, hosts, forks)
     except HitlessError as error:
         task.warn(f"What {run.id} has changed is not rolled back: {error}")
         return run
+
+
+def _wait_for_others(task: Task, run: Run) -> int:
+    """How many other instances there are that have failed throughout rollout_watch_grace; 0 where one has not."""
+    until = time.monotonic() + run.options["watch_grace"]
+    while (others := others_fail(task, run)) and time.monotonic() < until:
+        time.sleep(LOOK_EVERY)
+    return others
 
 
 def stopped_by_failure(found: Deployment) -> bool:
@@ -63,16 +88,25 @@ def joined(failed: Deployment, back: Deployment) -> Deployment:
     """A deployment with what its rollback came to: each host as it is now, and both stories."""
     hosts, outcomes = dict(failed.record.hosts), dict(failed.outcomes)
     for name, planned in back.record.hosts.items():
-        ended = back.outcomes.get(name)
-        if planned.batch is None or ended is None or name not in hosts:
+        ended, before = back.outcomes.get(name), failed.outcomes.get(name)
+        if ended is None or ended.outcome == PENDING or name not in hosts:
             continue
         if ended.outcome == OK:
             hosts[name] = replace(hosts[name], from_version=planned.to_version)
-            why = failed.outcomes[name].error if name in failed.outcomes else ""
-            ended = _turned_back(hosts[name], ended, why)
-        outcomes[name] = ended
+            outcomes[name] = _turned_back(hosts[name], ended, before.error if before else "")
+        elif planned.batch is not None:
+            outcomes[name] = ended
+        elif ended.outcome == CURRENT and before and _has_left(failed, before, planned.from_version):
+            hosts[name] = replace(hosts[name], from_version=planned.from_version)
+            outcomes[name] = _turned_back(hosts[name], before, before.error)
     story = f"{failed.record.description} {back.record.description}"
     return replace(failed, record=replace(failed.record, hosts=hosts, description=story), outcomes=outcomes)
+
+
+def _has_left(failed: Deployment, ended: Outcome, runs: str | None) -> bool:
+    """Whether a host that had its version runs another one now: a rollback that was interrupted has taken it back."""
+    had_it = ended.outcome == CURRENT or is_changed(ended.outcome)
+    return had_it and runs not in (None, ended.to_version, failed.record.version)
 
 
 def _turned_back(planned: PlannedHost, ended: Outcome, why: str) -> Outcome:
@@ -85,5 +119,5 @@ def not_well(failed: Deployment, back: Mapping[str, str]) -> list[str]:
 
     :param back: host -> outcome of the rollback.
     """
-    bad = {host for host, outcome in back.items() if outcome not in (*GOOD, PENDING)}
+    bad = {host for host, outcome in back.items() if outcome not in GOOD}
     return [host for host in failed.record.hosts if host in bad or host in failed.failed_hosts]

@@ -8,18 +8,24 @@ Their records are read at once, which are small; the hosts of one only where som
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, SUCCESSFUL
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
+    LOST,
     NOTHING_DEPLOYED,
+    OK,
+    REGRESSED,
     ROLLED_BACK,
     SKIPPED,
+    SPENDING,
 )
 
 _AS_BEFORE = (*NOTHING_DEPLOYED, CURRENT, ROLLED_BACK)
@@ -78,15 +84,32 @@ class History:
         return next((one for one in self.listed if not one.is_alive and not _found_all_in_place(one)), None)
 
     def unfinished_rollback(self, version: str | None) -> str:
-        """The id of the deployment of that version that its own run had begun to roll back, and was interrupted in.
+        """The id of the deployment of that version that its own run was to roll back, and was interrupted in.
 
-        Empty where the last thing that happened is no such rollback.
+        Empty where the last thing that happened is something else.
         """
         last = self.last()
-        if last is None or not last.record.is_automatic or last.record.state != INTERRUPTED:
+        if last is None or last.record.state != INTERRUPTED:
             return ""
-        undone = self.find(last.record.undoes)
-        return undone.record.id if undone and undone.record.version == version else ""
+        undone = self.find(last.record.undoes) if last.record.is_automatic else last
+        if undone is None or undone.record.version != version or (undone is last and not self._was_failing(last)):
+            return ""
+        # One that came after it and found every host in place is passed over as the last one, and has ended it.
+        newer = [one.record for one in self.listed if one.record.id > last.record.id]
+        is_ended = any(one.undoes == undone.record.id and one.state != INTERRUPTED for one in newer)
+        return "" if is_ended else undone.record.id
+
+    def _was_failing(self, one: store.Listed) -> bool:
+        """Whether an interrupted deployment had failed already, and has left hosts that should have gone back."""
+        if one.record.direction != "deploy" or one.record.options.get("rollback") != "fleet":
+            return False
+        found = self.with_hosts(one.record.id)
+        if found is None or found.control.noted.kind == STOP:
+            return False
+        ended = Counter(found.results.values())
+        # One that is lost may be so by the interruption alone.
+        spent = sum(ended[outcome] for outcome in SPENDING if outcome != LOST)
+        return spent > one.record.failure_budget and bool(ended[OK] or ended[REGRESSED])
 
     def needed(self) -> set[str]:
         """The ids that a rollback by hand would look at now, see :meth:`last`: these must stay."""

@@ -224,6 +224,7 @@ class HostDeployment(RecordedHost):
             from_version=self.planned.from_version or "",
             rollback_to=self.planned.rollback_to or "",
             wants_rollback=self.run.options["rollback"] != "none",
+            is_undo=bool(self.run.undoes),
             drained_by_hook=drains,
             never_began=states.never_began(failed, task_name, action, self.run.first_tasks),
             restore_failed=drains and self.turn.phase == states.RETURNING and not self.turn.restored,

@@ -193,8 +193,10 @@ def _confirm(task: Task, run: Run, ask: Ask, suspects: Mapping[str, PlannedHost]
     return confirmed
 
 
-def _all_fail_alike(task: Task, run: Run, confirmed: Mapping[str, Symptom]) -> str:
-    """Why it is not the new version: every instance that does not have it, and was well before, fails too."""
+def others_fail(task: Task, run: Run) -> int:
+    """How many instances the deployment has not changed that were well before, where all of them fail; 0 where one does
+    not: what takes all of them down is not the new version.
+    """
     keys = run.keys(task)
     instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
     prefix = keys.outcomes(run.id)
@@ -202,11 +204,17 @@ def _all_fail_alike(task: Task, run: Run, confirmed: Mapping[str, Symptom]) -> s
     changed |= set(read_progress(task.consul, keys, run.id).in_flight)
     changed |= {one.node for one in run.planned if one.state == CURRENT or not run.was_healthy(one.host)}
     old = [one for one in instances if one.node not in changed and not one.maintenance]
-    if not old or any(one.in_rotation for one in old) or all(symptom.outcome == LOST for symptom in confirmed.values()):
+    return 0 if any(one.in_rotation for one in old) else len(old)
+
+
+def _all_fail_alike(task: Task, run: Run, confirmed: Mapping[str, Symptom]) -> str:
+    """Why it is not the new version; empty where it may be."""
+    others = 0 if all(symptom.outcome == LOST for symptom in confirmed.values()) else others_fail(task, run)
+    if not others:
         return ""
     what = "; ".join(f"{node}: {symptom.told}" for node, symptom in list(confirmed.items())[:3])
     return (
-        f"{run.service} fails on what was changed and on each of the {len(old)} other instances alike, so that the new "
+        f"{run.service} fails on what was changed and on each of the {others} other instances alike, so that the new "
         f"version is not the reason ({what})"
     )
 

@@ -137,11 +137,13 @@ def counted(
     *,
     running: bool = False,
     interrupted: bool = False,
+    back: bool = False,
     under_way: Mapping[str, str] | None = None,
 ) -> str:
     """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name.
 
     :param interrupted: whether the run was, so that the hosts whose turn it was were cut off.
+    :param back: whether it is a rollback, so that the hosts that it changed went back.
     :param under_way: host -> the step it is at.
     """
     doing = ", ".join(f"{host} {step}" for host, step in list((under_way or {}).items())[:_NAMED])
@@ -153,7 +155,8 @@ def counted(
         listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         to_come = running and outcome == PENDING
         named = "" if outcome in (OK, CURRENT) or to_come else f" ({listed})"
-        parts.append(f"{number} {'to come' if to_come else word(outcome, interrupted)}{named}")
+        said = "went back" if back and outcome == OK else word(outcome, interrupted)
+        parts.append(f"{number} {'to come' if to_come else said}{named}")
     return ", ".join(parts) or "no hosts"
 
 
@@ -174,14 +177,14 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     results = {host: outcomes[host].outcome if host in outcomes else PENDING for host in record.hosts}
     how, more = record.state, ""
     interrupted = record.state == INTERRUPTED
-    if record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED, PAUSED) and within_budget(
-        list(results.values()), record.failure_budget
-    ):
+    is_over = record.state not in (SUCCESSFUL, CANCELLED, INTERRUPTED, PAUSED)
+    # That of a rollout's own rollback is no limit that anybody has set.
+    if is_over and not record.is_automatic and within_budget(list(results.values()), record.failure_budget):
         more = f" (completed within its failure budget of {record.failure_budget})"
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
     did = "is paused" if record.state == PAUSED else "stopped"
     because = f" It {did} because {plain(reason).rstrip('.')}." if plain(reason) else ""
-    became = counted(results, interrupted=interrupted)
+    became = counted(results, interrupted=interrupted, back=record.direction == "rollback")
     return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{_not_covered(record)}")
 
 

@@ -28,10 +28,19 @@ REASONS = 10
 _TOLD = (ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST)
 
 
-def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Container[str]) -> str:
+def standing(
+    record: Record,
+    outcomes: Mapping[str, Outcome],
+    in_rotation: Container[str],
+    failing: Mapping[str, str] | None = None,
+    *,
+    undone: bool = False,
+) -> str:
     """What is, as the catalog shows it now; why hosts did not end well, in full; what to do.
 
     :param in_rotation: nodes on which the service gets traffic.
+    :param failing: node -> the checks that keep it out, in words.
+    :param undone: whether the same run has rolled it back since.
     """
     hosts = record.hosts
     runs = Counter(
@@ -42,7 +51,7 @@ def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Conta
     number = sum(runs.values())
     lines = [f"{record.service}: {number} of {len(hosts)} in rotation{_told(runs, number)}."]
     lines += [
-        f"Out of rotation: {name}{_why_out(planned, outcomes.get(name))}"
+        f"Out of rotation: {name}{_why_out(planned, outcomes.get(name), (failing or {}).get(planned.node, ''))}"
         for name, planned in hosts.items()
         if planned.node not in in_rotation
     ]
@@ -50,7 +59,11 @@ def standing(record: Record, outcomes: Mapping[str, Outcome], in_rotation: Conta
     lines += [f"{one.host}: {plain(one.error)}{_last_line(one.output)}" for one in bad[:REASONS]]
     if len(bad) > REASONS:
         lines.append(f"... and {len(bad) - REASONS} more")
-    lines += _next(record, {one.outcome for one in outcomes.values()})
+    old_ones = [one for name, one in hosts.items() if name not in outcomes or outcomes[name].outcome == PENDING]
+    if old_ones and not number:
+        lines.append("Next: what does not have it fails as well. See to that first, and run the same command again.")
+    else:
+        lines += _next(record, outcomes, undone=undone)
     return "\n".join([*lines, _story(record)])
 
 
@@ -62,10 +75,13 @@ def _story(record: Record) -> str:
 def _version(planned: PlannedHost, outcome: Outcome | None) -> str:
     """What runs on a host by what became of it; empty where nobody knows."""
     ended = outcome.outcome if outcome else PENDING
+    # Its own outcome may be that of the way back.
+    before = (outcome.from_version if outcome else None) or planned.from_version
+    after = (outcome.to_version if outcome else None) or planned.to_version
     if ended in (OK, CURRENT, REGRESSED):
         # Whoever has it already has no version to go to.
-        return planned.to_version or planned.from_version or ""
-    return "" if ended in (FAILED, LOST) else planned.from_version or ""
+        return after or before or ""
+    return "" if ended in (FAILED, LOST) else before or ""
 
 
 def _told(runs: Mapping[str, int], number: int) -> str:
@@ -76,18 +92,18 @@ def _told(runs: Mapping[str, int], number: int) -> str:
     return ": " + ", ".join(f"{count} on {version}" for version, count in sorted(runs.items()))
 
 
-def _why_out(planned: PlannedHost, outcome: Outcome | None) -> str:
+def _why_out(planned: PlannedHost, outcome: Outcome | None, failing: str) -> str:
     ended = outcome.outcome if outcome else PENDING
     if ended == FAILED:
         return ", held in maintenance since its deployment failed."
     if ended == REGRESSED:
         return f", no longer healthy on {planned.to_version}."
     if ended == LOST:
-        return ", lost in its turn: nobody knows which version runs there."
+        return ", lost: it cannot be reached, and nobody knows which version runs there."
     if ended == SKIPPED:
         why = planned.why or (outcome.error if outcome else "") or "left alone"
         return f", skipped: {plain(why).rstrip('.')}."
-    return ", though nothing of this deployment keeps it out."
+    return f", though nothing of this deployment keeps it out{f': {plain(failing)}' if failing else ''}."
 
 
 def _last_line(output: str) -> str:
@@ -96,17 +112,26 @@ def _last_line(output: str) -> str:
     return f' It printed last: "{plain(last)[:200]}".' if last else ""
 
 
-def _next(record: Record, ended: Container[str]) -> list[str]:
+def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> list[str]:
     """What to do, where there is something."""
     if record.state == PAUSED:  # its sentence says so
         return []
+    ended = {one.outcome for one in outcomes.values()}
+    versions = [_version(record.hosts[name], one) for name, one in outcomes.items() if one.outcome != CURRENT]
+    has_it = record.version in versions
+    if undone and (has_it or FAILED in ended or LOST in ended):
+        return ["Next: see to the hosts that did not go back, and run hitless.consul.rollback: it tries these again."]
     if LOST in ended:
         return ["Next: once they can be reached, run the same command again, or hitless.consul.recover."]
     if FAILED in ended:
         return ["Next: roll out a version that works; it takes over what is held in maintenance."]
+    if REGRESSED in ended:
+        return ["Next: hitless.consul.rollback undoes it; or roll out a version that works."]
     if ROLLED_BACK in ended or UNTOUCHED in ended:
         version = record.version or "it"
-        return [f"Next: repair {version}, and run the same command again; hosts that have it are left alone."]
+        if has_it:
+            return [f"Next: repair {version}, and run the same command again; hosts that have it are left alone."]
+        return [f"Next: repair {version}, and run the same command again. No host has it now, and nothing is to undo."]
     if PENDING in ended:
         return ["Next: run the same command again; hosts that have the version are left alone."]
     return []

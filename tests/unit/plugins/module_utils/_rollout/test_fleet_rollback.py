@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import (
     joined,
     not_well,
@@ -45,6 +47,25 @@ def test_each_host_is_told_as_it_is_now() -> None:
 def test_hosts_that_went_back_well_are_not_what_failed() -> None:
     first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
     assert not_well(first, {"web1": "ok", "web2": "ok", "web3": "lost", "web4": "current"}) == ["web2", "web3"]
+
+
+def test_what_an_interrupted_rollback_has_taken_back_is_back() -> None:
+    """The next one finds it in place, on another version than the failed one."""
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "current", "web4": "ok"}, state="failed")
+    second = deployment("b", {"web4": "ok"}, back=True, state="successful")
+    for host in ("web1", "web2", "web3"):
+        planned = PlannedHost(host, host, "current", from_version="1")
+        second = replace(second, record=replace(second.record, hosts={**second.record.hosts, host: planned}))
+        second = replace(second, outcomes={**second.outcomes, host: Outcome(host, host, "current", "1")})
+    assert joined(first, second).results == dict.fromkeys(HOSTS, "rolled_back")
+    assert joined(first, second).outcomes["web2"].error == "web2: regressed"
+
+
+def test_hosts_that_it_did_not_come_to_still_have_the_version() -> None:
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
+    second = deployment("b", {"web1": "pending", "web2": "pending", "web3": "untouched"}, back=True, state="failed")
+    assert joined(first, second).results == {"web1": "ok", "web2": "regressed", "web3": "untouched", "web4": "pending"}
+    assert not_well(first, {**second.results, "web4": "current"}) == ["web1", "web2", "web3"]
 
 
 def test_only_a_spent_budget_is_a_failure_of_the_version() -> None:

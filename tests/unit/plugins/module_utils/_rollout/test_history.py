@@ -127,3 +127,54 @@ def test_where_a_deployment_is_found() -> None:
     assert found.ids == ["3", "2", "1"]
     assert [one.record.id for one in found.older_than("3")] == ["2", "1"]
     assert found.find("4") is None
+
+
+# -- a rollout's own rollback that was interrupted ----------------------------------------------------------------
+
+BAD = listed("2", "1.5.0", state="failed", summary={"ok": 3, "rolled_back": 1})
+
+
+def back(identity: str, state: str, **summary: int) -> Listed:
+    return listed(identity, None, direction="rollback", state=state, summary=summary, undoes="2", is_automatic=True)
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "expected"),
+    [
+        ([back("3", "interrupted", ok=1, lost=1), BAD, GOOD], "2"),
+        ([back("3", "successful", ok=3), BAD, GOOD], ""),
+        ([back("3", "failed", ok=2, failed=1), BAD, GOOD], ""),
+        ([BAD, GOOD], ""),
+        # The next one has ended it, also where the first had done all that there was to do.
+        ([back("4", "successful", ok=2, current=1), back("3", "interrupted", ok=1, lost=1), BAD, GOOD], ""),
+        ([back("4", "successful", current=5), back("3", "interrupted", ok=3), BAD, GOOD], ""),
+        ([back("4", "interrupted", current=5), back("3", "interrupted", ok=3), BAD, GOOD], "2"),
+    ],
+)
+def test_it_is_ended_once(newest_first: list[Listed], expected: str) -> None:
+    assert kept(*newest_first).unfinished_rollback("1.5.0") == expected
+    assert kept(*newest_first).unfinished_rollback("1.6.0") == "", "another version takes over as it is"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "about", "expected"),
+    [
+        (("ok", "rolled_back"), {}, "2"),
+        (("regressed", "pending"), {}, "2"),
+        (("ok", "lost"), {}, ""),  # cut off in its turn: the rollout goes on
+        (("rolled_back", "pending"), {}, ""),  # nothing is left to go back
+        (("ok", "rolled_back"), {"failure_budget": 1}, ""),
+        (("ok", "rolled_back"), {"options": {"rollback": "host"}}, ""),
+        (("ok", "rolled_back"), {"state": "failed"}, ""),
+        (("ok", "rolled_back"), {"direction": "rollback"}, ""),
+    ],
+)
+def test_one_that_was_interrupted_once_it_had_failed(
+    outcomes: tuple[str, str], about: dict[str, object], expected: str
+) -> None:
+    hosts = {f"web{number}": (outcome, "1.4.2", "1.5.0") for number, outcome in enumerate(outcomes)}
+    about = {"state": "interrupted", "options": {"rollback": "fleet"}, **about}
+    failing = deployment("2", "1.5.0", hosts, **about)
+    assert history(failing).unfinished_rollback("1.5.0") == expected
+    ended = deployment("3", None, {"web0": ("current", "1.4.2", None)}, undoes="2", is_automatic=True)
+    assert history(failing, ended).unfinished_rollback("1.5.0") == ""

@@ -132,5 +132,14 @@ def test_a_rollback_is_called_one() -> None:
     assert report.title(replace(one, direction="rollback", version=None)) == "Rollback of web"
 
 
+def test_what_a_rollback_changed_went_back() -> None:
+    one, told = deployment("failed", a="ok", b="failed", c="current")
+    back = replace(one, direction="rollback", version=None)
+    assert report.verdict_sentence(back, told) == (
+        "Rollback of web failed after 1 m 12 s: 1 went back, 1 already there, 1 failed (b)."
+    )
+    assert "budget" not in report.verdict_sentence(replace(back, is_automatic=True, failure_budget=3), told)
+
+
 def test_nothing_to_recover_is_said() -> None:
     assert report.remains("web", [], []) == "web: nothing to recover."

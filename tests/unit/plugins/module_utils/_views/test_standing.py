@@ -14,7 +14,7 @@ ID = "20261128T120000Z-2-abcd"
 END = f"The story of it: ansible-playbook hitless.consul.status -e rollout_service=web -e status_id={ID}"
 
 
-def told(in_rotation: str, /, **ended: str) -> list[str]:
+def told(in_rotation: str, /, *, undone: bool = False, **ended: str) -> list[str]:
     """The lines for hosts a, b, c, ... with these outcomes."""
     hosts = {name: PlannedHost(name, f"n-{name}", from_version="1", to_version="2") for name in ended}
     record = Record(ID, "web", "2", hosts=hosts)
@@ -22,7 +22,7 @@ def told(in_rotation: str, /, **ended: str) -> list[str]:
         name: Outcome(name, f"n-{name}", outcome, error="It broke." if outcome not in ("ok", "pending") else "")
         for name, outcome in ended.items()
     }
-    return standing(record, outcomes, {f"n-{name}" for name in in_rotation}).splitlines()
+    return standing(record, outcomes, {f"n-{name}" for name in in_rotation}, undone=undone).splitlines()
 
 
 def test_all_is_well() -> None:
@@ -38,12 +38,47 @@ def test_one_was_put_back() -> None:
     ]
 
 
+def test_all_is_back() -> None:
+    lines = told("abc", a="rolled_back", b="rolled_back", c="pending", undone=True)
+    assert lines[0] == "web: 3 of 3 in rotation, all on 1."
+    assert lines[-2] == "Next: repair 2, and run the same command again. No host has it now, and nothing is to undo."
+
+
+@pytest.mark.parametrize("ended", ["ok", "regressed", "failed", "lost"])
+def test_not_all_are_back(ended: str) -> None:
+    assert told("ab", a="rolled_back", b=ended, undone=True)[-2] == (
+        "Next: see to the hosts that did not go back, and run hitless.consul.rollback: it tries these again."
+    )
+
+
+def test_one_that_never_began_its_way_back_has_the_version_still() -> None:
+    hosts = {"a": PlannedHost("a", "a", from_version="1", to_version="2")}
+    back = Outcome("a", "a", "untouched", from_version="2", to_version="1", error="No drain.")
+    lines = standing(Record(ID, "web", "2", hosts=hosts), {"a": back}, {"a"}, undone=True)
+    assert "1 of 1 in rotation, on 2." in lines
+    assert "did not go back" in lines
+
+
+def test_one_that_regressed_and_stays() -> None:
+    lines = told("a", a="ok", b="regressed")
+    assert lines[1] == "Out of rotation: b, no longer healthy on 2."
+    assert lines[-2] == "Next: hitless.consul.rollback undoes it; or roll out a version that works."
+
+
+def test_where_what_does_not_have_it_fails_too() -> None:
+    hosts = {name: PlannedHost(name, name, from_version="1", to_version="2") for name in "ab"}
+    ended = {"a": Outcome("a", "a", "failed", error="It broke."), "b": Outcome("b", "b", "pending")}
+    lines = standing(Record(ID, "web", "2", hosts=hosts), ended, (), {"b": "alive is critical (no database)"})
+    assert "Out of rotation: b, though nothing of this deployment keeps it out: alive is critical (no data" in lines
+    assert "Next: what does not have it fails as well. See to that first, and run the same command again." in lines
+
+
 def test_what_is_out_is_named_with_its_reason() -> None:
     lines = told("a", a="ok", b="failed", c="lost", d="skipped", e="pending")
     assert lines[0] == "web: 1 of 5 in rotation, on 2."
     assert lines[1:5] == [
         "Out of rotation: b, held in maintenance since its deployment failed.",
-        "Out of rotation: c, lost in its turn: nobody knows which version runs there.",
+        "Out of rotation: c, lost: it cannot be reached, and nobody knows which version runs there.",
         "Out of rotation: d, skipped: It broke.",
         "Out of rotation: e, though nothing of this deployment keeps it out.",
     ]
