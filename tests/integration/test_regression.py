@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -147,6 +148,32 @@ def test_one_that_is_gone_from_the_catalog_has_regressed(rollout: Window) -> Non
     found = look(rollout)
     assert found is not None
     assert "no longer registered" in found.regressed[0].error
+
+
+def test_one_that_was_changed_before_a_pause_is_watched_too(rollout: Window) -> None:
+    """Where the deployment goes on it gets no turn any more."""
+    plan, before = rollout.run.plan, rollout.run.plan["hosts"][HOSTS[0]]
+    current = {"node": before["node"], "state": "current", "from": "2", "healthy": True}
+    rollout.run = replace(rollout.run, plan={**plan, "hosts": {**plan["hosts"], HOSTS[0]: current}})
+    rollout.set(HOSTS[0], "critical")
+    found = look(rollout, lambda planned: f"{planned.to_version} answered 500")
+    assert found is not None
+    assert [one.outcome for one in found.regressed] == ["regressed"]
+    assert "It was healthy on 2" in found.regressed[0].error
+    assert "its health URL: 2 answered 500" in found.regressed[0].error
+
+
+def test_what_the_deployment_that_it_resumes_has_changed_is_watched_too(rollout: Window) -> None:
+    """Where that left it as it is; one whose turn is still to come is the turn's business."""
+    plan, earlier = rollout.run.plan, rollout.run.id
+    current = {"node": rollout.nodes[HOSTS[0]], "state": "current", "from": "2", "healthy": True}
+    hosts = {**plan["hosts"], HOSTS[0]: current}
+    rollout.run = replace(rollout.run, id="20991231T000000Z-2-ffff", resumed=[earlier], plan={**plan, "hosts": hosts})
+    for host in HOSTS[:2]:
+        rollout.set(host, "critical")
+    found = look(rollout, answers("it answered 500"))
+    assert found is not None
+    assert [(one.host, one.outcome, one.batch) for one in found.regressed] == [(HOSTS[0], "regressed", None)]
 
 
 def test_hosts_that_it_has_not_changed_are_none_of_its_business(rollout: Window) -> None:

@@ -104,10 +104,11 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
             task.warn(one.record.description)
         if claim.goes_on:
             paused.go_on(task, run, claim)
-            run = begun(run)
+            run = begun(replace(run, resumed=history.chain(claim.id)[1:]))
         else:
             paused.cancel(task, run, claim)
             resumes = history.resumed_by(run.options["version"]) if run.options["direction"] == "deploy" else ""
+            run = replace(run, resumed=history.chain(resumes))
             run = record_run(task, run, replace(record_of(run), resumes=resumes), claim.leftover)
         clear_order(task.consul, keys, claim.used_up)
     except BaseException:

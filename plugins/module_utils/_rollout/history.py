@@ -138,6 +138,16 @@ class History:
                 return one.record.id
         return ""
 
+    def chain(self, deployment: str) -> list[str]:
+        """The ids of a deployment and of those that it resumed, the newest first; empty for none."""
+        found: list[str] = []
+        one = self.find(deployment)
+        # Ids sort by time: what stands there and is not older would never end.
+        while one and (not found or one.record.id < found[-1]):
+            found.append(one.record.id)
+            one = self.find(one.record.resumes)
+        return found
+
 
 def read_history(client: Client, keys: Keys) -> History:
     """The deployments that are kept of a service, in two requests for up to 63, and one for each unsettled one."""

@@ -125,14 +125,16 @@ def look_back(
     :param instances: of the service, at least those that get no traffic; all of them where ``whole``.
     :param in_flight: nodes whose turn has begun and not ended.
     """
-    planned = {one.node: one for one in run.changing}
+    # Those that it changed before a pause, or that the one which it resumes has changed, get no turn any more.
+    planned = {one.node: one for one in run.planned}
     symptoms = _look(run, instances, planned, whole=whole)
-    suspects = _changed(task.consul, run.keys(task), run.id, [node for node in symptoms if node not in in_flight])
+    suspects = _changed(task.consul, run.keys(task), run, [node for node in symptoms if node not in in_flight])
     if not suspects:
         return None
+    planned = {node: replace(planned[node], to_version=ended.to_version) for node, ended in suspects.items()}
     for node in suspects:
         _telling(task, run, planned[node]).tell(f"no longer healthy: {symptoms[node].told}")
-    confirmed = _confirm(task, run, ask, {node: planned[node] for node in suspects})
+    confirmed = _confirm(task, run, ask, planned)
     if not confirmed:
         return Found()
     alike = _all_fail_alike(task, run, confirmed)
@@ -144,22 +146,33 @@ def look_back(
 def _look(
     run: Run, instances: Sequence[Instance], planned: Mapping[str, PlannedHost], *, whole: bool
 ) -> dict[str, Symptom]:
-    """The symptoms of hosts that have, or had, a turn."""
+    """The symptoms of its hosts."""
     registered = {one.node for one in instances} if whole else None
     interval = run.options["check_interval"]
     found = symptoms_of(instances, check_interval=interval, registered=registered, nodes=planned)
     return {node: symptom for node, symptom in found.items() if node in planned}
 
 
-def _changed(client: Client, keys: Keys, deployment: str, nodes: Sequence[str]) -> dict[str, Outcome]:
-    """Node -> outcome, for those of them that the deployment has changed and left healthy."""
+def _changed(client: Client, keys: Keys, run: Run, nodes: Sequence[str]) -> dict[str, Outcome]:
+    """Node -> outcome, for those of them that the deployment has changed and left healthy, or one that it resumes."""
+    found = _outcomes(client, keys, run.id, nodes)
+    left_alone = {one.node for one in run.planned if one.batch is None}
+    for earlier in run.resumed:
+        missing = [node for node in nodes if node in left_alone and node not in found]
+        there = _outcomes(client, keys, earlier, missing)
+        found.update({node: replace(ended, batch=None) for node, ended in there.items()})
+    return {node: ended for node, ended in found.items() if ended.outcome == OK}
+
+
+def _outcomes(client: Client, keys: Keys, deployment: str, nodes: Sequence[str]) -> dict[str, Outcome]:
+    """Node -> outcome in a deployment, for those of them that have one."""
     found: dict[str, Outcome] = {}
     for start in range(0, len(nodes), TXN_LIMIT):
         wanted = {keys.outcome(deployment, node): node for node in nodes[start : start + TXN_LIMIT]}
         for item in client.txn([kv_read(key) for key in wanted]):
             node = wanted.get(item["Key"])  # a prefix finds web10 for web1
-            if node and (ended := Outcome.from_json(kv_text(item), node)).outcome == OK:
-                found[node] = ended
+            if node:
+                found[node] = Outcome.from_json(kv_text(item), node)
     return found
 
 

@@ -46,6 +46,7 @@ class Run:
     :param order: the hosts of the rolling play, each batch led by its coordinator; ``serial``: the size of each batch.
     :param recorded: whether the deployment has a record.
     :param undoes: the deployment that this one undoes by itself, since that has failed; empty where it is none such.
+    :param resumed: the deployments that it goes on with, the newest first: what they changed is watched, too.
     :param leftovers: maintenance that interrupted runs left, see ``recovery.Left``; ``unknown``: hosts of it that are
         not in the inventory.
     """
@@ -68,6 +69,7 @@ class Run:
     serial: Sequence[int] = (1,)  # a play's serial must not be empty
     recorded: bool = False
     undoes: str = ""
+    resumed: Sequence[str] = ()
     leftovers: Sequence[Mapping[str, Any]] = ()
     unknown: Sequence[str] = ()
 

@@ -178,3 +178,11 @@ def test_one_that_was_interrupted_once_it_had_failed(
     assert history(failing).unfinished_rollback("1.5.0") == expected
     ended = deployment("3", None, {"web0": ("current", "1.4.2", None)}, undoes="2", is_automatic=True)
     assert history(failing, ended).unfinished_rollback("1.5.0") == ""
+
+
+def test_those_that_a_deployment_resumed_one_after_the_other() -> None:
+    third = listed("3", "2.0.0", resumes="2")
+    found = kept(third, listed("2", "2.0.0", resumes="1"), GOOD)
+    assert (found.chain("3"), found.chain("1"), found.chain("")) == (["3", "2", "1"], ["1"], [])
+    assert kept(third).chain("3") == ["3"]
+    assert kept(listed("2", "2.0.0", resumes="3"), listed("3", "2.0.0", resumes="2")).chain("2") == ["2"]
