@@ -27,9 +27,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
-    GOOD,
+    NOTHING_DEPLOYED,
     OK,
-    PENDING,
     ROLLED_BACK,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
@@ -89,11 +88,15 @@ def joined(failed: Deployment, back: Deployment) -> Deployment:
     hosts, outcomes = dict(failed.record.hosts), dict(failed.outcomes)
     for name, planned in back.record.hosts.items():
         ended, before = back.outcomes.get(name), failed.outcomes.get(name)
-        if ended is None or ended.outcome == PENDING or name not in hosts:
+        if ended is None or name not in hosts:
             continue
         if ended.outcome == OK:
             hosts[name] = replace(hosts[name], from_version=planned.to_version)
             outcomes[name] = _turned_back(hosts[name], ended, before.error if before else "")
+        elif before and ended.outcome in NOTHING_DEPLOYED:
+            # It runs what the deployment left there.
+            why = ended.error or planned.why or "not begun."
+            outcomes[name] = replace(before, error=f"{before.error} It was not rolled back: {why}".lstrip())
         elif planned.batch is not None:
             outcomes[name] = ended
         elif ended.outcome == CURRENT and before and _has_left(failed, before, planned.from_version):
@@ -115,9 +118,10 @@ def _turned_back(planned: PlannedHost, ended: Outcome, why: str) -> Outcome:
 
 
 def not_well(failed: Deployment, back: Mapping[str, str]) -> list[str]:
-    """The hosts that made a deployment fail, and those that could not be rolled back; not those that went back well.
+    """The hosts that made a deployment fail, and those that did not go back; not those that went back well.
 
     :param back: host -> outcome of the rollback.
     """
-    bad = {host for host, outcome in back.items() if outcome not in GOOD}
+    # One that it was not to change is current there.
+    bad = {host for host, outcome in back.items() if outcome not in (OK, CURRENT)}
     return [host for host in failed.record.hosts if host in bad or host in failed.failed_hosts]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import (
     joined,
     not_well,
@@ -44,6 +46,29 @@ def test_each_host_is_told_as_it_is_now() -> None:
     assert {host: both.record.hosts[host].from_version for host in HOSTS} == dict.fromkeys(HOSTS, "1")
 
 
+@pytest.mark.parametrize("ended", ["pending", "untouched", "skipped"])
+def test_one_that_did_not_go_back_is_told_as_it_is(ended: str) -> None:
+    """It runs the new version still, whatever kept its rollback from beginning."""
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "rolled_back"}, state="failed")
+    second = deployment("b", {"web1": ended, "web2": "ok", "web3": "current", "web4": "current"}, back=True)
+    one = joined(first, second).outcomes["web1"]
+    assert (one.outcome, one.from_version, one.to_version) == ("ok", "1", "2")
+    assert one.error == f"It was not rolled back: web1: {ended}"
+    assert not_well(first, second.results) == ["web1", "web2", "web3"]
+
+
+def test_so_is_one_that_the_rollback_left_alone() -> None:
+    """In somebody else's maintenance as it was planned; one that it was not to change has nothing to tell."""
+    first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "skipped"}, state="failed")
+    second = deployment("b", {"web1": "skipped", "web2": "ok", "web3": "current", "web4": "current"}, back=True)
+    hosts = {name: replace(one, batch=1 if name == "web2" else None) for name, one in second.record.hosts.items()}
+    both = joined(first, replace(second, record=replace(second.record, hosts=hosts)))
+    assert both.results["web1"] == "ok"
+    assert both.outcomes["web1"].error == "It was not rolled back: web1: skipped"
+    assert both.outcomes["web3"].error == "web3: skipped"
+    assert not_well(first, second.results) == ["web1", "web2"]
+
+
 def test_hosts_that_went_back_well_are_not_what_failed() -> None:
     first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
     assert not_well(first, {"web1": "ok", "web2": "ok", "web3": "lost", "web4": "current"}) == ["web2", "web3"]
@@ -64,7 +89,7 @@ def test_what_an_interrupted_rollback_has_taken_back_is_back() -> None:
 def test_hosts_that_it_did_not_come_to_still_have_the_version() -> None:
     first = deployment("a", {"web1": "ok", "web2": "regressed", "web3": "ok"}, state="failed")
     second = deployment("b", {"web1": "pending", "web2": "pending", "web3": "untouched"}, back=True, state="failed")
-    assert joined(first, second).results == {"web1": "ok", "web2": "regressed", "web3": "untouched", "web4": "pending"}
+    assert joined(first, second).results == {"web1": "ok", "web2": "regressed", "web3": "ok", "web4": "pending"}
     assert not_well(first, {**second.results, "web4": "current"}) == ["web1", "web2", "web3"]
 
 
