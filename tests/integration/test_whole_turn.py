@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
+from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, begun_op, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
+from lab import wait_until
 from tests.integration.services import Services
 from tests.integration.test_host import ours, outcome, state
 
@@ -115,6 +117,41 @@ def test_one_whose_beginning_was_not_answered_goes_on_and_keeps_what_is_known(de
     assert outcome(deployment.web)["outcome"] == "ok"
     assert (deployment.progress.registered, deployment.progress.turns) == (3, 2)
     assert deployment.progress.in_flight == {}
+
+
+def test_one_that_got_requests_meanwhile_is_drained_before_it_goes_back(
+    deployment: Deployment, web: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maintenance was ended while it was verified; one that was out all the time is not drained a second time."""
+    drains: list[object] = []
+    monkeypatch.setattr(drain, "wait_as_set", lambda *given: drains.append(given) or [])
+    verify = deployment.host.verify
+
+    def ended_and_failed(*_given: str) -> Any:
+        deployment.host.verify = verify  # type: ignore[method-assign]
+        web.operator("", enable=False)
+        wait_until("it is put back", lambda: web.reasons() == {web.name: ours(web)})
+        raise HitlessError("It did not answer.")
+
+    deployment.host.verify = ended_and_failed  # type: ignore[method-assign]
+    deployment.take(lambda host: "true")
+    assert outcome(web)["outcome"] == "rolled_back"
+    assert len(drains) == 2
+
+
+def test_one_whose_agent_does_not_answer_is_lost(
+    deployment: Deployment, web: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it is in maintenance: here it goes on to serve."""
+
+    def asked(*_given: object) -> None:
+        raise ConsulUnavailable("No answer from the agent.")
+
+    monkeypatch.setattr(maintenance, "send", asked)
+    monkeypatch.setattr(maintenance, "lift", asked)
+    deployment.take(lambda host: "true")
+    assert outcome(web)["outcome"] == "lost"
+    assert web.reasons() == {web.name: None}
 
 
 def test_maintenance_of_somebody_else_is_left_alone(deployment: Deployment, web: Services) -> None:

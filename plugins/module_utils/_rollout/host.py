@@ -17,6 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul import main
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import put_back
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
+    ConsulUnavailable,
     HitlessError,
     HostLost,
     LockLost,
@@ -38,7 +39,7 @@ class TakenOut(NamedTuple):
     """A host that is in maintenance, seen in the catalog.
 
     :param shown_at: when the catalog showed it, on the monotonic clock.
-    :param by_this: whether this very deployment had taken it out before, so that nothing is left to drain.
+    :param by_this: whether this very deployment had taken it out before, and it stayed so: nothing is left to drain.
     :param result: of the task.
     """
 
@@ -109,7 +110,9 @@ class HostDeployment(RecordedHost):
             "shown_after": round(shown_at - began, 3),
         }
         # What an earlier deployment had taken out is drained again: nobody knows what it did since.
-        return TakenOut(shown_at, before == {self.reason}, result)
+        is_drained = before == {self.reason} and not self.was_dropped
+        self.was_dropped = False
+        return TakenOut(shown_at, is_drained, result)
 
     def wait_until_drained(self, since: float | None = None, *, at_once: bool = False) -> dict[str, Any]:
         """Return when the host is drained: from then on the deployment may have begun.
@@ -268,7 +271,9 @@ class HostDeployment(RecordedHost):
         except LockLost:
             raise
         except HitlessError as error:
-            decision = states.GIVE_UP if isinstance(error, HostLost) else states.HOLD
+            is_away = isinstance(error, ConsulUnavailable) and decision == states.END_MAINTENANCE
+            # Whether it is in maintenance nobody knows then: that it stays so would be told of one that serves.
+            decision = states.GIVE_UP if is_away or isinstance(error, HostLost) else states.HOLD
             why = f"{why} And {error}"
         outcome = states.outcome_of(decision, other_owner=other_owner)
         if outcome:
