@@ -37,7 +37,7 @@ lab-down: ## stop it
 
 # --- check it ---
 
-.PHONY: test test-all test-devel lint sanity unit integration rollout molecule bench
+.PHONY: test test-all test-devel lint sanity unit simulation integration rollout molecule bench
 test: setup ## every check, the newest versions whole, a cross-section of the oldest (.ci/run runs this)
 	@scripts/test
 
@@ -55,7 +55,7 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, changelog fragments
 sanity: setup ## ansible-test sanity, of the built collection
 	@scripts/sanity
 
-unit integration rollout: setup ## one folder of tests; PYTEST_ARGS='-k lock -x'
+unit simulation integration rollout: setup ## one folder of tests; PYTEST_ARGS='-k lock -x'
 	@$(BIN)/pytest tests/$@ $(PYTEST_ARGS)
 
 molecule: setup ## a rollout in the lab, driven by molecule

@@ -43,9 +43,9 @@ settings.load_profile("any machine")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Mark each test unit, integration or rollout by its folder; then put those that were asked for in order."""
+    """Mark each test by its folder; then put those that were asked for in order."""
     for item in items:
-        if _folder(item) in {"unit", "integration", "rollout"}:
+        if _folder(item) in {"unit", "simulation", "integration", "rollout"}:
             item.add_marker(_folder(item))
     yield
     _order(items)

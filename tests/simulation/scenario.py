@@ -1,0 +1,227 @@
+"""What a simulation is about: sizes, options, versions and trouble, all of it from one number."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+OLD, NEW = "1.4.2", "1.5.0"
+
+
+@dataclass(frozen=True)
+class Temper:
+    """How a version takes its deployment on one host, and what it does afterwards; all times in seconds.
+
+    :param takes: the command, until it ends.
+    :param fails: ``before`` or ``after`` it has changed the host; ``hangs``; empty where it succeeds.
+    :param starts: until the new process answers well; None for never.
+    :param turns_bad: after it has started, for good; None for never.
+    :param flaps: after it has started, and for how long; None for never.
+    """
+
+    takes: float = 1.0
+    fails: str = ""
+    starts: float | None = 0.5
+    turns_bad: float | None = None
+    flaps: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that happens to a host, or to all, beside the rollout.
+
+    :param kind: a method of ``world.World``.
+    :param seconds: how long it lasts; 0 for good.
+    """
+
+    at: float
+    kind: str
+    host: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """A word of an operator.
+
+    :param by_hand: written into the key as it is, and not by the playbook.
+    """
+
+    at: float
+    word: str
+    by_hand: bool = False
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of a controller that nobody has planned.
+
+    :param at_switch: the number of its switch.
+    :param kind: ``killed`` (its keeper tidies up), ``machine`` (its session ends by its TTL), ``stalled`` (the lock is
+        lost, and it goes on).
+    """
+
+    at_switch: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One simulated deployment, with all that happens to it.
+
+    :param first: version and state of each host as it begins.
+    :param share_of: of the hosts on which the new version is bad in each way.
+    :param check: interval and timeout of the health check; ``told``: whether Consul tells them.
+    :param loses: the share of the answers to writes that are lost.
+    :param outages: when, and for how long, Consul has no leader.
+    """
+
+    seed: int
+    hosts: int
+    options: Mapping[str, Any]
+    has_url: bool
+    check: tuple[float, float]
+    told: bool
+    first: Sequence[str] = ()
+    share_of: Mapping[str, float] = field(default_factory=dict)
+    bad_after: float | None = None
+    troubles: Sequence[Trouble] = ()
+    deaths: Sequence[Death] = ()
+    said: Sequence[Said] = ()
+    loses: float = 0.0
+    outages: Sequence[tuple[float, float]] = ()
+
+    def temper(self, rng: random.Random, version: str) -> Temper:
+        """How a version takes this deployment."""
+        takes = rng.uniform(0.3, 4.0)
+        starts = rng.uniform(0.1, 2.0)
+        if version == OLD:
+            fails = "after" if rng.random() < self.share_of["old"] else ""
+            return Temper(takes, fails, starts)
+        chance = rng.random()
+        for kind in ("before", "after", "hangs", "broken", "turns_bad", "flaps"):
+            chance -= self.share_of[kind]
+            if chance < 0:
+                return self._bad(rng, kind, takes, starts)
+        return Temper(takes, starts=starts, turns_bad=self.bad_after)
+
+    @staticmethod
+    def _bad(rng: random.Random, kind: str, takes: float, starts: float) -> Temper:
+        if kind in ("before", "after", "hangs"):
+            return Temper(takes, kind, starts)
+        if kind == "broken":
+            return Temper(takes, starts=None)
+        if kind == "turns_bad":
+            return Temper(takes, starts=starts, turns_bad=rng.uniform(0.5, 60))
+        return Temper(takes, starts=starts, flaps=(rng.uniform(0.5, 40), rng.uniform(0.2, 6)))
+
+
+def minimum_of(wanted: int | str, hosts: int) -> int:
+    """Instances that have to stay in rotation; a percentage is rounded up."""
+    return -(-hosts * int(wanted[:-1]) // 100) if isinstance(wanted, str) else wanted
+
+
+KINDS = ("operator", "operator_ends_ours", "lost", "unreachable", "agent_down", "process_dies", "dependency", "blinks")
+
+
+def scenario_of(seed: int) -> Scenario:
+    """The scenario of a number, always the same."""
+    rng = random.Random(seed)
+    hosts = rng.choice([1, 2, 3, 3, 4, 4, 5, 6, 8])
+    check = (rng.choice([1.0, 2.0, 3.0]), rng.choice([0.5, 1.0]))
+    options = _options(rng, check)
+    if minimum_of(options["min_healthy"], hosts) >= hosts:
+        options["min_healthy"] = 0  # else it is refused, which is another test's
+    return Scenario(
+        seed=seed,
+        hosts=hosts,
+        options=options,
+        has_url=rng.random() < 0.6,
+        check=check,
+        told=rng.random() < 0.7,
+        first=[_first(rng) for _host in range(hosts)],
+        share_of=_shares(rng),
+        bad_after=rng.uniform(2, 60) if rng.random() < 0.2 else None,
+        troubles=_troubles(rng, hosts),
+        deaths=_deaths(rng),
+        said=_said(rng),
+        loses=rng.choice([0.0, 0.0, 0.0, 0.02]),
+        outages=[(rng.uniform(0, 120), rng.uniform(0.5, 17))] if rng.random() < 0.15 else [],
+    )
+
+
+def _options(rng: random.Random, check: tuple[float, float]) -> dict[str, Any]:
+    sizes: list[Any] = [1, 1, 2, 3, "50%", "100%", [1, "100%"], [1, "50%"], [1, 1, "100%"]]
+    size, bake_time = rng.choice(sizes), rng.choice([0.0, 5.0, 15.0])
+    pauses: dict[str, Any] = {}
+    if isinstance(size, list) and rng.random() < 0.4:
+        pauses["pause_after"] = rng.choice([[1], "each"])
+        pauses["auto_promote"] = rng.choice([0.0, 0.0, bake_time + 2])
+    if rng.random() < 0.3:
+        pauses["pause_wait"] = 30.0
+    return {
+        **pauses,
+        "batch_size": size,
+        "min_healthy": rng.choice(["50%", "50%", "50%", 0, 1, "75%"]),
+        "failure_budget": rng.choice([0, 0, 0, 1, 2]),
+        "drain_time": rng.choice([0.0, 1.0, 3.0]),
+        "min_healthy_time": rng.choice([0.0, 1.0, 4.0]),
+        "healthy_deadline": rng.choice([8.0, 20.0]),
+        "deploy_timeout": 15,
+        "bake_time": bake_time,
+        "watch_grace": rng.choice([1.0, 3.0]),
+        "check_interval": sum(check) + rng.uniform(0, 2),
+        "rollback": rng.choice(["fleet", "fleet", "fleet", "host", "none"]),
+        "unreachable": rng.choice(["fail", "skip", "skip"]),
+        "lock_wait": rng.choice([0.0, 0.0, 40.0]),
+        "keep_deployments": rng.choice([1, 20]),
+    }
+
+
+def _said(rng: random.Random) -> list[Said]:
+    number = rng.choice([0, 0, 0, 0, 1, 2, 3])
+    words = ("pause", "resume", "promote", "stop", "abort", "freeze", "unfreeze", "pause", "promote")
+    return [Said(rng.uniform(0, 90), rng.choice(words), rng.random() < 0.2) for _number in range(number)]
+
+
+def _first(rng: random.Random) -> str:
+    """How a host is as it begins."""
+    chance = rng.random()
+    for state, share in (("current", 0.06), ("broken", 0.05), ("operator", 0.04), ("unreachable", 0.02)):
+        chance -= share
+        if chance < 0:
+            return state
+    return "well"
+
+
+def _shares(rng: random.Random) -> dict[str, float]:
+    """Most versions are good, some fail now and then, and some are bad everywhere."""
+    kinds = ("before", "after", "hangs", "broken", "turns_bad", "flaps")
+    shares = dict.fromkeys(kinds, 0.0)
+    how = rng.random()
+    if how < 0.35:
+        shares.update({kind: rng.choice([0.0, 0.05, 0.15]) for kind in kinds})
+    elif how < 0.55:
+        shares[rng.choice(kinds)] = rng.choice([0.5, 1.0])
+    return {**shares, "old": rng.choice([0.0, 0.0, 0.1])}
+
+
+def _troubles(rng: random.Random, hosts: int) -> list[Trouble]:
+    number = rng.choice([0, 0, 1, 1, 2, 3])
+    return [
+        Trouble(
+            rng.uniform(0, 90),
+            rng.choice(KINDS),
+            rng.randrange(hosts),
+            rng.choice([0.0, rng.uniform(0.3, 4), rng.uniform(2, 60)]),
+        )
+        for _number in range(number)
+    ]
+
+
+def _deaths(rng: random.Random) -> list[Death]:
+    number = rng.choice([0, 0, 0, 1, 1, 2])
+    kinds = ("killed", "killed", "machine", "stalled")
+    return [Death(int(10 ** rng.uniform(0.7, 3.3)), rng.choice(kinds)) for _number in range(number)]
