@@ -110,6 +110,7 @@ def test_a_stage_is_promoted_and_another_machine_goes_on(drive: Drive, tmp_path:
     assert "there is nothing to promote" in flat(refused.output)
 
 
+@pytest.mark.slow
 def test_paused_by_hand_in_the_middle(drive: Drive) -> None:
     with Load(drive.lab) as load, drive.start(SLOW, **QUICK) as run:
         wait_for_state(drive, "web2", "deploying")
@@ -149,6 +150,7 @@ def test_aborted_in_a_drain(drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_aborted_during_its_command(drive: Drive) -> None:
     """The command ends, and the host goes back."""
     with Load(drive.lab) as load, drive.start(SLOW, **QUICK) as run:
@@ -163,7 +165,7 @@ def test_aborted_during_its_command(drive: Drive) -> None:
     assert drive.is_settled()
 
 
-@pytest.mark.parametrize("batches", [False, True], ids=["window", "batches"])
+@pytest.mark.parametrize("batches", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["window", "batches"])
 def test_stopped(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
     hook = tmp_path / "after.yml"
     hook.write_text("- ansible.builtin.debug:\n    msg: after\n", encoding="utf-8")
@@ -179,6 +181,7 @@ def test_stopped(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_batches_pause_and_go_on(drive: Drive, tmp_path: Path) -> None:
     hook = tmp_path / "after.yml"
     hook.write_text("- ansible.builtin.debug:\n    msg: after {{ deploy_hosts }}\n", encoding="utf-8")
@@ -196,7 +199,7 @@ def test_batches_pause_and_go_on(drive: Drive, tmp_path: Path) -> None:
     assert len(deployments(drive)) == 1
 
 
-@pytest.mark.parametrize("service", ["web", ""], ids=["one", "all"])
+@pytest.mark.parametrize("service", ["web", pytest.param("", marks=pytest.mark.slow)], ids=["one", "all"])
 def test_frozen(drive: Drive, service: str) -> None:
     more = {} if service else {"all": True}
     with drive.start(SLOW, **QUICK) as run:
@@ -227,6 +230,7 @@ def test_frozen(drive: Drive, service: str) -> None:
     assert say(drive, "unfreeze", "", all=True).rc == 0
 
 
+@pytest.mark.slow
 def test_outside_of_its_windows_it_does_not_begin(drive: Drive) -> None:
     days = [datetime.now(timezone.utc) + timedelta(days=offset) for offset in range(-3, -1)]
     closed = [f"{day:%a} 00:00-24:00 UTC" for day in days]
@@ -243,6 +247,7 @@ def test_outside_of_its_windows_it_does_not_begin(drive: Drive) -> None:
     assert drive.running() == [NEW] * 5
 
 
+@pytest.mark.slow
 def test_another_version_takes_over(drive: Drive) -> None:
     assert drive.run(NEW, **CANARY).rc == 0
     first = drive.record()
@@ -254,6 +259,7 @@ def test_another_version_takes_over(drive: Drive) -> None:
     assert drive.record()["id"] in old["description"]
 
 
+@pytest.mark.slow
 def test_it_waits_in_place(drive: Drive) -> None:
     with Load(drive.lab) as load, drive.start(NEW, **CANARY, pause_wait=600) as run:
         wait_until("it waits", lambda: noted(drive).get("kind") == "stage", 60)
@@ -288,6 +294,7 @@ def test_killed_while_it_waits(drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_a_stage_promotes_itself(drive: Drive) -> None:
     done = drive.run(NEW, **CANARY, auto_promote=2)
     assert done.rc == 0, done.output

@@ -201,6 +201,7 @@ def test_where_all_others_fail_too_nothing_else_is_put_back(drive: Drive) -> Non
 # -- the way back -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_fifth_of_six_fails(drive: Drive) -> None:
     new = "3.0.0-brokenon-web5"
     with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:

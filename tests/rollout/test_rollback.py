@@ -94,6 +94,7 @@ def test_half_a_rollout_goes_back_to_what_each_host_had(drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_what_is_out_of_rotation_on_the_bad_version_goes_first(drive: Drive) -> None:
     """Two hosts are held in maintenance; nothing else than the minimum bounds how many go at once."""
     canary = {**VARIABLES, "rollout_batch_size": [1, "25%"]}
