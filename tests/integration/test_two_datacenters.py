@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -66,10 +65,9 @@ def test_an_agent_of_another_datacenter_is_told_before_anything(centers: dict[st
 def test_also_where_the_rollouts_datacenter_is_the_clusters_own(centers: dict[str, Server]) -> None:
     fleet = read_fleet(Client(Connection(centers["dc1"].url)), Keys("web"))
     hosts = {name: wanted_hosts({NODE: reached(server)}, "2") for name, server in centers.items()}
-    asked: dict[str, Any] = {"accept_warning": False, "previous_version": None}
-    assert host_states(fleet, hosts["dc1"], **asked)[0].datacenter == "dc1"
+    assert host_states(fleet, hosts["dc1"], accept_warning=False)[0].datacenter == "dc1"
     with pytest.raises(HitlessError, match="asked on vm1 belongs to the datacenter dc2, and the rollout is of dc1"):
-        host_states(fleet, hosts["dc2"], **asked)
+        host_states(fleet, hosts["dc2"], accept_warning=False)
 
 
 @pytest.mark.parametrize("second", ["dc2", "dc1"])
