@@ -69,7 +69,9 @@ def prepare(edge: Edge) -> Result:
     requested = edge.left("request")
     try:
         prepared = beginning.prepare(edge.task, edge.action.sources(edge), str(requested.get("claim") or ""))
-        beginning.require_consul(*edge.connect(prepared))
+        # What comes next asks Consul as the task of the plan would.
+        task, _prepared, origin = edge.connect(prepared)
+        beginning.require_consul(task, prepared, origin)
     except Exception as error:
         if requested.get("claim"):
             keys = edge.task.keys(requested["service"])
@@ -77,8 +79,7 @@ def prepare(edge: Edge) -> Result:
         raise
     if "plan" in prepared.parts:
         return prepared.as_dict()
-    # What comes next asks Consul as the task of the plan would.
-    return _plan(edge, edge.connect(prepared)[0], prepared)
+    return _plan(edge, task, prepared)
 
 
 def plan(edge: Edge) -> Result:
@@ -97,8 +98,8 @@ def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
 
 def settle(edge: Edge) -> Result:
     """Watch what was changed, and begin to roll it back where the deployment has failed."""
-    hosts = edge.wanted_hosts(edge.run)
-    return fleet_rollback.settle(edge.task, edge.run, edge.ask, hosts, _forks()).as_dict()
+    run = edge.run
+    return fleet_rollback.settle(edge.task, run, edge.ask, lambda: edge.wanted_hosts(run), _forks()).as_dict()
 
 
 def _forks() -> int:

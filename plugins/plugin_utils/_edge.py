@@ -136,8 +136,7 @@ class Edge:
 
         One that only the host itself reaches tells nothing here.
         """
-        hostvars = self.task.variables["hostvars"]
-        known = {**hostvars.raw_get(planned.host), "hostvars": hostvars}
+        known = self.task.variables["hostvars"].raw_get(planned.host)
         try:
             url, match = (
                 self._resolved(known, name, self.run.id, str(planned.to_version or ""), "", "deploy")

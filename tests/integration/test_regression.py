@@ -256,8 +256,8 @@ def test_a_failure_that_all_share_is_not_rolled_back(consul: Server) -> None:
     made.end(HOSTS[2], "rolled_back")
     for host in HOSTS:
         made.set(host, "critical")
-    assert settle(made.host(HOSTS[9]).task, made.run, cannot_ask, [], 5) == made.run
+    assert settle(made.host(HOSTS[9]).task, made.run, cannot_ask, list, 5) == made.run
     assert f"What {made.run.id} has changed is not rolled back: each of the 7 other instances" in made.web.warned[-1]
     with soon(lambda: made.set(HOSTS[9], "passing"), after=0.2):
-        settle(made.host(HOSTS[9]).task, made.run, cannot_ask, [], 5)
+        settle(made.host(HOSTS[9]).task, made.run, cannot_ask, list, 5)
     assert "other instances" not in made.web.warned[-1], "one of them had only a moment of it"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import ConsulError, Lab, Report
+from lab import ConsulError, Lab, Report, wait_until
 from lab.load import LoadGenerator
 from lab.testkit.ansible_run import Ansible, Result, Run
 
@@ -24,6 +25,25 @@ VARIABLES = {
     "rollout_bake_time": 0.5,
     "rollout_watch_grace": 1,
 }
+
+
+@contextmanager
+def once(what: str, when: Callable[[], bool], do: Callable[[], object]) -> Iterator[None]:
+    """Beside a run: as soon as ``when`` holds."""
+    failed: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            wait_until(what, when, 120)
+            do()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+    assert not failed, failed
 
 
 @dataclass(frozen=True)

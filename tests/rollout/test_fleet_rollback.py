@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from lab import Lab, wait_until
 from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.fleet import CONSUL
-from tests.rollout.drive import VARIABLES, Drive, Load, RotationWatch
+from tests.rollout.drive import VARIABLES, Drive, Load, RotationWatch, once
 from tests.rollout.test_killed import kill
 
 OLD = "1.0.0"
@@ -25,25 +23,6 @@ BAD = "3.0.0-badafter6"
 def lab() -> Iterator[Lab]:
     with Lab(vms=6, consul=CONSUL, inventory_variables=VARIABLES) as running:
         yield running
-
-
-@contextmanager
-def once(what: str, when: Callable[[], bool], do: Callable[[], object]) -> Iterator[None]:
-    """Beside a run: as soon as ``when`` holds."""
-    failed: list[Exception] = []
-
-    def wait() -> None:
-        try:
-            wait_until(what, when, 120)
-            do()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    yield
-    thread.join()
-    assert not failed, failed
 
 
 def had_it(drive: Drive, version: str) -> list[str]:

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from lab import wait_until
 from lab.testkit.ansible_run import Result, flat
-from tests.rollout.drive import Drive, Load
+from tests.rollout.drive import Drive, Load, once
 
 OLD = "1.0.0"
 NEW = "2.0.0-deployslow2"
 """Its deployment takes two seconds: time to cut the connection that it was started by."""
 
 
-@contextmanager
-def cut_off(drive: Drive, name: str, when: Callable[[], bool]) -> Iterator[None]:
+def cut_off(drive: Drive, name: str, when: Callable[[], bool]) -> AbstractContextManager[None]:
     """The VM's sshd and its open connections end as soon as ``when`` holds; what runs there goes on."""
-    failed: list[Exception] = []
-
-    def wait() -> None:
-        try:
-            wait_until(f"{name} is to be cut off", when, 120)
-            drive.lab.vm(name).stop_sshd()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    yield
-    thread.join()
-    assert not failed, failed
+    return once(f"{name} is to be cut off", when, drive.lab.vm(name).stop_sshd)
 
 
 def deploys_on(drive: Drive, name: str) -> Callable[[], bool]:

@@ -194,15 +194,18 @@ def parse_instances(entries: Iterable[dict[str, Any]] | None) -> list[Instance]:
     ]
 
 
-def service_query(service: str, node: str | None = None) -> tuple[str, list[tuple[str, object]]]:
+def service_query(service: str, node: str | None = None, also: str = "") -> tuple[str, list[tuple[str, object]]]:
     """Path and parameters of the read of a service, or of its instances on one node.
 
     Consul compares the name in the path without regard to case, and so answers with ``Web`` for ``web``; a filter
     compares exactly.
+
+    :param also: a further condition, in Consul's filter language.
     """
     where = [f'Service.Service == "{checked_name(service, "service")}"']
     if node is not None:
         where.append(f'Node.Node == "{checked_name(node, "node")}"')
+    where += [f"({also})"] if also else []
     params: list[tuple[str, object]] = [("filter", " and ".join(where))]
     return f"/v1/health/service/{service}", params
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import time
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances, service_query
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import budget_spent_by, wait_for_change
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import spent_stop, wait_for_change
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, look_back
@@ -74,7 +74,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
         if not found and time.monotonic() >= until:
             return None
         if not found:
-            wait_for_change(client, run.service, answer, min(until, time.monotonic() + LOOK_EVERY))
+            wait_for_change(client, service_query(run.service), answer, min(until, time.monotonic() + LOOK_EVERY))
     return ""
 
 
@@ -82,5 +82,4 @@ def _stop(run: Run, progress: Progress) -> str | None:
     """Why it stops, empty where that is recorded already; None where it goes on."""
     if progress.stop:
         return ""
-    spent, budget = progress.spent, run.options["failure_budget"]
-    return budget_spent_by(spent, budget) if len(spent) > budget else None
+    return spent_stop(progress.spent, run.options["failure_budget"]) or None

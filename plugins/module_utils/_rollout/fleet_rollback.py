@@ -11,7 +11,7 @@ same command ends it first.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
@@ -34,12 +34,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
 
 
-def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], forks: int) -> Run:
+def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.WantedHost]], forks: int) -> Run:
     """Watch what was changed -> the run as it goes on: that of the rollback, where the deployment has failed.
 
     It never fails: whatever is wrong, the run ends with a verdict.
 
-    :param hosts: those of the rollout.
+    :param hosts: finds those of the rollout, where they are needed.
     """
     try:
         bake(task, run, ask)
@@ -58,7 +58,7 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Sequence[fleet.WantedHost], fo
             )
             return run
         task.show(f"{found.record.description} What it has changed goes back now (rollout_rollback: fleet).")
-        return undo_failed(task, run, found, hosts, forks)
+        return undo_failed(task, run, found, hosts(), forks)
     except HitlessError as error:
         task.warn(f"What {run.id} has changed is not rolled back: {error}")
         return run

@@ -84,15 +84,14 @@ def lost_before(record: Record, outcomes: Sequence[Outcome], batch: int) -> list
 
 def budget_stop(outcomes: Sequence[Outcome], failure_budget: int) -> str:
     """Why the deployment stops, empty where the failure budget still holds."""
-    spent = budget_spent(outcomes)
-    if spent <= failure_budget:
-        return ""
-    return budget_spent_by([one.told for one in outcomes if budget_spent([one])], failure_budget)
+    return spent_stop([one.told for one in outcomes if budget_spent([one])], failure_budget)
 
 
-def budget_spent_by(hosts: Iterable[str], failure_budget: int) -> str:
+def spent_stop(hosts: Sequence[str], failure_budget: int) -> str:
     """The same where it is known which hosts have spent it, see ``Outcome.told``."""
-    return f"the failure budget of {failure_budget} is spent ({', '.join(hosts)})"
+    return (
+        f"the failure budget of {failure_budget} is spent ({', '.join(hosts)})" if len(hosts) > failure_budget else ""
+    )
 
 
 def progress_stop(seconds_since_progress: float, progress_deadline: float) -> str:
@@ -205,14 +204,17 @@ def _stopped(task: Task, run: Run, batch: int, why: str) -> dict[str, Any]:
     return _head(run, batch, why)
 
 
-def wait_for_change(client: Client, service: str, answer: Answer, until: float) -> None:
-    """Return when the catalog shows something else of a service, or then.
+def wait_for_change(
+    client: Client, query: tuple[str, Sequence[tuple[str, object]]], answer: Answer, until: float
+) -> None:
+    """Return when the catalog answers something else, or then.
 
-    :param answer: what it has shown; ``until``: on the monotonic clock.
+    :param query: path and parameters, see ``health.service_query``.
+    :param answer: what it has answered; ``until``: on the monotonic clock.
     """
     answers = iter([None])  # to the first, which is the one that is known
     with suppress(DeadlineExceeded):
-        client.watch(*service_query(service), lambda _data: next(answers, True), until, first=answer)
+        client.watch(*query, lambda _data: next(answers, True), until, first=answer)
 
 
 def _decide(task: Task, run: Run, batch: int) -> str:
@@ -256,14 +258,13 @@ def _wait_for_minimum(task: Task, run: Run, nodes: Sequence[str], batch: int) ->
     Meanwhile an operator is heard.
     """
     options, minimum = run.options, run.plan["health"]["minimum"]
-    accept = options["accept_warning"] or options["direction"] == "rollback"  # which may be what cures it
     head = Head(0, 0, 0)
     looked = time.monotonic()
 
     def enough(data: Any) -> str | None:
         nonlocal head, looked
         instances = with_tags(parse_instances(data), options["tags"])
-        head = head_of(instances, nodes, accept_warning=accept)
+        head = head_of(instances, nodes, accept_warning=run.accepts_warning)
         if may_begin(head, minimum):
             return ""
         if time.monotonic() - looked >= LOOK_EVERY:

@@ -142,10 +142,8 @@ def auto_promotion() -> Order:
 
 def unhealthy_nodes(client: Client, service: str) -> set[str]:
     """The nodes with an instance that does not pass."""
-    path, params = service_query(service)
-    shown = '(Checks.Status == "critical" or Checks.Status == "warning")'
-    bad = [(name, f"{value} and {shown}" if name == "filter" else value) for name, value in params]
-    return {one.node for one in parse_instances(client.get(path, bad).data)}
+    bad = service_query(service, also='Checks.Status == "critical" or Checks.Status == "warning"')
+    return {one.node for one in parse_instances(client.get(*bad).data)}
 
 
 # -- inside -------------------------------------------------------------------------------------------------------

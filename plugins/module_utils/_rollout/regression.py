@@ -125,10 +125,13 @@ def look_back(
     :param instances: of the service, at least those that get no traffic; all of them where ``whole``.
     :param in_flight: nodes whose turn has begun and not ended.
     """
+    shown = symptoms_of(instances, check_interval=run.options["check_interval"])
+    if not whole and all(node in in_flight for node in shown):
+        return None  # as at nearly each gate: the plan, which has all hosts, is not looked through for that
     # Those that it changed before a pause, or that the one which it resumes has changed, get no turn any more.
     planned = {one.node: one for one in run.planned}
     symptoms = _look(run, instances, planned, whole=whole)
-    suspects = _changed(task.consul, run.keys(task), run, [node for node in symptoms if node not in in_flight])
+    suspects = _changed(task, run, planned, [node for node in symptoms if node not in in_flight])
     if not suspects:
         return None
     planned = {node: replace(planned[node], to_version=ended.to_version) for node, ended in suspects.items()}
@@ -153,12 +156,12 @@ def _look(
     return {node: symptom for node, symptom in found.items() if node in planned}
 
 
-def _changed(client: Client, keys: Keys, run: Run, nodes: Sequence[str]) -> dict[str, Outcome]:
+def _changed(task: Task, run: Run, planned: Mapping[str, PlannedHost], nodes: Sequence[str]) -> dict[str, Outcome]:
     """Node -> outcome, for those of them that the deployment has changed and left healthy, or one that it resumes."""
+    client, keys = task.consul, run.keys(task)
     found = _outcomes(client, keys, run.id, nodes)
-    left_alone = {one.node for one in run.planned if one.batch is None}
     for earlier in run.resumed:
-        missing = [node for node in nodes if node in left_alone and node not in found]
+        missing = [node for node in nodes if planned[node].batch is None and node not in found]
         there = _outcomes(client, keys, earlier, missing)
         found.update({node: replace(ended, batch=None) for node, ended in there.items()})
     return {node: ended for node, ended in found.items() if ended.outcome == OK}

@@ -139,6 +139,11 @@ class Run:
         return list(self.hosts) if "reach" in self.parts else ["localhost"]
 
     @property
+    def accepts_warning(self) -> bool:
+        """Whether a host whose check warns may begin its turn: a rollback may be what cures it."""
+        return bool(self.options["accept_warning"] or self.options["direction"] == "rollback")
+
+    @property
     def coordinators(self) -> Sequence[str]:
         return self.plan.get("coordinators") or ()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -27,7 +26,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
-    DeadlineExceeded,
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
@@ -35,10 +33,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
     LOOK_EVERY,
     Head,
-    budget_spent_by,
     healthy_stop,
     may_begin,
     progress_stop,
+    spent_stop,
+    wait_for_change,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import outlast, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
@@ -124,7 +123,7 @@ def admit(
             return ""
         if time.monotonic() >= until:
             return _stopped(host, healthy_stop(head, minimum, time.monotonic() - started))
-        _wait_for_change(host, answer, min(until, time.monotonic() + LOOK_EVERY))
+        wait_for_change(client, _query(host, whole=False), answer, min(until, time.monotonic() + LOOK_EVERY))
 
 
 def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress, *, whole: bool) -> bool:
@@ -151,11 +150,10 @@ def _outlast(host: RecordedHost, progress: Progress) -> tuple[Progress, str]:
 def _stop(host: RecordedHost, progress: Progress) -> str:
     """Why no further host begins, empty where one may."""
     options = host.run.options
-    if len(progress.spent) > options["failure_budget"]:
-        return budget_spent_by(progress.spent, options["failure_budget"])
     latest = parse_timestamp(progress.latest)
     idle = (datetime.now(timezone.utc) - latest).total_seconds() if latest else 0.0
-    return progress_stop(idle, options["progress_deadline"])
+    spent = spent_stop(progress.spent, options["failure_budget"])
+    return spent or progress_stop(idle, options["progress_deadline"])
 
 
 def _stopped(host: RecordedHost, why: str) -> str:
@@ -178,22 +176,11 @@ def _look(host: RecordedHost, progress: Progress) -> tuple[Head, Answer, Progres
     instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
     if whole:
         progress = progress.counted_now(len(instances))
-    # A rollback may be what cures it.
-    accept = host.run.options["accept_warning"] or host.run.options["direction"] == "rollback"
+    accept = host.run.accepts_warning
     return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress, whole
 
 
 def _query(host: RecordedHost, *, whole: bool) -> tuple[str, list[tuple[str, object]]]:
     """Of the service: all instances, or those that are not served, and the host's own."""
-    path, params = service_query(host.run.service)
-    if whole:
-        return path, params
-    shown = f'(Checks.Status == "critical" or Node.Node == "{host.node}")'
-    return path, [(name, f"{value} and {shown}" if name == "filter" else value) for name, value in params]
-
-
-def _wait_for_change(host: RecordedHost, answer: Answer, until: float) -> None:
-    """Return when the catalog shows something else, or then."""
-    answers = iter([None])  # to the first, which is the one that is known
-    with suppress(DeadlineExceeded):
-        host.task.consul.watch(*_query(host, whole=False), lambda _data: next(answers, True), until, first=answer)
+    shown = f'Checks.Status == "critical" or Node.Node == "{host.node}"'
+    return service_query(host.run.service, also="" if whole else shown)
