@@ -11,9 +11,12 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import settle
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import conclude
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.findings import Finding, withdraw
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import settle, stopped_by_failure
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import (
     Ask,
@@ -244,6 +247,62 @@ def test_a_rollback_does_not_bake(consul: Server) -> None:
 
 def test_where_nothing_was_changed_there_is_nothing_to_bake(consul: Server) -> None:
     assert baked(Window(consul, minimum=5, bake_time=LONG)) == ""
+
+
+# -- what watchers find -------------------------------------------------------------------------------------------
+
+
+def finds(made: Window, *, is_failure: bool) -> None:
+    """As a watcher beside the run does."""
+    found = Finding("probe", is_failure, "3 of 10 probes failed")
+    found.tell(made.web.client(), made.keys, made.run.id, made.run.session)
+
+
+def ended(made: Window) -> store.Deployment:
+    return conclude(made.web.client(), made.keys, made.run.id)
+
+
+@pytest.mark.parametrize("at", ["gate", "bake"])
+def test_what_a_watcher_finds_bad_stops_the_deployment_and_it_goes_back(consul: Server, at: str) -> None:
+    made = changed(Window(consul, minimum=5, bake_time=LONG if at == "bake" else 0))
+    with soon(lambda: finds(made, is_failure=True), after=0.2):
+        if at == "bake":
+            baked(made)
+    if at == "gate":
+        assert made.admit(HOSTS[2]) == "3 of 10 probes failed"
+    assert made.progress.stop == "3 of 10 probes failed"
+    found = ended(made)
+    assert stopped_by_failure(found)
+    assert "It stopped because 3 of 10 probes failed." in found.record.description
+
+
+def test_what_a_watcher_cannot_tell_pauses_the_deployment(rollout: Window) -> None:
+    finds(rollout, is_failure=False)
+    assert rollout.admit(HOSTS[2]) == "3 of 10 probes failed"
+    assert ended(rollout).record.state == "paused"
+
+
+def test_so_it_does_where_only_the_last_bake_is_left(consul: Server) -> None:
+    """Nothing is successful of which somebody says that it cannot be told."""
+    made = Window(consul, minimum=0, bake_time=LONG)
+    for host in HOSTS:
+        assert made.admit(host) == ""
+        made.end(host, "ok")
+    finds(made, is_failure=False)
+    assert baked(made) == "3 of 10 probes failed"
+    assert ended(made).record.state == "paused"
+
+
+def test_a_doubt_that_is_over_is_none(rollout: Window) -> None:
+    finds(rollout, is_failure=False)
+    withdraw(rollout.web.client(), rollout.keys, rollout.run.id, rollout.run.session, "probe")
+    assert rollout.admit(HOSTS[2]) == ""
+
+
+def test_a_watcher_without_the_lock_finds_nothing(rollout: Window, consul: Server) -> None:
+    consul.put(f"session/destroy/{rollout.run.session}")
+    with pytest.raises(LockLost):
+        finds(rollout, is_failure=True)
 
 
 # -- the end ------------------------------------------------------------------------------------------------------

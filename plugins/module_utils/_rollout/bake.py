@@ -60,7 +60,8 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
         progress = read_progress(client, keys, run.id)
         stop = _stop(run, progress)
         halt = halt_of(run, progress)
-        if halt and not halt.pauses:  # a pause is for the gate that follows
+        # An operator's pause is for the gate that follows; what a watcher cannot tell is told by no other bake.
+        if halt and (not halt.pauses or (halt.kind == PAUSE and halt.order is None)):
             record_stop(task, run, "more is changed", halt.why, last, halt)
             stop = ""
         if stop is not None:

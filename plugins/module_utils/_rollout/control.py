@@ -22,6 +22,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     kv_set_if,
     kv_text,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.findings import Finding, findings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
@@ -36,6 +37,10 @@ STAGE, CLOSED = "stage", "closed"
 rollout_windows."""
 PAUSING = (PAUSE, STAGE, FREEZE, CLOSED)
 """Kinds of a halt that leave the deployment paused; it goes on later."""
+FAILURE = "failure"
+"""Another kind: a watcher has found that the new version is bad, see findings.py."""
+UNDONE = (ABORT, FAILURE)
+"""Kinds of a halt after which what was changed goes back, as rollout_rollback says."""
 
 USES = 50
 """Uses of control that a deployment keeps, the last ones."""
@@ -117,7 +122,8 @@ def parse_moment(text: str) -> datetime | None:
 class Controlled:
     """What a deployment has made of control, in a key of its own below it.
 
-    :param kind: why no further host begins: one of :data:`PAUSING`, stop or abort; empty where none of them does.
+    :param kind: why no further host begins: one of :data:`PAUSING`, stop, abort or failure; empty where none
+        of them does.
     :param why: the same in words.
     :param used: index of the last order that was carried out and holds no longer; those up to it mean nothing here.
     :param promoted: the last stage after which it may go on.
@@ -191,6 +197,7 @@ class Control:
 
     :param order: in the key of the service; None where there is none.
     :param freezes: of the service and of all, those that are over too.
+    :param findings: of the deployment's watchers.
     :param noted: what a deployment has made of it.
     :param index: of the key of the service, for compare-and-set; 0 where there is none.
     """
@@ -199,6 +206,7 @@ class Control:
     freezes: tuple[Order, ...] = ()
     noted: Controlled = Controlled()
     index: int = 0
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, keys: Keys, deployment: str, values: Mapping[str, Mapping[str, Any]]) -> Control:
@@ -214,6 +222,7 @@ class Control:
             tuple(Order.of_freeze(kv_text(one), one["ModifyIndex"]) for one in frozen),
             Controlled.parse(kv_text(noted), noted["ModifyIndex"]) if noted else Controlled(),
             told["ModifyIndex"] if told else 0,
+            findings_of(keys, deployment, values) if deployment else (),
         )
 
     @property
@@ -235,10 +244,15 @@ class Control:
         :param closed: why, outside of rollout_windows.
         """
         order = self.pending
+        found = next(iter(self.findings), None) if direction != "rollback" else None
+        if found and found.is_failure and not (order and order.word in (STOP, ABORT)):
+            return Halt(FAILURE, found.why)
         if order and order.word not in GOES_ON:
             return Halt(order.word, f"{order.who} {_DID[order.word]} it{f': {order.why}' if order.why else ''}", order)
         if direction == "rollback":
             return None
+        if found:
+            return Halt(PAUSE, found.why)
         frozen = self.freeze(now or datetime.now(timezone.utc))
         if frozen:
             return Halt(FREEZE, frozen_told(frozen), frozen)
@@ -252,7 +266,7 @@ _DID = {PAUSE: "paused", STOP: "stopped", ABORT: "aborted"}
 class Halt:
     """Why no further host begins.
 
-    :param kind: pause, stop, abort, stage, freeze or closed.
+    :param kind: pause, stop, abort, failure, stage, freeze or closed.
     :param order: who said so; None where nobody did.
     """
 
@@ -277,4 +291,5 @@ def reads(keys: Keys, deployment: str = "") -> list[dict[str, Any]]:
     :param deployment: whose notes of it are read too; empty for none.
     """
     wanted = [keys.control, keys.freeze, keys.freeze_all]
-    return [kv_read(key) for key in [*wanted, *([keys.controlled(deployment)] if deployment else [])]]
+    own = [keys.controlled(deployment), keys.findings(deployment)] if deployment else []
+    return [kv_read(key) for key in [*wanted, *own]]

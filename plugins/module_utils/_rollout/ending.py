@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import in_transactions, kv_check_session, kv_set
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent, summary_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
@@ -26,7 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     settle,
     verdict,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST, PENDING
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
     Deployment,
     find_interrupted,
@@ -114,14 +114,16 @@ def mark_interrupted(client: Client, keys: Keys, session: str) -> list[Deploymen
 
 
 def _state(found: Deployment, outcomes: Mapping[str, Outcome]) -> str:
-    """How a deployment whose run ends stands: paused where it is to go on later, and nothing worse has stopped it."""
+    """How a deployment whose run ends stands: paused where it is to go on later, and nothing worse has stopped it.
+
+    So it is also where only its last bake is still to come to an end.
+    """
     noted = found.control.noted
-    to_come = any(one.outcome == PENDING for one in outcomes.values())
     within = budget_spent(outcomes.values()) <= found.record.failure_budget
-    if found.stop and noted.is_waiting and to_come and within:
+    if found.stop and noted.is_waiting and within:
         return PAUSED
     # Also where every host was changed before somebody said so.
-    return FAILED if noted.kind in (STOP, ABORT) else verdict(one.outcome for one in outcomes.values())
+    return FAILED if noted.kind in (STOP, *UNDONE) else verdict(one.outcome for one in outcomes.values())
 
 
 def _concluded(

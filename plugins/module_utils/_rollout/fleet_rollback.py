@@ -19,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import is_changed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
@@ -73,14 +73,14 @@ def _wait_for_others(task: Task, run: Run) -> int:
 
 
 def stopped_by_failure(found: Deployment) -> bool:
-    """Whether a deployment has spent more than its failure budget, or was aborted.
+    """Whether a deployment has spent more than its failure budget, was aborted, or a watcher has found it bad.
 
     What stops for another reason may go on later, and what an operator has stopped stays as it is.
     """
     kind = found.control.noted.kind
     if found.record.state != FAILED or kind == STOP:
         return False
-    return kind == ABORT or budget_spent(found.outcomes.values()) > found.record.failure_budget
+    return kind in UNDONE or budget_spent(found.outcomes.values()) > found.record.failure_budget
 
 
 def joined(failed: Deployment, back: Deployment) -> Deployment:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, SUCCESSFUL
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
@@ -106,10 +106,11 @@ class History:
         found = self.with_hosts(one.record.id)
         if found is None or found.control.noted.kind == STOP:
             return False
+        was_told = found.control.noted.kind in UNDONE or any(one.is_failure for one in found.control.findings)
         ended = Counter(found.results.values())
         # One that is lost may be so by the interruption alone.
         spent = sum(ended[outcome] for outcome in SPENDING if outcome != LOST)
-        return spent > one.record.failure_budget and bool(ended[OK] or ended[REGRESSED])
+        return (was_told or spent > one.record.failure_budget) and bool(ended[OK] or ended[REGRESSED])
 
     def needed(self) -> set[str]:
         """The ids that a rollback by hand would look at now, see :meth:`last`: these must stay."""

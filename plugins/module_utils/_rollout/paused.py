@@ -266,6 +266,7 @@ def go_on(task: Task, run: Run, claim: Claim) -> None:
     operations = [
         *(kv_set(keys.outcome(record.id, one.node), one.to_json()) for one in _left_alone(found, run.plan)),
         kv_delete(keys.in_flight(record.id), recurse=True),
+        kv_delete(keys.findings(record.id), recurse=True),
         replace(progress, stop="", at=timestamp()).op(keys, record.id),
         again.op(keys, record.id),
         kv_set(keys.record(record.id), running.to_json()),

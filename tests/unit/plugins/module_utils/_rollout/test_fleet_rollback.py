@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Control, Controlled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import (
     joined,
     not_well,
@@ -98,3 +99,9 @@ def test_only_a_spent_budget_is_a_failure_of_the_version() -> None:
     assert not stopped_by_failure(deployment("a", {"web1": "rolled_back"}, state="failed", failure_budget=1))
     assert not stopped_by_failure(deployment("a", {"web1": "ok"}, state="failed"))
     assert not stopped_by_failure(deployment("a", {"web1": "ok"}, state="successful"))
+
+
+@pytest.mark.parametrize(("kind", "goes_back"), [("abort", True), ("failure", True), ("stop", False), ("pause", False)])
+def test_what_stopped_it_says_whether_it_goes_back(kind: str, goes_back: bool) -> None:
+    failed = deployment("a", {"web1": "ok"}, state="failed")
+    assert stopped_by_failure(replace(failed, control=Control(noted=Controlled(kind=kind)))) is goes_back
