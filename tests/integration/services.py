@@ -94,6 +94,13 @@ class Services:
         self.shown(service_id)
         return service_id
 
+    def beside(self, status: str) -> None:
+        """An instance on another node, and its check."""
+        name = f"{self.name}-2"
+        check = {"CheckID": "alive", "Status": status, "ServiceID": name}
+        about = {"Node": name, "Address": "127.0.0.9", "Service": {"Service": self.name, "ID": name}, "Check": check}
+        self.server.put("catalog/register", about)
+
     def shown(self, service_id: str) -> None:
         """Return when the catalog shows the instance."""
         wait_until("the catalog shows it", lambda: service_id in self.statuses())

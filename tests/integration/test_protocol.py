@@ -39,6 +39,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    DEFERRED,
     DEPLOYING,
     DRAINING,
     FAILED,
@@ -323,6 +324,11 @@ def take_out_node(machine: Machine) -> None:
     wait_until("the catalog shows it", lambda: machine.web.node_reason() == "kernel")
 
 
+def all_fail(machine: Machine) -> None:
+    machine.web.set("critical", "no database")
+    machine.web.beside("critical")
+
+
 def login(asked: Asked) -> Reply:
     return Reply(200, "log in") if asked.path == "/login" else Reply(302, "", {"Location": "/login"})
 
@@ -391,6 +397,14 @@ CASES = {
         (f"{NEW} {OLD} deploy", f"{OLD} {NEW} rollback"),
         command='test "$DEPLOY_REASON" = rollback || exit 3',
         options={"rollback": "host"},
+    ),
+    "what all instances depend on is away": Case(
+        DEFERRED,
+        "no database.*the other instance fails alike.*until its turn comes again",
+        "ours",
+        DEPLOY[:3],
+        prepare=all_fail,
+        options={"rollback": "host", "watch_grace": 0.2},
     ),
     "the rollback fails too": Case(
         FAILED,
@@ -504,4 +518,4 @@ def test_a_turn(consul: Server, tmp_path: Path, mode: str, name: str) -> None:
     assert tuple(machine.runs()) == case.runs
     there = read_version(machine.client, machine.keys, machine.node)
     assert (there.version, there.previous) == case.recorded
-    assert there.version_is_trusted is (case.outcome != FAILED)
+    assert there.version_is_trusted is (case.outcome not in (FAILED, DEFERRED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,17 +13,13 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, cannot_ask
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import conclude
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.findings import Finding, withdraw
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import settle, stopped_by_failure
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import (
-    Ask,
-    Found,
-    cannot_ask,
-    look_back,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Found, look_back
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Servers
@@ -53,9 +49,9 @@ def changed(made: Window) -> Window:
     return made
 
 
-def answers(text: str) -> Ask:
-    """A health URL that always says the same."""
-    return lambda _planned: text
+def answers(text: str, of: Sequence[str] = HOSTS[:2]) -> Ask:
+    """Health URLs that always say the same on those hosts, and answer well on the others."""
+    return lambda planned: text if planned.host in of else ""
 
 
 def look(made: Window, ask: Ask = cannot_ask) -> Found | None:
@@ -159,7 +155,7 @@ def test_one_that_was_changed_before_a_pause_is_watched_too(rollout: Window) -> 
     current = {"node": before["node"], "state": "current", "from": "2", "healthy": True}
     rollout.run = replace(rollout.run, plan={**plan, "hosts": {**plan["hosts"], HOSTS[0]: current}})
     rollout.set(HOSTS[0], "critical")
-    found = look(rollout, lambda planned: f"{planned.to_version} answered 500")
+    found = look(rollout, lambda planned: f"{planned.to_version} answered 500" if planned.host == HOSTS[0] else "")
     assert found is not None
     assert [one.outcome for one in found.regressed] == ["regressed"]
     assert "It was healthy on 2" in found.regressed[0].error
@@ -199,13 +195,32 @@ def test_old_and_new_that_fail_alike_are_not_the_versions_fault(rollout: Window)
     assert rollout.progress.stop == why
 
 
-def test_one_old_instance_that_is_well_tells_them_apart(rollout: Window) -> None:
-    for host in HOSTS[:-1]:
-        rollout.set(host, "critical")
+@pytest.mark.parametrize("well", [HOSTS[1], HOSTS[9]], ids=["new", "old"])
+def test_one_instance_that_is_well_tells_them_apart(rollout: Window, well: str) -> None:
+    """Also where few old ones are left, of which each may fall over by itself."""
+    for host in HOSTS:
+        if host != well:
+            rollout.set(host, "critical")
     found = look(rollout)
     assert found is not None
     assert not found.alike
-    assert len(found.regressed) == 2
+    assert [one.host for one in found.regressed] == [host for host in HOSTS[:2] if host != well]
+
+
+def test_those_whose_checks_have_not_run_again_are_asked(consul: Server) -> None:
+    """The check of one is a moment ahead of the others', and each is asked as its own version has to answer."""
+    made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=LONG))
+    made.set(HOSTS[0], "critical")
+    asked: dict[str, str | None] = {}
+
+    def ask(planned: PlannedHost) -> str:
+        asked[planned.host] = planned.to_version
+        return "no database"
+
+    found = look(made, ask)
+    assert found is not None
+    assert "on each of the 8 other instances alike" in found.alike
+    assert asked == {host: "2" if host in HOSTS[:2] else "1" for host in HOSTS}
 
 
 # -- the bake -----------------------------------------------------------------------------------------------------

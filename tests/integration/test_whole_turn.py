@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
+    alike,
+    drain,
+    ending,
+    orders,
+    paused,
+    store,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Order
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, begun_op, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.undo import undo
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
 from lab import wait_until
 from tests.integration.services import Services
@@ -31,12 +43,21 @@ class Deployment:
         hosts = {"web1": {"node": web.node, "batch": 1, "from": "1", "to": "2", "rollback_to": "1"}}
         plan = {"batches": [["web1"]], "windows": [1], "hosts": hosts, "health": {"minimum": 0}}
         made = web.rollout(unverified=True, **options)
-        self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["turn"]})
+        self.run = Run.of({**made.as_dict(), "hosts": ["web1"], "plan": plan, "steps": ["turn"]})
         self.host: HostDeployment = web.host(self.run)
         store.create(web.client(), self.host.keys, record_of(self.run), self.run.session)
 
     def take(self, command: Callable[[HostDeployment], str]) -> dict[str, Any]:
         return WholeTurn(self.host, lambda host: Way(command(host), "", "")).take()
+
+    def goes_on(self) -> paused.Claim:
+        """What a further run of the same makes of it."""
+        task, keys = self.host.task, self.host.keys
+        claim = paused.look(task, self.run, read_history(task.consul, keys))
+        if claim.does == paused.GO_ON:
+            paused.go_on(task, self.run, claim)
+            self.host = self.web.host(self.run)
+        return claim
 
     @property
     def progress(self) -> Progress:
@@ -176,3 +197,65 @@ def test_one_watch_is_over_all_of_it(deployment: Deployment, web: Services) -> N
     assert seen == ["2"]
     assert outcome(web)["outcome"] == "ok"
     assert any("its maintenance" in note and "was put back" in note for note in web.warned)
+
+
+# -- what is nobody's own fault -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outage(web: Services) -> Deployment:
+    """It fails, be it on the new version or on the old one, and so does the instance beside it."""
+    made = Deployment(web, watch_grace=0.2)
+    web.beside("critical")
+    made.take(lambda host: f"echo no database for {host.version}; exit 3")
+    return made
+
+
+def test_where_all_fail_alike_nothing_goes_back_and_its_turn_is_to_come_again(
+    outage: Deployment, web: Services
+) -> None:
+    found = outcome(web)
+    assert (found["outcome"], found["output"]) == ("deferred", "no database for 2"), "the old one was not tried"
+    assert "the other instance fails alike, so that the new version is not the reason" in found["error"]
+    assert web.reasons()[web.name] == ours(web)
+    assert dict(outage.progress.in_flight) == {}
+    assert list(outage.progress.spent) == []
+    ended = ending.conclude(web.client(), outage.host.keys, outage.run.id)
+    assert (ended.record.state, ended.failed_hosts) == ("paused", ["web1"])
+    assert "1 deferred (web1). It is paused because web1 failed in its turn: Deploy: The deployment" in (
+        ended.record.description
+    )
+    ending.write_end(web.client(), outage.host.keys, ended, outage.run.session)
+    assert outage.goes_on().does == paused.WAIT
+    orders.give(web.client(), outage.host.keys, Order("resume"))
+    assert "no instance of" in outage.goes_on().why
+    web.beside("passing")
+    assert outage.goes_on().does == paused.GO_ON
+    outage.take(lambda host: "true")
+    assert outcome(web)["outcome"] == "ok"
+    assert web.reasons()[web.name] is None
+
+
+def test_where_it_is_given_up_the_host_goes_back_with_the_others(outage: Deployment, web: Services) -> None:
+    """A rollback by hand takes along what the deployment has left in maintenance."""
+    ended = ending.conclude(web.client(), outage.host.keys, outage.run.id)
+    ending.write_end(web.client(), outage.host.keys, ended, outage.run.session)
+    history = read_history(web.client(), outage.host.keys)
+    known = read_versions(web.client(), outage.host.keys, [web.node])
+    found = undo(history, ended, {web.node: replace(known[web.node], version="1")}, out=[web.node])
+    assert [(one.host, one.target, one.in_rotation) for one in found.back] == [("web1", "1", False)]
+
+
+def test_one_instance_that_works_tells_them_apart(web: Services) -> None:
+    made = Deployment(web, watch_grace=0.2)
+    web.beside("passing")
+    made.take(lambda host: "true" if host.version == "1" else "exit 3")
+    assert outcome(web)["outcome"] == "rolled_back"
+
+
+def test_whoever_aborts_has_looked(web: Services) -> None:
+    """Its host goes back, also while all of them fail."""
+    made = Deployment(web, watch_grace=0.2)
+    web.beside("critical")
+    web.client().set_key(made.host.keys.control, "abort")
+    assert alike.trouble_of_all(made.host.task, made.run) == ""

@@ -160,20 +160,29 @@ def test_where_old_and_new_fail_alike_it_pauses(drive: Drive) -> None:
     assert drive.running() == [*["2.0.0"] * 3, *[OLD] * 3]
 
 
-@pytest.mark.slow
-def test_where_all_others_fail_too_nothing_else_is_put_back(drive: Drive) -> None:
-    """The same meets two hosts in their turns: they fail, and would fail again on the old version."""
+def test_where_it_meets_hosts_in_their_turns_these_wait_in_maintenance(drive: Drive) -> None:
+    """Neither version would do better now, so that nothing goes back; the same start goes on once they are well."""
     with once("web3 is deployed", lambda: bool(drive.lab.vm("web3").deploys()), lambda: drive.lab.set_outage(True)):
-        result = drive.run("2.0.0", batch_size=2)
-    assert result.rc != 0, result.output
-    assert "is not rolled back: each of the 2 other instances of web fails as well" in flat(result.output)
-    assert drive.record("rollback") == {}, result.output
-    assert drive.running()[:2] == ["2.0.0"] * 2
+        result = drive.run("2.0.0", batch_size=2, healthy_deadline=4)
+    assert result.rc == 0, result.output
+    assert "web3 failed in its turn" in flat(result.output), result.output
+    assert "instances of web fails alike, so that the new version is not the reason" in flat(result.output)
+    assert drive.record()["state"] == "paused"
+    assert set(drive.outcomes().values()) == {"ok", "deferred", "pending"}
+    assert drive.maintenance().keys() >= {"web3"}
+    assert not any(run.reason == "rollback" for vm in drive.lab.vms for run in vm.deploys())
     assert not drive.holds_lock()
+    assert drive.run(None, "-e", "control_action=resume", name="control").rc == 0
+    again = drive.run("2.0.0", batch_size=2)
+    assert "no instance of web is healthy yet" in flat(again.output), again.output
     drive.lab.set_outage(False)
-    again = drive.run("2.0.0", min_healthy=0)
+    drive.lab.wait_passing(6 - len(drive.maintenance()))
+    with Load(drive.lab) as load:
+        again = drive.run("2.0.0", batch_size=2)
+    load.check_nothing_lost()
     assert again.rc == 0, again.output
     assert drive.running() == ["2.0.0"] * 6
+    assert set(drive.outcomes().values()) == {"ok"}
     assert drive.is_settled()
 
 

@@ -11,6 +11,7 @@ from unittest import mock
 from ansible_collections.hitless.consul.plugins.module_utils._consul import lock, maintenance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
+    alike,
     bake,
     drain,
     ending,
@@ -155,6 +156,10 @@ def _deaf_to_the_operator() -> tuple[object, str, object]:
     return window, "outlast", lambda _task, _run, _before, found, **_more: (found, found.stop)
 
 
+def _no_trouble_is_shared() -> tuple[object, str, object]:
+    return alike, "trouble_of_all", lambda *_given: ""
+
+
 FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the gate's minimum is off by one": ("minimum", [_gate_off_by_one]),
     "turns begin without compare-and-set": ("minimum", [_no_compare_and_set]),
@@ -178,6 +183,7 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
         "regression",
         [_what_an_interrupted_run_has_changed_is_forgotten],
     ),
+    "a trouble that all have is one of the host": ("alike", [_no_trouble_is_shared]),
     "the first bad result counts": ("flap", [_no_grace]),
     "the lock is kept": ("clean", [_the_lock_stays]),
     "hosts stay in flight": ("clean", [_in_flight_for_ever]),

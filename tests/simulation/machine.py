@@ -61,6 +61,8 @@ class Machine:
         self.command_ended = -math.inf
         self.out_since = math.inf
         """When the catalog last began to show it out of rotation."""
+        self.in_since = world.scheduler.now
+        """Since when the catalog shows it in rotation."""
         self.left_at = self.critical_since = self.serf_since = self.dropped_at = -math.inf
         """When it last left the rotation by itself; when its check, or its node's, last failed; when somebody else
         ended our maintenance."""
@@ -123,9 +125,10 @@ class Machine:
     def _show(self, state: State) -> None:
         before, self.shown, now = self.shown, state, self.world.scheduler.now
         if state.in_rotation:
+            self.in_since = self.in_since if before.in_rotation else now
             self.out_since = math.inf
         elif before.in_rotation:
-            self.out_since = now
+            self.out_since, self.in_since = now, math.inf
         if before.in_rotation and (state.maintenance is None or not state.maintenance.startswith("deploy:")):
             self.left_at = now
         if state.in_rotation:

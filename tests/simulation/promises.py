@@ -40,6 +40,7 @@ PROMISES = {
     "record agrees": "a record ends in a final state, which is what its outcomes come to",
     "fleet rollback": "after a failure what was changed runs its old version, or is named",
     "regression": "a host that was changed and turns bad is recorded, and stops the deployment",
+    "alike": "a host is not rolled back, nor given up, for a trouble that all instances have; its turn comes again",
     "flap": "one that is bad for less than the grace is none",
     "clean": "a run that has told a verdict leaves no lock, nobody in flight, and nobody well in our maintenance",
 }
@@ -54,6 +55,7 @@ class Seen:
     """What was seen of one deployment.
 
     :param outcomes: node -> outcome; ``ok_at``: node -> when it became ok.
+    :param well: nodes that were in rotation for a while as a run of it began.
     :param spent_at: when each host has spent of the budget; ``stopped_at``: when its stop was written.
     """
 
@@ -66,6 +68,7 @@ class Seen:
     direction: str = "deploy"
     resumes: str = ""
     current: set[str] = field(default_factory=set)
+    well: set[str] = field(default_factory=set)
 
 
 def word_of(text: str) -> str:
@@ -134,6 +137,10 @@ class Promises:
                 self._progresses(self.of(deployment), json.loads(text)["stop"])
             elif what == "record":
                 self.of(deployment).state = json.loads(text)["state"]
+                if self.of(deployment).state == "running":
+                    self.of(deployment).well = {
+                        one.name for one in self.world.machines.values() if self.now - one.in_since > 3 * SOON
+                    }
                 self.of(deployment).direction = json.loads(text)["direction"]
                 self.of(deployment).resumes = json.loads(text)["resumes"]
             elif what == "plan":
@@ -219,9 +226,11 @@ class Promises:
     def _ends(self, deployment: str, machine: Machine, data: Mapping[str, Any]) -> None:
         seen, name, outcome = self.of(deployment), machine.name, str(data["outcome"])
         before = seen.outcomes.get(name)
+        if outcome == "failed" and self._all_fail_alike(deployment, machine):
+            self.breaks("alike", f"{name} is failed, as all instances fail")
         if before == outcome:
             return
-        if before and outcome not in STATES[before].next:
+        if before not in (None, "deferred") and outcome not in STATES[before].next:
             self.breaks("one outcome", f"{name} was {before} and is {outcome}")
         seen.outcomes[name] = outcome
         if STATES[outcome].spends_budget:
@@ -249,6 +258,18 @@ class Promises:
         if outcome == "failed" and maintenance is None and self.now - machine.dropped_at > SOON:
             return "is in no maintenance"
         return ""
+
+    def _all_fail_alike(self, deployment: str, machine: Machine) -> bool:
+        """Whether all have been out of rotation for a while, and one that it has not touched was well before."""
+        seen, flying = self.of(deployment), self._in_flight(deployment)
+        others = [one for one in self.world.machines.values() if one is not machine]
+        ends = self._said_to(deployment, seen.direction)[0] in ("stop", "abort") or seen.stop
+        if seen.direction != "deploy" or ends or seen.spent_at or self.world.away_lately():
+            return False
+        if any(self.now - one.out_since < self.options["watch_grace"] + 2 * SOON for one in others):
+            return False
+        old = [one for one in others if one.name in seen.well and one.name not in [*seen.outcomes, *flying]]
+        return any((one.shown.maintenance, one.agent.maintenance) == (None, None) for one in old)
 
     def _is_no_flap(self, machine: Machine, outcome: str) -> None:
         grace, interval = self.options["watch_grace"], self.world.scenario.check[0]
@@ -348,7 +369,7 @@ class Promises:
         """A host is at the end as the verdict says."""
         name, in_ours = machine.name, (machine.agent.maintenance or "").startswith(OURS)
         is_left = outcome != "pending" or self.world.was_left_by(result["id"], machine)
-        if in_ours and is_left and outcome in ("ok", "rolled_back", "current", "untouched", "regressed", "pending"):
+        if in_ours and is_left and outcome in ("ok", "rolled_back", "current", "untouched", "pending"):
             self.breaks("clean", f"{name} is {outcome} and in maintenance ({machine.agent.maintenance})")
         wanted = {"ok": self.world.version, "current": self.world.version, "rolled_back": machine.first_version}
         if outcome in wanted and machine.version != wanted[outcome] and result["result"] == "successful":

@@ -50,6 +50,8 @@ def _run_until_verdict(world: World) -> None:
         controller.ended.wait()
         if controller.result.get("result") == PAUSED:
             world.promises.paused()
+            if number > 2:
+                world.repair()
             scheduler.sleep(world.rng.uniform(0, 10))
             world.say(UNFREEZE)
             world.say(world.rng.choice(["promote", "resume", "abort", "stop"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -205,7 +206,7 @@ class World:
         elif first == "unreachable":
             machine.is_reachable = False
         if not machine.shown.in_rotation:
-            machine.out_since = self.began
+            machine.out_since, machine.in_since = self.began, math.inf
         keys = Keys(SERVICE)
         self.consul.set_key(keys.version(machine.name), machine.version)
 

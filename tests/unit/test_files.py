@@ -27,6 +27,7 @@ ELSEWHERE = {
     "_errors.py": "unit/plugins/module_utils/_consul/test_client.py",
     "_rollout/agent_protocol.py": "integration/test_protocol.py",
     "_rollout/agent_turn.py": "integration/test_protocol.py",
+    "_rollout/alike.py": "integration/test_regression.py",
     "_rollout/bake.py": "integration/test_regression.py",
     "_rollout/beginning.py": "integration/test_plan.py",
     "_rollout/command.py": "integration/test_host.py",

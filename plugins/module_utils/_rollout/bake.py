@@ -10,11 +10,12 @@ import time
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances, service_query
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, PAUSE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import spent_stop, wait_for_change
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, look_back
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
@@ -70,7 +71,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
         found = look_back(task, run, ask, instances, progress.in_flight, whole=True)
         if found and found.alike:
             # It would be no better for a rollback.
-            record_stop(task, run, "more is changed", found.alike, last, Halt(PAUSE, found.alike))
+            record_stop(task, run, "more is changed", found.alike, last, Halt(ALIKE, found.alike))
             return ""
         if not found and time.monotonic() >= until:
             return None

@@ -32,10 +32,10 @@ GOES_ON = (RESUME, PROMOTE)
 """Words that end a pause, whatever it is for."""
 FREEZE, UNFREEZE = "freeze", "unfreeze"
 
-STAGE, CLOSED = "stage", "closed"
+STAGE, CLOSED, ALIKE = "stage", "closed", "alike"
 """Why a deployment halts, beside the words: a stage has ended and is to be promoted (rollout_pause_after); outside of
-rollout_windows."""
-PAUSING = (PAUSE, STAGE, FREEZE, CLOSED)
+rollout_windows; old and new instances fail alike."""
+PAUSING = (PAUSE, STAGE, FREEZE, CLOSED, ALIKE)
 """Kinds of a halt that leave the deployment paused; it goes on later."""
 FAILURE = "failure"
 """Another kind: a watcher has found that the new version is bad, see findings.py."""
@@ -266,7 +266,7 @@ _DID = {PAUSE: "paused", STOP: "stopped", ABORT: "aborted"}
 class Halt:
     """Why no further host begins.
 
-    :param kind: pause, stop, abort, failure, stage, freeze or closed.
+    :param kind: pause, stop, abort, failure, stage, freeze, closed or alike.
     :param order: who said so; None where nobody did.
     """
 

@@ -10,20 +10,19 @@ same command ends it first.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, others_keep_failing
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import is_changed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import LOOK_EVERY, Ask, others_fail
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
@@ -49,7 +48,7 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.Wa
         if not stopped_by_failure(found):
             return run
         # Whoever aborts has looked.
-        others = 0 if found.control.noted.kind == ABORT else _wait_for_others(task, run)
+        others = 0 if found.control.noted.kind == ABORT else others_keep_failing(task, run)
         if others:
             task.warn(
                 f"What {run.id} has changed is not rolled back: each of the {others} other instances of {run.service} "
@@ -62,14 +61,6 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.Wa
     except HitlessError as error:
         task.warn(f"What {run.id} has changed is not rolled back: {error}")
         return run
-
-
-def _wait_for_others(task: Task, run: Run) -> int:
-    """How many other instances there are that have failed throughout rollout_watch_grace; 0 where one has not."""
-    until = time.monotonic() + run.options["watch_grace"]
-    while (others := others_fail(task, run)) and time.monotonic() < until:
-        time.sleep(LOOK_EVERY)
-    return others
 
 
 def stopped_by_failure(found: Deployment) -> bool:

@@ -22,9 +22,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     HostLost,
     LockLost,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import alike, states
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain as observed
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.command import run_command
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, Halt
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
@@ -231,9 +233,20 @@ class HostDeployment(RecordedHost):
             drained_by_hook=drains,
             never_began=states.never_began(failed, task_name, action, self.run.first_tasks),
             restore_failed=drains and self.turn.phase == states.RETURNING and not self.turn.restored,
+            trouble_of_all=self._trouble_of_all(failure),
             earlier=self.turn.error,
         )
         return self._follow(*states.decide_on_failure(failure, at), failure)
+
+    def _trouble_of_all(self, failure: states.Failure) -> str:
+        """Why the failure is not the host's own: neither the version nor the one before would do better now."""
+        is_rollout = self.run.options["direction"] == "deploy" and self.turn.deployment == self.run.id
+        if not is_rollout or failure.lost or failure.lock_lost or self.turn.state in states.NOTHING_DEPLOYED:
+            return ""
+        try:
+            return alike.trouble_of_all(self.task, self.run)
+        except HitlessError:  # then it counts as its own
+            return ""
 
     def after_undrain(self, failed: Mapping[str, Any], task_name: str) -> dict[str, Any]:
         """The same once the user's restore tasks have run for a host that was only drained.
@@ -264,8 +277,12 @@ class HostDeployment(RecordedHost):
         try:
             if decision == states.ROLL_BACK:
                 self.roll_back()
-            elif decision == states.HOLD and not self.run.by_agents:
-                self.hold()
+            elif decision in (states.HOLD, states.DEFER):
+                if decision == states.DEFER:
+                    halt = Halt(ALIKE, f"{self.planned.host} failed in its turn: {why.rstrip('.')}")
+                    record_stop(self.task, self.run, "its next host", halt.why, self.planned.batch or 0, halt)
+                if not self.run.by_agents:
+                    self.hold()
             elif decision == states.END_MAINTENANCE and not self.run.by_agents:
                 self.undo(other_owner=other_owner)
         except LockLost:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, OUTCOMES, PENDING, SPENDING
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, OUTCOMES, SPENDING, TO_COME
 
 OUTPUT_LIMIT, ERROR_LIMIT = 8000, 2000
 """Characters kept of a host's output (its end), and of its error."""
@@ -106,7 +106,7 @@ def summary_of(outcomes: Iterable[str]) -> dict[str, int]:
 def within_budget(outcomes: Sequence[str], failure_budget: int) -> bool:
     """Whether a failed deployment reached every host and spent no more than its failure budget."""
     spent = sum(outcome in SPENDING for outcome in outcomes)
-    return PENDING not in outcomes and 0 < spent <= failure_budget
+    return not set(TO_COME) & set(outcomes) and 0 < spent <= failure_budget
 
 
 def _steps_of(data: object) -> tuple[Mapping[str, str], ...]:

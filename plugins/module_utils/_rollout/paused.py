@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     in_transactions,
     kv_check_session,
@@ -25,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import control, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import closed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import (
+    ALIKE,
     GOES_ON,
     PAUSE,
     STAGE,
@@ -44,7 +46,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     planned_outcome,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT, OK, PENDING, SKIPPED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
+    CURRENT,
+    DEFERRED,
+    OK,
+    SKIPPED,
+    TO_COME,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp, timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._views.paused import goes_on
 
@@ -153,7 +161,7 @@ def _cannot_go_on(run: Run, found: store.Deployment) -> str:
 def _open(found: store.Deployment) -> list[str]:
     """The hosts whose turn is still to come."""
     results = found.results
-    return [name for name, planned in found.record.hosts.items() if planned.batch and results[name] == PENDING]
+    return [name for name, planned in found.record.hosts.items() if planned.batch and results[name] in TO_COME]
 
 
 def _same(task: Task, run: Run, found: store.Deployment) -> Claim:
@@ -165,12 +173,21 @@ def _same(task: Task, run: Run, found: store.Deployment) -> Claim:
     order = order if order and order.word in GOES_ON else None
     if order is None and noted.kind == STAGE:
         order = _auto(task, run, found)
-    if noted.kind in (STAGE, PAUSE) and order is None:
+    if noted.kind in (STAGE, PAUSE, ALIKE) and order is None:
         return Claim(WAIT, found, found.control, f"{noted.why}. {goes_on(found.record, noted.kind)}")
+    if noted.kind == ALIKE and not _is_served(task, run):
+        why = f"no instance of {run.service} is healthy yet: {noted.why}"
+        return Claim(WAIT, found, found.control, f"{why}. {goes_on(found.record, noted.kind)}")
     if halt:
         return Claim(WAIT, found, found.control, f"{halt.why}. {goes_on(found.record, halt.kind)}")
     why = f"{order.word} by {order.told}" if order else "what it waited for is over"
     return Claim(GO_ON, found, found.control, why, order)
+
+
+def _is_served(task: Task, run: Run) -> bool:
+    """Whether any instance gets traffic."""
+    instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
+    return any(one.in_rotation for one in instances)
 
 
 def _auto(task: Task, run: Run, found: store.Deployment) -> Order | None:
@@ -276,8 +293,12 @@ def go_on(task: Task, run: Run, claim: Claim) -> None:
 
 
 def _left_alone(found: store.Deployment, plan: Mapping[str, Any]) -> Sequence[Outcome]:
-    """The hosts that were to change, and that by now have the version, or cannot be worked on."""
+    """The hosts that were to change, and that by now have the version, or cannot be worked on.
+
+    One that was deferred stays so, in maintenance, where it cannot be worked on.
+    """
     left = {name: plan["hosts"][name] for name in _open(found) if not plan["hosts"][name]["batch"]}
+    left = {name: one for name, one in left.items() if one["state"] == CURRENT or found.results[name] != DEFERRED}
     return [
         planned_outcome(
             found.record.hosts[name], CURRENT if one["state"] == CURRENT else SKIPPED, str(one["why"] or "")

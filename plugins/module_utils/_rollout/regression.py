@@ -11,10 +11,9 @@ and still fails. Meanwhile no further host begins, since whoever is at the gate 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     SERF_HEALTH,
     Check,
@@ -22,33 +21,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
     read_instances,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
-    TXN_LIMIT,
     kv_check_session,
-    kv_read,
-    kv_text,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import LOOK_EVERY, Ask, others_fail
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import ended_ops, read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import ended_ops
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT, LOST, OK, REGRESSED
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST, OK, REGRESSED
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, read_outcomes
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
-
-LOOK_EVERY = 0.5
-"""Seconds between two looks while it is being confirmed."""
-
-Ask = Callable[[PlannedHost], "str | None"]
-"""Asks a host's health URL -> what is wrong with its answer, empty where nothing is; None where it cannot tell."""
-
-
-def cannot_ask(_planned: PlannedHost) -> str | None:
-    """Where there is no health URL."""
-    return None
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ def look_back(
     confirmed = _confirm(task, run, ask, planned)
     if not confirmed:
         return Found()
-    alike = _all_fail_alike(task, run, confirmed)
+    alike = _all_fail_alike(task, run, ask, confirmed)
     if alike:
         return Found(alike=alike)
     return Found([_record(task, run, planned[node], suspects[node], symptom) for node, symptom in confirmed.items()])
@@ -159,24 +144,12 @@ def _look(
 def _changed(task: Task, run: Run, planned: Mapping[str, PlannedHost], nodes: Sequence[str]) -> dict[str, Outcome]:
     """Node -> outcome, for those of them that the deployment has changed and left healthy, or one that it resumes."""
     client, keys = task.consul, run.keys(task)
-    found = _outcomes(client, keys, run.id, nodes)
+    found = read_outcomes(client, keys, run.id, nodes)
     for earlier in run.resumed:
         missing = [node for node in nodes if planned[node].batch is None and node not in found]
-        there = _outcomes(client, keys, earlier, missing)
+        there = read_outcomes(client, keys, earlier, missing)
         found.update({node: replace(ended, batch=None) for node, ended in there.items()})
     return {node: ended for node, ended in found.items() if ended.outcome == OK}
-
-
-def _outcomes(client: Client, keys: Keys, deployment: str, nodes: Sequence[str]) -> dict[str, Outcome]:
-    """Node -> outcome in a deployment, for those of them that have one."""
-    found: dict[str, Outcome] = {}
-    for start in range(0, len(nodes), TXN_LIMIT):
-        wanted = {keys.outcome(deployment, node): node for node in nodes[start : start + TXN_LIMIT]}
-        for item in client.txn([kv_read(key) for key in wanted]):
-            node = wanted.get(item["Key"])  # a prefix finds web10 for web1
-            if node:
-                found[node] = Outcome.from_json(kv_text(item), node)
-    return found
 
 
 def _confirm(task: Task, run: Run, ask: Ask, suspects: Mapping[str, PlannedHost]) -> dict[str, Symptom]:
@@ -209,23 +182,9 @@ def _confirm(task: Task, run: Run, ask: Ask, suspects: Mapping[str, PlannedHost]
     return confirmed
 
 
-def others_fail(task: Task, run: Run) -> int:
-    """How many instances the deployment has not changed that were well before, where all of them fail; 0 where one does
-    not: what takes all of them down is not the new version.
-    """
-    keys = run.keys(task)
-    instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
-    prefix = keys.outcomes(run.id)
-    changed = {name.removeprefix(prefix) for name in task.consul.key_names(prefix)}
-    changed |= set(read_progress(task.consul, keys, run.id).in_flight)
-    changed |= {one.node for one in run.planned if one.state == CURRENT or not run.was_healthy(one.host)}
-    old = [one for one in instances if one.node not in changed and not one.maintenance]
-    return 0 if any(one.in_rotation for one in old) else len(old)
-
-
-def _all_fail_alike(task: Task, run: Run, confirmed: Mapping[str, Symptom]) -> str:
+def _all_fail_alike(task: Task, run: Run, ask: Ask, confirmed: Mapping[str, Symptom]) -> str:
     """Why it is not the new version; empty where it may be."""
-    others = 0 if all(symptom.outcome == LOST for symptom in confirmed.values()) else others_fail(task, run)
+    others = 0 if all(symptom.outcome == LOST for symptom in confirmed.values()) else others_fail(task, run, ask)
     if not others:
         return ""
     what = "; ".join(f"{node}: {symptom.told}" for node, symptom in list(confirmed.items())[:3])

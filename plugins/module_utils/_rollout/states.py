@@ -24,7 +24,7 @@ PENDING, DRAINING, DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK = (
     "returning",
     "rolling_back",
 )
-OK, CURRENT, SKIPPED, UNTOUCHED, ROLLED_BACK, REGRESSED, FAILED, LOST = (
+OK, CURRENT, SKIPPED, UNTOUCHED, ROLLED_BACK, REGRESSED, FAILED, LOST, DEFERRED = (
     "ok",
     "current",
     "skipped",
@@ -33,6 +33,7 @@ OK, CURRENT, SKIPPED, UNTOUCHED, ROLLED_BACK, REGRESSED, FAILED, LOST = (
     "regressed",
     "failed",
     "lost",
+    "deferred",
 )
 
 
@@ -58,12 +59,18 @@ STATES: Mapping[str, State] = {
     DRAINING: State(
         "in maintenance, serving what it has begun; nothing was deployed", (DEPLOYING, UNTOUCHED, SKIPPED, FAILED, LOST)
     ),
-    DEPLOYING: State("the deployment may have changed it", (VERIFYING, UNTOUCHED, ROLLING_BACK, FAILED, LOST), False),
-    VERIFYING: State(
-        "in maintenance until the new process is verified as healthy", (RETURNING, ROLLING_BACK, FAILED, LOST), False
+    DEPLOYING: State(
+        "the deployment may have changed it", (VERIFYING, UNTOUCHED, ROLLING_BACK, FAILED, LOST, DEFERRED), False
     ),
-    RETURNING: State("healthy; its maintenance ends", (OK, ROLLING_BACK, FAILED, LOST), False),
-    ROLLING_BACK: State("goes back to its previous version by the same steps", (ROLLED_BACK, FAILED, LOST), False),
+    VERIFYING: State(
+        "in maintenance until the new process is verified as healthy",
+        (RETURNING, ROLLING_BACK, FAILED, LOST, DEFERRED),
+        False,
+    ),
+    RETURNING: State("healthy; its maintenance ends", (OK, ROLLING_BACK, FAILED, LOST, DEFERRED), False),
+    ROLLING_BACK: State(
+        "goes back to its previous version by the same steps", (ROLLED_BACK, FAILED, LOST, DEFERRED), False
+    ),
     OK: State("changed, healthy, in rotation", (REGRESSED, LOST), is_good=True),
     CURRENT: State("had the version already and was left alone", is_good=True),
     SKIPPED: State("in maintenance set by someone else, or unreachable: left alone", is_good=True),
@@ -74,12 +81,19 @@ STATES: Mapping[str, State] = {
     LOST: State(
         "its turn had begun, and it could not be reached any more", version_is_trusted=False, spends_budget=True
     ),
+    DEFERRED: State(
+        "stays in maintenance, since all instances fail alike; its turn is to come again",
+        (DRAINING,),
+        version_is_trusted=False,
+    ),
 }
 """The only list of a host's states."""
 
-OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST, SKIPPED, PENDING)
+OUTCOMES = (OK, CURRENT, ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST, SKIPPED, DEFERRED, PENDING)
 """What a host may have ended as, in the order in which they are told; pending where its turn never began."""
 GOOD = tuple(name for name in OUTCOMES if STATES[name].is_good)
+TO_COME = (DEFERRED, PENDING)
+"""Outcomes of a host whose turn is to come, for the first time or again, where a paused deployment goes on."""
 SPENDING = tuple(name for name in OUTCOMES if STATES[name].spends_budget)
 NOTHING_DEPLOYED = (PENDING, DRAINING, UNTOUCHED, SKIPPED)
 """States of a turn in which the host runs what it ran before."""
@@ -113,16 +127,18 @@ def states_table() -> str:
 
 # -- failures -----------------------------------------------------------------------------------------------------
 
-ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, GIVE_UP, STOP = (
+ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, DEFER, GIVE_UP, STOP = (
     "roll_back",
     "undo_drain",
     "end_maintenance",
     "hold",
+    "defer",
     "give_up",
     "stop",
 )
 """What follows a failure: the same steps back; the user's restore tasks, and then the decision again; the end of its
-maintenance, as it was before; held in maintenance; out of reach; nothing at all, since another run may be at work."""
+maintenance, as it was before; held in maintenance; the same, until its turn comes again; out of reach; nothing at all,
+since another run may be at work."""
 
 NO_REASON = "no error was returned; see the output above (a hook that includes a missing file, for instance)"
 """Where a rescue has neither a result nor a task: a failed include leaves none."""
@@ -173,6 +189,7 @@ class Situation:
     :param drained_by_hook: the user's drain tasks may have taken it out of a load balancer.
     :param never_began: the first task of the deployment failed before it was sent to the host, see :func:`never_began`.
     :param restore_failed: the user's restore tasks are what failed: the version runs, and is verified as healthy.
+    :param trouble_of_all: why the failure is not its own, see alike.py; empty where it may be.
     :param earlier: why the deployment failed, where the rollback did now.
     """
 
@@ -185,6 +202,7 @@ class Situation:
     drained_by_hook: bool = False
     never_began: bool = False
     restore_failed: bool = False
+    trouble_of_all: str = ""
     earlier: str = ""
 
 
@@ -196,6 +214,9 @@ def decide_on_failure(failure: Failure, at: Situation) -> tuple[str, str]:
     if at.restore_failed:
         runs = f"{at.earlier} Its previous version runs again" if rolling_back else f"{at.to_version} runs"
         return HOLD, f"{runs} and is healthy, but it was not restored. {failure.what} It stays in maintenance."
+    if at.trouble_of_all and not failure.lost and not (at.never_began or at.state in NOTHING_DEPLOYED):
+        earlier = f"{at.earlier} The rollback failed too: " if rolling_back else ""
+        return DEFER, f"{earlier}{failure.what} {at.trouble_of_all} It stays in maintenance until its turn comes again."
     if rolling_back:
         why = f"{at.earlier} The rollback failed too: {failure.what} It stays in maintenance."
         return (GIVE_UP if failure.lost else HOLD), why
@@ -253,7 +274,7 @@ def outcome_of(decision: str, *, other_owner: bool = False) -> str | None:
     """The outcome of a host by the decision on its failure; None where it has none yet, or must get none."""
     if decision == END_MAINTENANCE:
         return SKIPPED if other_owner else UNTOUCHED
-    return {HOLD: FAILED, GIVE_UP: LOST}.get(decision)
+    return {HOLD: FAILED, DEFER: DEFERRED, GIVE_UP: LOST}.get(decision)
 
 
 def sentence(text: str) -> str:

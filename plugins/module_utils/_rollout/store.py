@@ -375,6 +375,18 @@ def _lock_of(item: Mapping[str, Any] | None) -> Held | None:
     return Held(Holder.parse(kv_text(dict(item))), session, bool(session))
 
 
+def read_outcomes(client: Client, keys: Keys, deployment: str, nodes: Sequence[str]) -> dict[str, Outcome]:
+    """Node -> outcome in a deployment, for those of them that have one."""
+    found: dict[str, Outcome] = {}
+    for start in range(0, len(nodes), TXN_LIMIT):
+        wanted = {keys.outcome(deployment, node): node for node in nodes[start : start + TXN_LIMIT]}
+        for item in client.txn([kv_read(key) for key in wanted]):
+            node = wanted.get(item["Key"])  # a prefix finds web10 for web1
+            if node:
+                found[node] = Outcome.from_json(kv_text(item), node)
+    return found
+
+
 def last_batch(begun: int, outcomes: Mapping[str, Outcome]) -> int:
     """The last batch that was begun: the first write to a host of it may be its outcome."""
     return max([begun, *(one.batch or 0 for one in outcomes.values() if one.outcome != PENDING)])

@@ -17,8 +17,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.answer impo
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, failed_result
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, cannot_ask
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, cannot_ask
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import of_host
 
 SHOWN = 20

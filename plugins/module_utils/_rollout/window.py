@@ -28,7 +28,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     LockLost,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Halt
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, cannot_ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
     LOOK_EVERY,
@@ -47,7 +48,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
     read_progress,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import Ask, cannot_ask, look_back
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 COUNT_EVERY = 10.0
@@ -133,7 +134,7 @@ def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress,
     instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
     found = look_back(host.task, host.run, ask, instances, {*progress.in_flight, host.node}, whole=whole)
     if found and found.alike:
-        record_stop(host.task, host.run, host.planned.host, found.alike, halt=Halt(PAUSE, found.alike))
+        record_stop(host.task, host.run, host.planned.host, found.alike, halt=Halt(ALIKE, found.alike))
     return found is not None
 
 

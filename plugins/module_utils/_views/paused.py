@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import (
+    ALIKE,
     CLOSED,
     FREEZE,
     PROMOTE,
@@ -36,4 +37,5 @@ def goes_on(record: Brief, kind: str, *, in_place: bool = False) -> str:
         return plain(f"{_WAITS[kind]} {again}")
     word = PROMOTE if kind == STAGE else RESUME
     said = f"ansible-playbook hitless.consul.control -e rollout_service={service} -e control_action={word}"
-    return plain(f"It waits for {word} ({said}); then {again}")
+    first = "See first to what all of them depend on. " if kind == ALIKE else ""
+    return plain(f"{first}It waits for {word} ({said}); then {again}")

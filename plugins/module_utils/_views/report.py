@@ -19,6 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
+    DEFERRED,
     FAILED,
     GOOD,
     LOST,
@@ -43,6 +44,7 @@ _SAID = {
     LOST: "lost",
     SKIPPED: "skipped",
     UNTOUCHED: "put back untouched",
+    DEFERRED: "deferred",
     PENDING: "not begun",
 }
 _NAMED = 3

@@ -12,6 +12,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PAUSED, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
+    DEFERRED,
     FAILED,
     LOST,
     OK,
@@ -25,7 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._views.text import 
 
 REASONS = 10
 """Hosts whose reason is told in full."""
-_TOLD = (ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST)
+_TOLD = (ROLLED_BACK, UNTOUCHED, REGRESSED, FAILED, LOST, DEFERRED)
 
 
 def standing(
@@ -60,7 +61,7 @@ def standing(
     if len(bad) > REASONS:
         lines.append(f"... and {len(bad) - REASONS} more")
     old_ones = [one for name, one in hosts.items() if name not in outcomes or outcomes[name].outcome == PENDING]
-    if old_ones and not number:
+    if old_ones and not number and record.state != PAUSED:
         lines.append("Next: what does not have it fails as well. See to that first, and run the same command again.")
     else:
         lines += _next(record, outcomes, undone=undone)
@@ -81,7 +82,7 @@ def _version(planned: PlannedHost, outcome: Outcome | None) -> str:
     if ended in (OK, CURRENT, REGRESSED):
         # Whoever has it already has no version to go to.
         return after or before or ""
-    return "" if ended in (FAILED, LOST) else before or ""
+    return "" if ended in (FAILED, LOST, DEFERRED) else before or ""
 
 
 def _told(runs: Mapping[str, int], number: int) -> str:
@@ -96,6 +97,8 @@ def _why_out(planned: PlannedHost, outcome: Outcome | None, failing: str) -> str
     ended = outcome.outcome if outcome else PENDING
     if ended == FAILED:
         return ", held in maintenance since its deployment failed."
+    if ended == DEFERRED:
+        return ", held in maintenance until its turn comes again."
     if ended == REGRESSED:
         return f", no longer healthy on {planned.to_version}."
     if ended == LOST:
@@ -132,6 +135,6 @@ def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> l
         if has_it:
             return [f"Next: repair {version}, and run the same command again; hosts that have it are left alone."]
         return [f"Next: repair {version}, and run the same command again. No host has it now, and nothing is to undo."]
-    if PENDING in ended:
+    if PENDING in ended or DEFERRED in ended:
         return ["Next: run the same command again; hosts that have the version are left alone."]
     return []

@@ -9,6 +9,8 @@ import pytest
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
+    DEFER,
+    DEFERRED,
     DEPLOYING,
     DRAINING,
     END_MAINTENANCE,
@@ -49,11 +51,12 @@ pytestmark = pytest.mark.oldest
 FOLLOWING = {
     PENDING: {DRAINING, UNTOUCHED, SKIPPED, LOST},
     DRAINING: {DEPLOYING, UNTOUCHED, SKIPPED, FAILED, LOST},
-    DEPLOYING: {VERIFYING, UNTOUCHED, ROLLING_BACK, FAILED, LOST},
-    VERIFYING: {RETURNING, ROLLING_BACK, FAILED, LOST},
-    RETURNING: {OK, ROLLING_BACK, FAILED, LOST},
-    ROLLING_BACK: {ROLLED_BACK, FAILED, LOST},
+    DEPLOYING: {VERIFYING, UNTOUCHED, ROLLING_BACK, FAILED, LOST, DEFERRED},
+    VERIFYING: {RETURNING, ROLLING_BACK, FAILED, LOST, DEFERRED},
+    RETURNING: {OK, ROLLING_BACK, FAILED, LOST, DEFERRED},
+    ROLLING_BACK: {ROLLED_BACK, FAILED, LOST, DEFERRED},
     OK: {REGRESSED, LOST},
+    DEFERRED: {DRAINING},
 }
 
 
@@ -70,8 +73,8 @@ def test_each_transition_and_each_that_must_not_happen(before: str, after: str) 
 def test_what_states_mean() -> None:
     assert set(GOOD) == {OK, CURRENT, SKIPPED}
     assert set(SPENDING) == {ROLLED_BACK, REGRESSED, FAILED, LOST, UNTOUCHED}
-    assert set(OUTCOMES) == {name for name, state in STATES.items() if not state.next} | {PENDING, OK}
-    untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST}
+    assert set(OUTCOMES) == {name for name, state in STATES.items() if not state.next} | {PENDING, OK, DEFERRED}
+    untrusted = {DEPLOYING, VERIFYING, RETURNING, ROLLING_BACK, FAILED, LOST, DEFERRED}
     assert {name for name in STATES if not version_is_trusted(name)} == untrusted
     assert version_is_trusted(None)
     of_agents = ("requested", "claimed", "done", "withdrawn", "abandoned")
@@ -92,6 +95,7 @@ WAY: dict[str, Any] = {"to_version": "2", "rollback_to": "1", "from_version": "1
 
 BACK: dict[str, Any] = {**WAY, "state": ROLLING_BACK, "earlier": "It was broken."}
 NEVER: dict[str, Any] = {**WAY, "state": DEPLOYING, "never_began": True}
+ALIKE: dict[str, Any] = {**WAY, "trouble_of_all": "But all fail alike."}
 RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "drained_by_hook": True}
 
 
@@ -131,6 +135,18 @@ RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "d
         (LOCK_LOST, {**WAY, **RESTORE_FAILED}, STOP, "The host is left as it is."),
         # The rollback failed too.
         (IT_FAILED, BACK, HOLD, "It was broken. The rollback failed too: Deploy: it exited with 3."),
+        # All instances fail: neither version is the reason, and its turn comes again.
+        *(
+            (IT_FAILED, {**ALIKE, "state": state}, DEFER, "it exited with 3. But all fail alike. It stays")
+            for state in (DEPLOYING, VERIFYING, RETURNING)
+        ),
+        (IT_FAILED, {**ALIKE, "state": VERIFYING, "wants_rollback": False}, DEFER, "until its turn comes again"),
+        (IT_FAILED, {**BACK, **ALIKE, "state": ROLLING_BACK}, DEFER, "The rollback failed too: Deploy: it exited"),
+        (IT_FAILED, {**ALIKE, "state": DRAINING}, END_MAINTENANCE, "Nothing was deployed."),
+        (IT_FAILED, {**NEVER, **ALIKE, "state": DEPLOYING}, END_MAINTENANCE, "Nothing was deployed."),
+        (IT_FAILED, {**RESTORE_FAILED, **ALIKE, "state": RETURNING}, HOLD, "but it was not restored"),
+        (HOST_LOST, {**ALIKE, "state": VERIFYING}, GIVE_UP, "left as it is"),
+        (LOCK_LOST, {**ALIKE, "state": VERIFYING}, STOP, "left as it is"),
         # Out of reach: left as it is, whenever.
         *((HOST_LOST, {**WAY, "state": state}, GIVE_UP, "left as it is") for state in (PENDING, DRAINING, DEPLOYING)),
         (HOST_LOST, BACK, GIVE_UP, "The rollback failed too"),
@@ -159,12 +175,14 @@ def test_the_decision_once_the_drain_is_undone(failure: Failure | None, decision
 
 def test_the_outcome_of_each_decision() -> None:
     assert {
-        decision: outcome_of(decision) for decision in (ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, GIVE_UP, STOP)
+        decision: outcome_of(decision)
+        for decision in (ROLL_BACK, UNDO_DRAIN, END_MAINTENANCE, HOLD, DEFER, GIVE_UP, STOP)
     } == {
         ROLL_BACK: None,
         UNDO_DRAIN: None,
         END_MAINTENANCE: UNTOUCHED,
         HOLD: FAILED,
+        DEFER: DEFERRED,
         GIVE_UP: LOST,
         STOP: None,
     }
