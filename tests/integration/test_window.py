@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -31,6 +32,59 @@ def test_ten_workers_at_once_never_go_below_the_minimum(consul: Server) -> None:
     whys = {why for why in answers.values() if why}
     assert len(whys) == 1, "one worker stops the rollout, and the others say the same"
     assert "would leave 6, fewer than the minimum of 7" in whys.pop()
+
+
+TWO_WAVES = {"eu-1": (4, HOSTS[:5]), "eu-2": (2, HOSTS[5:])}
+"""At most one host of the first, and three of the second."""
+
+
+def test_the_minimum_of_each_wave_holds_for_ten_workers_at_once(consul: Server) -> None:
+    gate = Window(consul, minimum=0, waves=TWO_WAVES, healthy_deadline=30)
+    most: Counter[str] = Counter()
+
+    def turn(name: str) -> None:
+        in_waves = Counter(
+            "eu-1" if name in HOSTS[:5] else "eu-2" for name in HOSTS if gate.nodes[name] in gate.progress.in_flight
+        )
+        most.update({wave: max(0, number - most[wave]) for wave, number in in_waves.items()})
+        time.sleep(0.05)
+        gate.end(name, "ok")
+
+    assert set(gate.all_at_once(turn).values()) == {""}
+    assert most["eu-1"] == 1
+    assert most["eu-2"] <= 3
+
+
+def test_a_wave_waits_for_its_own_hosts_as_long_as_these_take(consul: Server) -> None:
+    """Which is longer than others may take to become healthy: a rollback has hosts of all waves in flight."""
+    gate = Window(consul, minimum=0, waves=TWO_WAVES, healthy_deadline=0.3)
+    assert gate.admit("web1") == ""
+    assert gate.admit("web6") == ""
+    ends = threading.Timer(1.5, gate.end, ("web1", "ok"))
+    ends.start()
+    assert gate.admit("web2") == ""
+    ends.join()
+
+
+def test_too_few_in_its_wave_stop_it(consul: Server) -> None:
+    gate = Window(consul, minimum=0, waves=TWO_WAVES)
+    gate.set("web5", "critical")
+    why = gate.admit("web1")
+    assert "only 4 of 5 instances of wave eu-1 are healthy" in why
+    assert "would leave 3, fewer than the minimum of 4 there (rollout_min_healthy)" in why
+    assert gate.progress.stop == why
+
+
+def test_an_instance_of_its_wave_that_is_deregistered_is_missed(
+    consul: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Window(consul, minimum=0, waves=TWO_WAVES)
+    with monkeypatch.context() as now:
+        now.setattr(window, "COUNT_EVERY", 0.0)
+        gate.deregister("web5")
+        assert gate.admit("web6") == ""
+    assert gate.progress.in_waves == {"eu-1": 4, "eu-2": 5}
+    assert "only 4 of 4 instances of wave eu-1 are healthy" in gate.admit("web1")
 
 
 def test_where_one_ends_the_next_begins(consul: Server) -> None:

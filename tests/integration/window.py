@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
@@ -24,7 +25,15 @@ HOSTS = [f"web{number}" for number in range(1, 11)]
 class Window:
     """A rollout over ten nodes of the catalog, as far as its gate goes."""
 
-    def __init__(self, server: Server, *, minimum: int, **options: Any) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        minimum: int,
+        waves: Mapping[str, tuple[int, Sequence[str]]] | None = None,
+        **options: Any,
+    ) -> None:
+        """:param waves: wave -> its minimum and its hosts."""
         self.web, self.server = Services(server), server
         self.keys = Keys(self.web.name)
         self.nodes = {host: f"{self.web.name}-{host}" for host in HOSTS}
@@ -32,7 +41,12 @@ class Window:
             self.set(host, "passing")
         hosts = {host: {"node": self.nodes[host], "batch": 1, "from": "1", "to": "2"} for host in HOSTS}
         hosts = {host: {**about, "healthy": True} for host, about in hosts.items()}
+        found = [
+            {"name": name, "registered": len(mine), "minimum": least} for name, (least, mine) in (waves or {}).items()
+        ]
+        wave_of = {self.nodes[host]: name for name, (_least, mine) in (waves or {}).items() for host in mine}
         plan = {"batches": [HOSTS], "windows": [10], "hosts": hosts, "health": {"minimum": minimum}}
+        plan |= {"waves": found, "wave_of": wave_of}
         made = self.web.rollout(**{"healthy_deadline": 2, **options})
         self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["turn"]})
         store.create(self.web.client(), self.keys, record_of(self.run), self.run.session)

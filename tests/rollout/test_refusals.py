@@ -151,7 +151,7 @@ RARER = {
     "another host's agent": (["-e", "hitless_consul_agent_url={web2}"], "web2"),
     "no agent there": (["-e", "hitless_consul_agent_url=http://127.0.0.1:9"], "hitless_consul_agent_url"),
     "health match without a URL": (["-e", "rollout_health_url="], "rollout_health_url"),
-    "turn that has no time": (["-e", "rollout_progress_deadline=60"], "Set rollout_progress_deadline: 1810 or more"),
+    "turn that has no time": (["-e", "rollout_progress_deadline=60"], "Set rollout_progress_deadline: 1810.5 or more"),
 }
 
 

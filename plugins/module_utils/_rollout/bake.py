@@ -14,6 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, PAUSE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import spent_stop, wait_for_change
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_options import longest_bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
@@ -35,7 +36,9 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
     stop = _stop(run, read_progress(client, keys, run.id))
     if stop is None:
         if seconds:
-            telling.tell(f"baking for {duration(seconds)}: what was changed is watched")
+            wave = run.planned_waves.told(ended or len(run.plan["batches"]))
+            after = f"{wave} is done, " if wave and _ends_wave(run, ended) else ""
+            telling.tell(f"{after}baking for {duration(seconds)}: what was changed is watched")
         with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
             stop = _watch(task, run, ask, until)
     if stop:
@@ -47,9 +50,15 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
 
 def _seconds(run: Run, ended: int) -> float:
     """How long: batches of one size are no stages, and only looked at in between."""
+    if _ends_wave(run, ended):
+        return float(run.options[longest_bake(run.options)])
     sizes = run.options["batch_size"]
     is_stage = run.is_window or not ended or (isinstance(sizes, list) and ended < len(sizes))
     return float(run.options["bake_time"]) if is_stage else 0.0
+
+
+def _ends_wave(run: Run, ended: int) -> bool:
+    return run.planned_waves.ends_with(ended or len(run.plan["batches"]))
 
 
 def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:

@@ -169,6 +169,7 @@ def record_of(run: Run) -> Record:
         started=timestamp(),
         hosts=hosts_of(run.plan),
         windows=tuple(run.plan.get("windows") or ()),
+        waves=run.planned_waves,
         uncovered=tuple(run.plan.get("uncovered") or ()),
         failure_budget=run.options["failure_budget"],
         options=settings_of(run.options),
@@ -197,7 +198,8 @@ def plan_run(
     planned = plan.as_dict()
     # In check mode it is what the run is for.
     group = "stage" if plan.windows else "batch"
-    table = f"{report.plan_table(planned['hosts'], group=group)}\n\n" if task.check_mode else ""
+    shown = report.plan_table(planned["hosts"], group=group, wave_of=planned["wave_of"]) if task.check_mode else ""
+    table = f"{shown}\n\n" if shown else ""
     waits = _least_seconds(run, plan)
     takes = f"It takes {duration(waits)} at least, by its own waits alone. " if waits else ""
     task.show(f"{table}{plan.description}\n{takes}Consul is asked at {task.consul.connection.base}.")

@@ -172,18 +172,22 @@ def read_fleet(
     return replace(fleet, versions=versions, others=others)
 
 
-def host_states(fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool) -> list[HostState]:
+def host_states(
+    fleet: Fleet, hosts: Iterable[WantedHost], *, accept_warning: bool, wave_of: Mapping[str, str] | None = None
+) -> list[HostState]:
     """Each host as it was found.
 
+    :param wave_of: host -> its wave.
     :raises HitlessError: the agent of a host belongs to another datacenter than the service.
     """
     hosts = list(hosts)
     require_datacenter(fleet, hosts)
     instances, others = by_node(fleet.instances), by_node(fleet.others)
-    return [
+    states = [
         _host_state(fleet, wanted, instances.get(wanted.node, []), others.get(wanted.node, []), accept_warning)
         for wanted in hosts
     ]
+    return [replace(one, wave=wave_of.get(one.host, "")) for one in states] if wave_of else states
 
 
 def require_datacenter(fleet: Fleet, hosts: Iterable[WantedHost]) -> None:

@@ -34,6 +34,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
 
@@ -53,6 +54,33 @@ class Head:
     def takes(self) -> int:
         """Instances that it takes out of rotation."""
         return self.healthy - self.healthy_without
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A minimum that holds as a batch, or a host, begins: of all instances, or of those in its wave.
+
+    :param wave: its name; empty for all instances.
+    """
+
+    head: Head
+    minimum: int
+    wave: str = ""
+
+
+def bounds_of(run: Run, instances: Sequence[Instance], nodes: Sequence[str]) -> list[Bound]:
+    """Those of a batch: of all instances, and of each wave that it takes hosts from.
+
+    :param instances: of the service, all of them; ``nodes``: of the batch.
+    """
+    wave_of, accept = run.plan.get("wave_of") or {}, run.accepts_warning
+    found = [Bound(head_of(instances, nodes, accept_warning=accept), run.plan["health"]["minimum"])]
+    for wave in run.planned_waves.each:
+        mine = [node for node in nodes if wave_of.get(node) == wave.name]
+        there = [one for one in instances if wave_of.get(one.node) == wave.name] if mine else []
+        if mine:
+            found.append(Bound(head_of(there, mine, accept_warning=accept), wave.minimum, wave.name))
+    return found
 
 
 def head_of(instances: Iterable[Instance], nodes: Iterable[str], *, accept_warning: bool) -> Head:
@@ -104,16 +132,17 @@ def progress_stop(seconds_since_progress: float, progress_deadline: float) -> st
     )
 
 
-def healthy_stop(head: Head, min_healthy: int, waited: float) -> str:
+def healthy_stop(head: Head, min_healthy: int, waited: float, wave: str = "") -> str:
     """Why the deployment stops where too few instances are healthy, or some could not be verified."""
     if head.warning:
         return (
             f"a check of what comes next still warns after {waited:.0f} s ({head.warning[0]}), so that no deployment "
             "could be verified by it (repair it, or set rollout_accept_warning: true)"
         )
+    which, there = (f" of wave {wave}", " there") if wave else ("", "")
     return (
-        f"only {head.healthy} of {head.registered} instances are healthy after {waited:.0f} s, and going on would "
-        f"leave {head.healthy_without}, fewer than the minimum of {min_healthy} (rollout_min_healthy)"
+        f"only {head.healthy} of {head.registered} instances{which} are healthy after {waited:.0f} s, and going on "
+        f"would leave {head.healthy_without}, fewer than the minimum of {min_healthy}{there} (rollout_min_healthy)"
     )
 
 
@@ -136,7 +165,19 @@ def open_gate(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
         stop = _decide(task, run, batch)
     except HitlessError as error:
         stop = str(error)
-    return _stopped(task, run, batch, stop) if stop else _head(run, batch)
+    if stop:
+        return _stopped(task, run, batch, stop)
+    tell_wave(task, run, batch)
+    return _head(run, batch)
+
+
+def tell_wave(task: Task, run: Run, stage: int) -> None:
+    """Say that a wave begins, where it does so with this stage, or batch."""
+    waves = run.planned_waves
+    wave = waves.at(stage)
+    if wave and waves.begins_with(stage):
+        hosts = sum(len(one) for one in run.plan["batches"][stage - 1 : stage - 1 + wave.stages])
+        Telling(task.show, run.service).tell(f"{waves.told(stage)}: {hosts} host{'' if hosts == 1 else 's'}")
 
 
 def open_stage(task: Task, run: Run, host: str) -> dict[str, Any]:
@@ -152,6 +193,8 @@ def open_stage(task: Task, run: Run, host: str) -> dict[str, Any]:
             stop = outlast(task, run, f"stage {stage}", progress, stage=stage - 1)[1]
         except HitlessError as error:
             stop = str(error)
+    if not stop:
+        tell_wave(task, run, stage)
     return {
         "proceed": not stop,
         "window": run.plan["windows"][stage - 1],
@@ -257,15 +300,15 @@ def _wait_for_minimum(task: Task, run: Run, nodes: Sequence[str], batch: int) ->
 
     Meanwhile an operator is heard.
     """
-    options, minimum = run.options, run.plan["health"]["minimum"]
-    head = Head(0, 0, 0)
+    options = run.options
+    bounds: list[Bound] = []
     looked = time.monotonic()
 
     def enough(data: Any) -> str | None:
-        nonlocal head, looked
+        nonlocal bounds, looked
         instances = with_tags(parse_instances(data), options["tags"])
-        head = head_of(instances, nodes, accept_warning=run.accepts_warning)
-        if may_begin(head, minimum):
+        bounds = [one for one in bounds_of(run, instances, nodes) if not may_begin(one.head, one.minimum)]
+        if not bounds:
             return ""
         if time.monotonic() - looked >= LOOK_EVERY:
             looked = time.monotonic()
@@ -279,4 +322,5 @@ def _wait_for_minimum(task: Task, run: Run, nodes: Sequence[str], batch: int) ->
     try:
         return task.consul.watch(path, query, enough, started + options["healthy_deadline"])
     except DeadlineExceeded:
-        return healthy_stop(head, minimum, time.monotonic() - started)
+        short = bounds[0] if bounds else Bound(Head(0, 0, 0), run.plan["health"]["minimum"])
+        return healthy_stop(short.head, short.minimum, time.monotonic() - started, short.wave)

@@ -39,7 +39,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
     read_progress,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import EACH
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import EACH, EACH_WAVE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import OK
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
@@ -89,7 +89,11 @@ def outlast(
 def pauses_after(run: Run, stage: int) -> bool:
     """Whether a stage has to be promoted before the next begins (rollout_pause_after); a rollback pauses nowhere."""
     wanted = run.options["pause_after"]
-    return bool(stage and run.options["direction"] == "deploy" and (wanted == EACH or stage in wanted))
+    if not stage or run.options["direction"] != "deploy":
+        return False
+    if wanted == EACH_WAVE:
+        return run.planned_waves.ends_with(stage)
+    return bool(wanted == EACH or stage in wanted)
 
 
 def halt_of(run: Run, progress: Progress, stage: int = 0) -> Halt | None:
@@ -97,8 +101,9 @@ def halt_of(run: Run, progress: Progress, stage: int = 0) -> Halt | None:
     control = progress.control
     halt = control.halt(run.options["direction"], closed(run.options["windows"]))
     if stage > control.noted.promoted and (halt is None or halt.kind in (FREEZE, CLOSED)):
-        stages = len(run.plan["batches"])
-        return Halt(STAGE, f"stage {stage} of {stages} has ended, and has to be promoted before the next begins")
+        stages, wave = len(run.plan["batches"]), run.planned_waves.told(stage)
+        which = f"stage {stage} of {stages}{f' ({wave})' if wave else ''}"
+        return Halt(STAGE, f"{which} has ended, and has to be promoted before the next begins")
     return halt
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import pause_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import pause_options, wave_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_includes import HookVariables, Surroundings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import (
     Load,
@@ -99,6 +99,7 @@ class RolloutOptions:
     :param options: run-wide ones by name, without the prefix.
     :param steps: the steps of one host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
+    :param waves: wave -> its hosts, in the order of the waves.
     :param address: see :class:`Address`.
     :param warnings: what may go wrong, as sentences.
     :param first_tasks: name and action of the tasks of the deployment before which nothing has touched the host.
@@ -110,6 +111,7 @@ class RolloutOptions:
     steps: list[str]
     rollback_steps: list[str]
     health_urls: list[str] = field(default_factory=list)
+    waves: dict[str, list[str]] = field(default_factory=dict)
     address: Address = field(default_factory=Address)
     first_tasks: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -122,6 +124,7 @@ class RolloutOptions:
             "steps": self.steps,
             "rollback_steps": self.rollback_steps,
             "health_urls": self.health_urls,
+            "waves": self.waves,
             "first_tasks": self.first_tasks,
             "address": asdict(self.address),
         }
@@ -163,13 +166,16 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     _check_templates(values, options, list(tasks.values()))
     steps, rollback_steps, first_tasks = [TURN], [], []
     in_window = _is_window(way, options)
-    pause_options.refuse_contradictions(options, in_window=in_window)
+    waves = wave_options.read_waves(options, values.by_host, values.resolved_of)
+    pause_options.refuse_contradictions(options, in_window=in_window, waves=len(waves))
     if not in_window:
         rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
         first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
         steps = [*first, *rollback_steps]
         first_tasks = _first_tasks(way, tasks)
-    return RolloutOptions(options, hosts, hooks, steps, rollback_steps, health_urls, address, first_tasks, warnings)
+    return RolloutOptions(
+        options, hosts, hooks, steps, rollback_steps, health_urls, waves, address, first_tasks, warnings
+    )
 
 
 def _surroundings(values: Values, options: Mapping[str, Any]) -> Surroundings:
@@ -277,6 +283,7 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
             f"rollout_drain_deadline ({options['drain_deadline']:g} s) is less than rollout_drain_min_time "
             f"({options['drain_min_time']:g} s)."
         )
+    wave_options.refuse_contradictions(options)
     _refuse_short_progress(options)
     scope = options["maintenance"]
     if isinstance(scope, list) and options["service"] not in scope:
@@ -290,18 +297,20 @@ def _refuse_contradictions(options: Mapping[str, Any]) -> None:
 def _refuse_short_progress(options: Mapping[str, Any]) -> None:
     """The lock is given up at the progress deadline, which a turn that keeps to its own deadlines must not meet.
 
-    Its rollback is not counted, nor how long it waits for others to be healthy.
+    Its rollback is not counted, nor how long it waits for others to be healthy. A bake before it is.
     """
     drain = "drain_deadline" if options["load_balancers"] else "drain_time"
     accepted = ["accept_deadline"] if options["mode"] == "agent" else []
     pause = pause_options.longest_pause(options)
-    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time", *pause]
+    bake = pause_options.longest_bake(options)
+    waits = [*([bake] if options["direction"] == "deploy" and options[bake] else []), *pause]
+    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time", *waits]
     longest = sum(options[name] for name in parts)
     if options["progress_deadline"] < longest:
         listed = ", ".join(f"{PREFIX}{name} {options[name]:g}" for name in parts)
         raise HitlessError(
             f"rollout_progress_deadline ({options['progress_deadline']:g} s) is shorter than the turn of one host may "
-            f"take ({longest:g} s: {listed}).",
+            f"take, with what is waited before it ({longest:g} s: {listed}).",
             hint=f"Set rollout_progress_deadline: {longest:g} or more, or lower those.",
         )
 

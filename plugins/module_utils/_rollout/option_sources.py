@@ -241,6 +241,10 @@ class Values:
             return [] if own in UNSET else list(self.by_host)
         return [host for host, variables in self.by_host.items() if variables.get(PREFIX + name) not in UNSET]
 
+    def resolved_of(self, host: str, value: Any) -> Any:
+        """The value of a host's variable, with its templates resolved."""
+        return self._resolved(value, "rollout_waves_by", host)
+
     def _locally(self, option: Option) -> Any:
         """An option that is needed before the hosts are known."""
         value = self._resolved(self._first_own(option.variable), option.variable)

@@ -36,6 +36,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes impo
     parse_min_healthy,
     parse_pause_after,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.wave_options import (
+    parse_waves,
+    parse_waves_by,
+)
 
 PREFIX = "rollout_"
 ROLLBACK_PREFIX = "rollback_"
@@ -47,9 +51,6 @@ LATER = (
     "joiners",
     "probe_failures",
     "probe_url",
-    "wave_bake_time",
-    "waves",
-    "waves_by",
 )
 """Options of later versions: one who sets them must not believe that they do anything."""
 UNSET = (None, "")
@@ -126,13 +127,14 @@ OPTIONS: tuple[Option, ...] = (
         "hosts in flight at a time; a percentage is of the hosts to change, rounded down, at least 1; of a list each "
         "but the last is a stage of so many hosts, and the last counts for all others. In a rollback a percentage is "
         "of all instances, and only what is given with its start counts (`-e`, or vars of the play): else as many "
-        "as `rollout_min_healthy` allows",
+        "as `rollout_min_healthy` allows. With waves a percentage is of the wave, see policy.md",
     ),
     Option(
         "min_healthy",
         Parsed("number or percentage", parse_min_healthy),
         "50%",
-        "instances that must stay in rotation; a percentage is of the registered ones, rounded up",
+        "instances that must stay in rotation; a percentage is of the registered ones, rounded up. In each wave the "
+        "same share must, rounded down",
     ),
     Option("failure_budget", Number(), 0, "hosts that may fail, whatever becomes of them, before the deployment stops"),
     Option("maintenance", MaintenanceScope(), "service", "what is taken out of rotation on a host"),
@@ -218,8 +220,26 @@ OPTIONS: tuple[Option, ...] = (
         "`rollout_health_url` its check has to fail twice",
     ),
     Option(
+        "waves_by",
+        Parsed("name of a variable of the hosts, such as `consul_node_meta.zone` or `group_names`", parse_waves_by),
+        help="one wave of hosts after the other, by what this is on each host, see policy.md",
+    ),
+    Option(
+        "waves",
+        Parsed("list of names", parse_waves),
+        [],
+        "the waves in their order, instead of by name; where the variable is a list (`group_names`), which of it are "
+        "waves",
+    ),
+    Option(
+        "wave_bake_time",
+        _SECONDS,
+        help="what was changed is watched for so long after each wave",
+        shown="`rollout_bake_time`",
+    ),
+    Option(
         "pause_after",
-        Parsed("list of numbers of stages (batches), 1 for the first, or `each`", parse_pause_after),
+        Parsed("list of numbers of stages (batches), 1 for the first, or `each`, or `each_wave`", parse_pause_after),
         [],
         "stages after which the rollout pauses until it is promoted, see operating.md",
     ),

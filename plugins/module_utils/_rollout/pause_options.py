@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import EACH
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import EACH, EACH_WAVE
 
 
-def refuse_contradictions(options: Mapping[str, Any], *, in_window: bool) -> None:
+def refuse_contradictions(options: Mapping[str, Any], *, in_window: bool, waves: int = 0) -> None:
     """:param in_window: whether hosts take their turns in a window, in stages, instead of in batches.
 
+    :param waves: how many there are, 0 for none.
     :raises HitlessError: one sentence.
     """
     if options["direction"] == "rollback":  # which pauses nowhere
@@ -25,21 +26,33 @@ def refuse_contradictions(options: Mapping[str, Any], *, in_window: bool) -> Non
             "rollout_auto_promote is set, and rollout_pause_after is not, so that there is nothing to promote.",
             hint="Set rollout_pause_after: [1], or each.",
         )
-    bake = options.get("bake_time") or 0
-    if seconds and seconds < bake:
+    bake = longest_bake(options)
+    if seconds and seconds < options[bake]:
         raise HitlessError(
-            f"rollout_auto_promote ({seconds:g} s) is shorter than rollout_bake_time ({bake:g} s), within which no "
-            "stage is over."
+            f"rollout_auto_promote ({seconds:g} s) is shorter than rollout_{bake} ({options[bake]:g} s), within which "
+            f"no {bake.removesuffix('_bake_time').replace('bake_time', 'stage')} is over."
         )
+    if wanted == EACH_WAVE:
+        if waves < 2:
+            count = "there is one wave" if waves else "rollout_waves_by is not set"
+            raise HitlessError(f"rollout_pause_after is each_wave, and {count}, so that it would pause nowhere.")
+        return
     sizes = options["batch_size"]
-    stages = len(sizes) if isinstance(sizes, list) else 1
+    # A wave that is smaller than the stages before the last one has fewer of them.
+    stages = (len(sizes) if isinstance(sizes, list) else 1) + max(0, waves - 1)
     if in_window and wanted and (stages == 1 or (wanted != EACH and max(wanted) >= stages)):
         told = "each" if wanted == EACH else f"[{', '.join(map(str, wanted))}]"
         count = "one stage" if stages == 1 else f"{stages} stages"
+        makes = "rollout_batch_size and the waves make" if waves else "rollout_batch_size makes"
         raise HitlessError(
-            f"rollout_pause_after ({told}) names a stage that nothing comes after: rollout_batch_size makes {count}.",
+            f"rollout_pause_after ({told}) names a stage that nothing comes after: {makes} {count}.",
             hint='A canary first is rollout_batch_size: [1, "100%"] with rollout_pause_after: [1].',
         )
+
+
+def longest_bake(options: Mapping[str, Any]) -> str:
+    """The option that says how long the longest bake is."""
+    return "bake_time" if options["wave_bake_time"] is None else "wave_bake_time"
 
 
 def longest_pause(options: Mapping[str, Any]) -> list[str]:

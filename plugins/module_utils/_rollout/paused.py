@@ -250,6 +250,7 @@ def continued(plan: Plan, found: store.Deployment) -> Plan:
         hosts=hosts,
         batches=batches,
         windows=record.windows,
+        waves=record.waves.going_on(plan.waves),
         description=f"{plan.service}: goes on with {record.id} at {group} {first} of {len(batches)}, {count} to come; "
         f"at least {plan.minimum} of {plan.registered} stay healthy",
         warnings=[*plan.warnings, *([f"Not in its plan, and left as they are: {named(later)}."] if later else [])],

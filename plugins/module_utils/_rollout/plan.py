@@ -8,11 +8,12 @@ planning.py makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import Size
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
 NAMED = 10
 """Hosts a sentence names at most."""
@@ -42,6 +43,7 @@ class HostState:
     :param blocked: why its instances can never pass (a node's check that is critical).
     :param unreachable: why it cannot be worked on, None where it can.
     :param verifiable: whether anything can tell that a new process works there.
+    :param wave: that it is in; empty where it is in none.
     """
 
     host: str
@@ -61,6 +63,7 @@ class HostState:
     sure: bool = True
     warning: tuple[str, ...] = ()
     verifiable: bool = True
+    wave: str = ""
 
     @property
     def is_healthy(self) -> bool:
@@ -83,6 +86,7 @@ class PlanSettings:
     :param uncovered: nodes that run the service and are none of the hosts.
     :param in_window: whether hosts take their turns in a sliding window, in stages instead of batches.
     :param undoes: the deployment that a rollback undoes; ``nothing``: why there is none to undo.
+    :param waves: in their order; a rollback takes no notice of it.
     """
 
     service: str
@@ -100,6 +104,7 @@ class PlanSettings:
     in_window: bool = False
     undoes: str = ""
     nothing: str = ""
+    waves: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Plan:
     :param windows: how many hosts of each stage may be in flight at once; empty where they go in batches.
     :param largest: instances that one host takes out of rotation at most.
     :param undoes: the deployment that it undoes, empty where it is no such rollback.
+    :param waves: each with the stages or batches that it has; ``wave_of``: node -> its wave, for all hosts.
     """
 
     service: str
@@ -155,6 +161,8 @@ class Plan:
     windows: tuple[int, ...] = ()
     largest: int = 0
     undoes: str = ""
+    waves: Waves = field(default_factory=Waves)
+    wave_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -188,6 +196,8 @@ class Plan:
             "health": {"registered": self.registered, "healthy": self.healthy, "minimum": self.minimum},
             "largest": self.largest,
             "undoes": self.undoes,
+            "waves": self.waves.as_list(),
+            "wave_of": dict(self.wave_of),
         }
 
 

@@ -33,7 +33,8 @@ def read_plan(
     options = run.options
     others = options["maintenance"] if isinstance(options["maintenance"], list) else []
     there = fleet.read_fleet(task.consul, run.keys(task), options["tags"], [host.node for host in hosts], others)
-    back = Rollback(fleet.host_states(there, hosts, accept_warning=options["accept_warning"]))
+    wave_of = {host: name for name, mine in run.waves.items() for host in mine}
+    back = Rollback(fleet.host_states(there, hosts, accept_warning=options["accept_warning"], wave_of=wave_of))
     if options["direction"] == "rollback":
         history = read_history(task.consul, run.keys(task))
         back = find_rollback(history, run.service, options, back.hosts, there.versions, automatic=bool(run.undoes))
@@ -53,6 +54,7 @@ def read_plan(
         uncovered=tuple(sorted(set(there.nodes) - {host.node for host in hosts})),
         undoes=back.undoes,
         nothing=back.nothing,
+        waves=tuple(run.waves),
     )
     plan = make_plan(back.hosts, settings)
     if goes_on:

@@ -36,8 +36,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     TO_CHANGE,
     UNREACHABLE,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import minimum_of, sizes_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import (
+    minimum_in_wave,
+    minimum_of,
+    sizes_of,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Wave, Waves
 
 
 def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
@@ -57,11 +62,21 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     minimum = minimum_of(settings.min_healthy, settings.registered_total)
     # Those that serve nothing take nothing away, and count as healthy once they are repaired.
     ordered = sorted(chosen, key=lambda one: not _is_broken(one))
+    waves = _waves(hosts, settings)
+    # A rollback is in a hurry: the minimum in each wave holds, and their order does not.
+    names_of_waves = [wave.name for wave in waves.each] if settings.direction != "rollback" else []
+    parts = [[one for one in ordered if one.wave == name] for name in names_of_waves] if names_of_waves else [ordered]
+    room = Room(hosts, settings, minimum, waves)
+    batches: list[list[HostState]] = []
     windows: list[int] = []
-    if settings.in_window:
-        batches, windows = _stages(ordered, settings, minimum)
-    else:
-        batches = _batches(ordered, settings, minimum)
+    for number, part in enumerate(parts):
+        before = len(batches)
+        if settings.in_window:
+            _add_stages(batches, windows, part, settings, room)
+        else:
+            _add_batches(batches, part, settings, room)
+        if names_of_waves:
+            waves = waves.with_stages(number, len(batches) - before)
     plans: dict[str, HostPlan] = {}
     for one in hosts:
         state, why = states[one.host]
@@ -83,12 +98,14 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
         minimum,
         settings.registered_total,
         settings.serving_total,
-        _description(settings, plans, _windows_told(names, windows) if windows else _sizes_told(names), minimum),
+        _description(settings, plans, _groups_told(names, windows, waves), minimum, waves),
         warnings_of(plans, chosen, settings),
         settings.uncovered,
         tuple(windows),
         max((one.serving for one in chosen), default=0),
         settings.undoes,
+        waves,
+        {one.node: one.wave for one in hosts if one.wave},
     )
 
 
@@ -120,83 +137,141 @@ def _running(one: HostState, settings: PlanSettings) -> str | None:
     return one.version if one.version_source == "recorded" else settings.previous_version or one.version
 
 
-def _sizes(ordered: Sequence[HostState], settings: PlanSettings) -> list[int]:
+def _waves(hosts: Sequence[HostState], settings: PlanSettings) -> Waves:
+    """The waves with what is registered in each, and what must stay in rotation there.
+
+    A rollback can always take one host of a wave: it may be what repairs the others.
+    """
+    found = []
+    for name in settings.waves:
+        mine = [one for one in hosts if one.wave == name]
+        sizes = [one.registered for one in mine]
+        registered, largest = sum(sizes), max(sizes, default=0)
+        minimum = minimum_in_wave(settings.min_healthy, registered, settings.registered_total, largest)
+        if settings.direction == "rollback":
+            minimum = max(0, min(minimum, sum(one.serving for one in mine) - largest))
+        found.append(Wave(name, registered=registered, minimum=minimum))
+    return Waves(tuple(found))
+
+
+def _sizes(part: Sequence[HostState], settings: PlanSettings) -> list[int]:
     """A rollback is in a hurry: a quarter of eight is two, also where seven have to go back."""
-    return sizes_of(
-        settings.batch_size, settings.registered_total if settings.direction == "rollback" else len(ordered)
-    )
+    return sizes_of(settings.batch_size, settings.registered_total if settings.direction == "rollback" else len(part))
 
 
-def _batches(ordered: Sequence[HostState], settings: PlanSettings, minimum: int) -> list[list[HostState]]:
+def _add_batches(batches: list[list[HostState]], part: Sequence[HostState], settings: PlanSettings, room: Room) -> None:
     """As many hosts a batch as its size and the minimum allow, in order."""
-    sizes = _sizes(ordered, settings)
-    healthy = settings.serving_total
-    batches: list[list[HostState]] = []
-    rest = list(ordered)
+    sizes, rest = _sizes(part, settings), list(part)
     while rest:
         size = sizes[min(len(batches), len(sizes) - 1)]
         batch: list[HostState] = []
-        taken = 0
         for one in rest[:size]:
-            if one.serving and healthy - taken - one.serving < minimum:
+            if room.short_without(*batch, one) is not None:
                 break
-            taken += one.serving
             batch.append(one)
         if not batch:
-            raise _too_few(rest[0], settings, healthy, minimum)
-        healthy += sum(one.registered - one.serving for one in batch if not one.blocked)
+            raise room.too_few(rest[0])
+        room.deploy(batch)
         rest = rest[len(batch) :]
         batches.append(batch)
-    return batches
 
 
-def _stages(
-    ordered: Sequence[HostState], settings: PlanSettings, minimum: int
-) -> tuple[list[list[HostState]], list[int]]:
+def _add_stages(
+    stages: list[list[HostState]], windows: list[int], part: Sequence[HostState], settings: PlanSettings, room: Room
+) -> None:
     """Hosts in order, and how many of each stage may be in flight at once.
 
     The last size is the window of all that are left. The gate keeps to the minimum; a window wider than that would
     only let workers stand there.
     """
-    sizes = _sizes(ordered, settings)
-    healthy = settings.serving_total
-    stages: list[list[HostState]] = []
-    windows: list[int] = []
-    rest = list(ordered)
+    sizes, rest = _sizes(part, settings), list(part)
     while rest:
         size = sizes[min(len(stages), len(sizes) - 1)]
         stage = rest if len(stages) >= len(sizes) - 1 else rest[:size]
         for one in stage:
-            if one.serving and healthy - one.serving < minimum:
-                raise _too_few(one, settings, healthy, minimum)
-            healthy += 0 if one.blocked else one.registered - one.serving
-        largest = max(one.serving for one in stage)
-        room = (healthy - minimum) // largest if largest else size
-        windows.append(max(1, min(size, room, len(stage))))
+            if room.short_without(one) is not None:
+                raise room.too_few(one)
+            room.deploy([one])
+        windows.append(max(1, min(size, room.window(stage, size), len(stage))))
         stages.append(list(stage))
         rest = rest[len(stage) :]
-    return stages, windows
 
 
-def _too_few(one: HostState, settings: PlanSettings, healthy: int, minimum: int) -> HitlessError:
-    total = settings.registered_total
-    share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
-    repaired = "" if healthy == settings.serving_total else " once the broken hosts are repaired"
-    have = f"{healthy} of its {total} instance{'' if total == 1 else 's'} {'is' if healthy == 1 else 'are'} healthy"
-    lower = healthy - one.serving
-    hint = f"Set rollout_min_healthy: {max(lower, 0)} to accept {'the downtime' if lower <= 0 else 'fewer'}."
-    if healthy < total:
-        hint = f"Repair the others first, or set rollout_min_healthy: {max(lower, 0)}" + (
-            " to accept the downtime." if lower <= 0 else " to accept fewer."
+class Room:
+    """How many instances may get traffic as the turns go on, in all and in each wave, and how many must."""
+
+    def __init__(self, hosts: Sequence[HostState], settings: PlanSettings, minimum: int, waves: Waves) -> None:
+        self._settings = settings
+        self._serving = Counter({_ALL: settings.serving_total})
+        for one in hosts:
+            if one.wave:
+                self._serving[one.wave] += one.serving
+        self._waves = {wave.name: wave for wave in waves.each}
+        self._minimum = {_ALL: minimum, **{wave.name: wave.minimum for wave in waves.each}}
+
+    def short_without(self, *taken: HostState) -> str | None:
+        """Where too few would be left without these hosts, of which the last is the question: in a wave, or in all.
+
+        None where it fits: what serves nothing takes nothing away.
+        """
+        last = taken[-1]
+        if not last.serving:
+            return None
+        places = [_ALL, *([last.wave] if last.wave in self._minimum else [])]
+        for place in places:
+            gone = sum(one.serving for one in taken if place in (_ALL, one.wave))
+            if self._serving[place] - gone < self._minimum[place]:
+                return place
+        return None
+
+    def deploy(self, batch: Sequence[HostState]) -> None:
+        """These are healthy afterwards, but where their nodes cannot be."""
+        for one in batch:
+            gained = 0 if one.blocked else one.registered - one.serving
+            for place in {_ALL, one.wave}:
+                self._serving[place] += gained
+
+    def window(self, stage: Sequence[HostState], size: int) -> int:
+        """How many of these hosts fit beside each other."""
+        largest = max(one.serving for one in stage)
+        room = (self._serving[_ALL] - self._minimum[_ALL]) // largest if largest else size
+        waves = {one.wave for one in stage}
+        if not waves <= self._waves.keys():
+            return room
+        in_waves = sum(max(1, (self._serving[name] - self._minimum[name]) // max(1, largest)) for name in waves)
+        return min(room, in_waves)
+
+    def too_few(self, one: HostState) -> HitlessError:
+        """Why a host cannot have its turn."""
+        place = self.short_without(one) or _ALL
+        settings, minimum, healthy = self._settings, self._minimum[place], self._serving[place]
+        wave = self._waves.get(place)
+        total = wave.registered if wave else settings.registered_total
+        where = f" in wave {wave.name}" if wave else ""
+        share = f" ({settings.min_healthy} of {total})" if isinstance(settings.min_healthy, str) else ""
+        repaired = "" if healthy == settings.serving_total or wave else " once the broken hosts are repaired"
+        are = "is" if healthy == 1 else "are"
+        have = f"{healthy} of its {total} instance{'' if total == 1 else 's'}{where} {are} healthy"
+        lower = healthy - one.serving
+        hint = f"Set rollout_min_healthy: {max(lower, 0)} to accept {'the downtime' if lower <= 0 else 'fewer'}."
+        if healthy < total:
+            hint = f"Repair the others first, or set rollout_min_healthy: {max(lower, 0)}" + (
+                " to accept the downtime." if lower <= 0 else " to accept fewer."
+            )
+        if wave:
+            hint = "Repair the others of that wave first, or set a lower rollout_min_healthy."
+        return HitlessError(
+            f"{settings.service} cannot be rolled over {one.host}: {have}{repaired}, and {minimum}{share} must stay "
+            "so; nothing was changed.",
+            hint=hint,
         )
-    return HitlessError(
-        f"{settings.service} cannot be rolled over {one.host}: {have}{repaired}, and {minimum}{share} must stay so; "
-        "nothing was changed.",
-        hint=hint,
-    )
 
 
-def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str, minimum: int) -> str:
+_ALL = ""
+"""The place that is no wave: all instances."""
+
+
+def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str, minimum: int, waves: Waves) -> str:
     change = Counter(
         (one.from_version or "unknown", one.to_version) for one in plans.values() if one.state == TO_CHANGE
     )
@@ -213,7 +288,7 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
         ways = ", ".join(f"{number} from {before} to {after}" for (before, after), number in change.items())
         parts = [f"{settings.service} on {hosts} ({ways}) {sizes}"]
     if change:
-        parts.append(f"at least {minimum} of {settings.registered_total} stay healthy")
+        parts.append(f"at least {minimum} of {settings.registered_total} stay healthy{_minimums_told(waves)}")
     broken = [one.host for one in plans.values() if one.state == TO_CHANGE and not one.healthy]
     if broken:
         parts.append(f"not healthy now: {', '.join(broken[:NAMED])}" + (", ..." if len(broken) > NAMED else ""))
@@ -231,6 +306,40 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
     if settings.direction == "rollback":
         parts[0] = f"undo {settings.undoes}: {parts[0]}" if settings.undoes else f"roll back {parts[0]}"
     return "; ".join(parts)
+
+
+def _groups_told(groups: list[list[str]], windows: Sequence[int], waves: Waves) -> str:
+    """``one at a time, in 3 waves: eu-1 (3 hosts), eu-2 (3 hosts), eu-3 (nothing to do)``."""
+
+    def sizes(first: int, after: int) -> str:
+        part = groups[first:after]
+        return _windows_told(part, windows[first:after]) if windows else _sizes_told(part)
+
+    if not any(wave.stages for wave in waves.each):
+        return sizes(0, len(groups)) if groups else ""
+    first, by_wave = 0, []
+    for wave in waves.each:
+        after = first + wave.stages
+        hosts = sum(map(len, groups[first:after]))
+        by_wave.append((wave.name, hosts, sizes(first, after) if hosts else ""))
+        first = after
+    ways = {told for _name, hosts, told in by_wave if hosts}
+    listed = []
+    for name, hosts, told in by_wave[:NAMED]:
+        count = f"{hosts} host{'' if hosts == 1 else 's'}" if hosts else "nothing to do"
+        listed.append(f"{name} ({count}{f' {told}' if hosts and len(ways) > 1 else ''})")
+    more = ", ..." if len(by_wave) > NAMED else ""
+    count = f"{len(by_wave)} wave{'' if len(by_wave) == 1 else 's'}"
+    return f"{f'{ways.pop()}, ' if len(ways) == 1 else ''}in {count}: {', '.join(listed)}{more}"
+
+
+def _minimums_told(waves: Waves) -> str:
+    """``, and 1 of 3 in each wave``."""
+    told = {f"{wave.minimum} of {wave.registered}" for wave in waves.each}
+    if len(told) < 2:
+        return f", and {told.pop()} in each wave" if told else ""
+    listed = [f"{wave.minimum} of {wave.registered} in {wave.name}" for wave in waves.each[:NAMED]]
+    return f", and {', '.join(listed)}{', ...' if len(waves.each) > NAMED else ''}"
 
 
 def _sizes_told(batches: list[list[str]]) -> str:

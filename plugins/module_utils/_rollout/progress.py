@@ -46,7 +46,7 @@ class Progress:
     :param stop: why no further host begins; empty where nothing has stopped the deployment.
     :param at: when that was written.
     :param registered: instances of the service when all were counted last; ``counted``: when that was, seconds since
-        1970.
+        1970; ``in_waves``: those of each wave then.
     :param turns: begun by compare-and-set: Consul takes a value that is the same for no change.
     :param index: of the key as it was read, 0 where there is none.
     :param in_flight: node -> instances that its turn takes out of rotation, for each host whose turn has begun and not
@@ -61,6 +61,7 @@ class Progress:
     at: str = ""
     registered: int = 0
     counted: float = 0.0
+    in_waves: Mapping[str, int] = field(default_factory=dict)
     turns: int = 0
     index: int = 0
     in_flight: Mapping[str, int] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class Progress:
             at=str(data.get("at") or ""),
             registered=registered if isinstance(registered, int) else 0,
             counted=float(counted) if isinstance(counted, int | float) else 0.0,
+            in_waves=waves if isinstance(waves := data.get("waves"), dict) else {},
             turns=turns if isinstance(turns := data.get("turns"), int) else 0,
             index=item["ModifyIndex"] if item else 0,
             in_flight={
@@ -116,13 +118,15 @@ class Progress:
         """A further turn has begun."""
         return replace(self, turns=self.turns + 1)
 
-    def counted_now(self, registered: int) -> Progress:
-        return replace(self, registered=registered, counted=time.time())
+    def counted_now(self, registered: int, in_waves: Mapping[str, int] | None = None) -> Progress:
+        return replace(self, registered=registered, counted=time.time(), in_waves=dict(in_waves or {}))
 
     def _as_json(self) -> str:
         data: dict[str, Any] = {"batch": self.batch, "at": self.at or timestamp(), "stop": self.stop[:STOP_LIMIT]}
         if self.registered:
             data |= {"registered": self.registered, "counted": round(self.counted, 1), "turns": self.turns}
+        if self.in_waves:
+            data["waves"] = dict(self.in_waves)
         return json.dumps(data, separators=(",", ":"))
 
 

@@ -26,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.states imp
     SKIPPED,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
 RUNNING, SUCCESSFUL, FAILED, CANCELLED, INTERRUPTED = "running", "successful", "failed", "cancelled", "interrupted"
 PAUSED = "paused"
@@ -66,6 +67,7 @@ SETTINGS = (
     "tags",
     "unreachable",
     "unverified",
+    "waves_by",
 )
 """Options kept in a record. No command, URL or hook is among them: those can hold a secret."""
 
@@ -120,6 +122,7 @@ class Brief:
     :param summary: outcome -> number of hosts, once it has ended and what became of each is written.
     :param chunks: keys that its plan is in.
     :param windows: how many hosts of each stage may be in flight at once; empty where hosts go in batches.
+    :param waves: each with the stages, or batches, that it has; none where it has none.
     :param resumes: the deployment to the same version that it goes on with, which did not reach all of its hosts;
         ``undoes``: the one that a rollback undoes. Empty where there is none.
     :param is_automatic: whether the run of that one began it, since it had failed.
@@ -141,6 +144,7 @@ class Brief:
     summary: Mapping[str, int] = field(default_factory=dict)
     chunks: int = 0
     windows: tuple[int, ...] = ()
+    waves: Waves = field(default_factory=Waves)
     resumes: str = ""
     undoes: str = ""
     is_automatic: bool = False
@@ -209,8 +213,9 @@ class Brief:
                 is_automatic=bool(data.get("automatic")),
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
                 windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
+                waves=Waves.of((data.get("plan") or {}).get("waves")),
             )
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return unreadable
 
 
@@ -245,7 +250,7 @@ class Record(Brief):
     def as_dict(self) -> dict[str, Any]:
         """For results."""
         plan = {"batches": self.batches, "windows": list(self.windows), "hosts": self._host_dicts()}
-        plan["uncovered"] = list(self.uncovered)
+        plan |= {"uncovered": list(self.uncovered), "waves": self.waves.as_list()}
         return {**self.brief_dict(), "plan": plan}
 
     def to_json(self) -> str:
@@ -254,7 +259,7 @@ class Record(Brief):
         :raises HitlessError: it is too large, as with a message of that size.
         """
         plan: dict[str, Any] = {"hosts": len(self.hosts), "batches": len(self.batches), "chunks": self.chunks}
-        plan["windows"] = list(self.windows)
+        plan |= {"windows": list(self.windows), **({"waves": self.waves.as_list()} if self.waves.each else {})}
         text = json.dumps({**self.brief_dict(), "plan": plan}, separators=(",", ":"))
         if len(text) > VALUE_LIMIT:
             raise HitlessError(

@@ -23,6 +23,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNDOING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
 _NO_HOSTS: dict[str, Sequence[Any]] = {"hosts": ["localhost"], "serial": [1]}
 """Of a play without tasks: one without hosts would say so. A play's serial must not be empty."""
@@ -37,6 +38,7 @@ class Run:
     :param hooks: the user's files and roles, see ``option_reader.Hook``.
     :param steps: of each host, in order; ``rollback_steps`` those of its rollback.
     :param health_urls: the hosts with a health URL.
+    :param waves: wave -> its hosts, in the order of the waves; empty where there are none.
     :param address: what localhost takes from its hosts to ask Consul, see ``option_sources.Address``.
     :param first_tasks: name and action of the tasks of the deployment before which none has touched a host.
     :param operator: who runs it; ``origin``: from where.
@@ -58,6 +60,7 @@ class Run:
     steps: Sequence[str] = ()
     rollback_steps: Sequence[str] = ()
     health_urls: Sequence[str] = ()
+    waves: Mapping[str, Sequence[str]] = field(default_factory=dict)
     address: Mapping[str, Any] = field(default_factory=dict)
     first_tasks: Sequence[Mapping[str, str]] = ()
     operator: str = ""
@@ -146,6 +149,11 @@ class Run:
     @property
     def coordinators(self) -> Sequence[str]:
         return self.plan.get("coordinators") or ()
+
+    @property
+    def planned_waves(self) -> Waves:
+        """The waves as they are planned."""
+        return Waves.of(self.plan.get("waves"))
 
     def keys(self, task: Task) -> Keys:
         return task.keys(self.service)

@@ -47,19 +47,24 @@ def parse_min_healthy(value: object, name: str) -> Size:
     return parse_size(value, name, least=0)
 
 
-EACH = "each"
-"""As rollout_pause_after: all stages but the last."""
+EACH, EACH_WAVE = "each", "each_wave"
+"""As rollout_pause_after: all stages but the last; the last stage of each wave but the last."""
 
 
 def parse_pause_after(value: object, name: str) -> list[int] | str:
-    """``each``, or numbers of stages, which may also come as text: ``1, 2``; raises :class:`HitlessError`."""
-    if value == EACH:
-        return EACH
+    """``each``, ``each_wave``, or numbers of stages, which may also come as text: ``1, 2``.
+
+    :raises HitlessError: for anything else.
+    """
+    if value in (EACH, EACH_WAVE):
+        return str(value)
     parts = value.strip(" []").split(",") if isinstance(value, str) else value
     parts = parts if isinstance(parts, list | tuple) else [parts]
     texts = [str(part).strip() for part in parts if not isinstance(part, bool)]
     if len(texts) != len(parts) or not all(text.isascii() and text.isdigit() and int(text) for text in texts):
-        raise HitlessError(f"{name} must be a list of numbers of stages, 1 for the first, or each, and is {value!r}.")
+        raise HitlessError(
+            f"{name} must be a list of numbers of stages, 1 for the first, or each, or each_wave, and is {value!r}."
+        )
     return sorted({int(text) for text in texts})
 
 
@@ -68,6 +73,20 @@ def minimum_of(min_healthy: Size, registered: int) -> int:
     if isinstance(min_healthy, str):
         return -(-registered * int(min_healthy.rstrip("%")) // 100)
     return min_healthy
+
+
+def minimum_in_wave(min_healthy: Size, registered: int, total: int, largest: int) -> int:
+    """The number of a wave's instances that must stay in rotation: the same share, rounded down.
+
+    One of its hosts may always be out, so that no wave is too small to be changed.
+
+    :param registered: instances in the wave; ``total``: in all; ``largest``: those of the largest host in it.
+    """
+    if isinstance(min_healthy, str):
+        share = registered * int(min_healthy.rstrip("%")) // 100
+    else:
+        share = registered * min_healthy // total if total else 0
+    return max(0, min(share, registered - largest))
 
 
 def sizes_of(batch_size: Size | Sequence[Size], hosts: int) -> list[int]:

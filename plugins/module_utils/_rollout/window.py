@@ -11,9 +11,12 @@ worker, since an instance that is deregistered shows nowhere else.
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -33,6 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.control im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import (
     LOOK_EVERY,
+    Bound,
     Head,
     healthy_stop,
     may_begin,
@@ -77,6 +81,23 @@ def room_for(
     return Head(registered, healthy, healthy - takes, tuple(warning))
 
 
+def bounds_for(host: RecordedHost, instances: Sequence[Instance], progress: Progress, *, whole: bool) -> list[Bound]:
+    """The minimum of all instances, and that of the host's wave. Parameters as :func:`room_for`."""
+    plan, accept = host.run.plan, host.run.accepts_warning
+    head = room_for(host.node, instances, progress, whole=whole, accept_warning=accept)
+    found = [Bound(head, plan["health"]["minimum"])]
+    wave_of = plan.get("wave_of") or {}
+    wave = host.run.planned_waves.named(wave_of.get(host.node))
+    if wave:
+        there = [one for one in instances if wave_of.get(one.node) == wave.name]
+        flying = {node: takes for node, takes in progress.in_flight.items() if wave_of.get(node) == wave.name}
+        # Those that are not read here are served, and counted every now and then, as all are.
+        known = replace(progress, registered=progress.in_waves.get(wave.name, wave.registered), in_flight=flying)
+        head = room_for(host.node, there, known, whole=whole, accept_warning=accept)
+        found.append(Bound(head, wave.minimum, wave.name))
+    return found
+
+
 def admit(
     host: RecordedHost, begin: Callable[[Sequence[dict[str, Any]], Answer], object], ask: Ask = cannot_ask
 ) -> str:
@@ -91,10 +112,13 @@ def admit(
     :param ask: asks the health URL of a host that was changed.
     """
     client, options = host.task.consul, host.run.options
-    minimum, conflicts = host.run.plan["health"]["minimum"], 0
+    conflicts, parent = 0, os.getppid()
     started = time.monotonic()
     until = started + options["healthy_deadline"]
     while True:
+        if os.getppid() != parent:
+            # The controller was killed: the lock is kept for as long as one of its workers is there.
+            return "its run was interrupted"
         progress = read_progress(client, host.keys, host.run.id)
         if host.node in progress.in_flight:  # written by a request whose answer was lost
             return ""
@@ -103,15 +127,13 @@ def admit(
         if why:
             return why
         until += time.monotonic() - began  # a pause is no time in which others could have become healthy
-        head, answer, progress, is_new = _look(host, progress)
+        bounds, answer, progress, is_new = _look(host, progress)
         if _regressed(host, ask, answer, progress, whole=is_new):
             continue
-        if may_begin(head, minimum):
-            operations = [begun_op(host.keys, host.run.id, host.node, head.takes)]
-            if is_new or not may_begin(head, minimum + _others(host, progress)):
-                operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
+        short = next((one for one in bounds if not may_begin(one.head, one.minimum)), None)
+        if short is None:
             try:
-                begin(operations, answer)
+                begin(_first_writes(host, bounds, progress, is_new=is_new), answer)
             except LockLost as error:
                 return str(error)
             except ConsulError as error:
@@ -122,9 +144,33 @@ def admit(
                 time.sleep(random.uniform(0, min(0.5, 0.01 * 2**conflicts)))
                 continue
             return ""
+        if _returns(host, progress, short):
+            until = time.monotonic() + options["healthy_deadline"]
         if time.monotonic() >= until:
-            return _stopped(host, healthy_stop(head, minimum, time.monotonic() - started))
+            waited = time.monotonic() - started
+            return _stopped(host, healthy_stop(short.head, short.minimum, waited, short.wave))
         wait_for_change(client, _query(host, whole=False), answer, min(until, time.monotonic() + LOOK_EVERY))
+
+
+def _first_writes(
+    host: RecordedHost, bounds: Sequence[Bound], progress: Progress, *, is_new: bool
+) -> list[dict[str, Any]]:
+    """The operations by which a turn begins; by compare-and-set where the others might leave too few."""
+    operations = [begun_op(host.keys, host.run.id, host.node, bounds[0].head.takes)]
+    others = _others(host, progress)
+    if is_new or not all(may_begin(one.head, one.minimum + others) for one in bounds):
+        operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
+    return operations
+
+
+def _returns(host: RecordedHost, progress: Progress, short: Bound) -> bool:
+    """Whether a wave lacks no more than what is in flight there, which comes back by deadlines of its own.
+
+    Where hosts of several waves are in flight, as in a rollback, a worker may stand here for that.
+    """
+    wave_of = host.run.plan.get("wave_of") or {}
+    flying = sum(takes for node, takes in progress.in_flight.items() if wave_of.get(node) == short.wave)
+    return bool(short.wave) and not short.head.warning and short.head.healthy_without + flying >= short.minimum
 
 
 def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress, *, whole: bool) -> bool:
@@ -169,16 +215,17 @@ def _others(host: RecordedHost, progress: Progress) -> int:
     return max(0, window - 1 - len(progress.in_flight)) * max(1, int(plan.get("largest") or 0))
 
 
-def _look(host: RecordedHost, progress: Progress) -> tuple[Head, Answer, Progress, bool]:
+def _look(host: RecordedHost, progress: Progress) -> tuple[list[Bound], Answer, Progress, bool]:
     """What the catalog shows now, the progress, and whether all instances have just been counted anew for it."""
     whole = not progress.registered or time.time() - progress.counted >= COUNT_EVERY
     path, params = _query(host, whole=whole)
     answer = host.task.consul.get(path, params)
     instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
     if whole:
-        progress = progress.counted_now(len(instances))
-    accept = host.run.accepts_warning
-    return room_for(host.node, instances, progress, whole=whole, accept_warning=accept), answer, progress, whole
+        wave_of = host.run.plan.get("wave_of") or {}
+        in_waves = Counter(wave_of[one.node] for one in instances if one.node in wave_of)
+        progress = progress.counted_now(len(instances), in_waves)
+    return bounds_for(host, instances, progress, whole=whole), answer, progress, whole
 
 
 def _query(host: RecordedHost, *, whole: bool) -> tuple[str, list[tuple[str, object]]]:

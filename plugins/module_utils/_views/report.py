@@ -111,15 +111,23 @@ def host_row(planned: PlannedHost, outcome: Outcome | None) -> tuple[str, ...]:
     )
 
 
-def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, group: str = "batch", width: int = WIDTH) -> str:
+def plan_table(
+    hosts: Mapping[str, Mapping[str, Any]],
+    *,
+    group: str = "batch",
+    width: int = WIDTH,
+    wave_of: Mapping[str, str] | None = None,
+) -> str:
     """What a plan means for each host, in the order of their turns; those without a turn last.
 
     :param hosts: host -> what the plan says of it, as ``plan.Plan.as_dict`` gives it.
     :param group: what the hosts are taken in: batch or stage.
+    :param wave_of: node -> its wave, where there are waves.
     """
     ordered = sorted(hosts.items(), key=lambda item: (item[1]["batch"] is None, item[1]["batch"] or 0))
     rows = [
         (
+            *([wave_of.get(plan["node"]) or "-"] if wave_of else []),
             plan["batch"] or "-",
             host,
             plan["from"] or "?",
@@ -129,7 +137,8 @@ def plan_table(hosts: Mapping[str, Mapping[str, Any]], *, group: str = "batch", 
         )
         for host, plan in ordered[:ROWS]
     ]
-    shown = table((group, "host", "from", "to", "back to", "note"), rows, width=width)
+    head = (*(["wave"] if wave_of else []), group, "host", "from", "to", "back to", "note")
+    shown = table(head, rows, width=width)
     more = len(hosts) - len(rows)
     return f"{shown}\n... and {more} more hosts" if more else shown
 
@@ -187,7 +196,16 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     did = "is paused" if record.state == PAUSED else "stopped"
     because = f" It {did} because {plain(reason).rstrip('.')}." if plain(reason) else ""
     became = counted(results, interrupted=interrupted, back=record.direction == "rollback")
-    return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{_not_covered(record)}")
+    missing = _not_reached(record, results)
+    return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{missing}{_not_covered(record)}")
+
+
+def _not_reached(record: Record, results: Mapping[str, str]) -> str:
+    """The waves of which no host had its turn: what was wrong has never been there."""
+    begun = {planned.batch or 0 for host, planned in record.hosts.items() if results[host] not in (PENDING, CURRENT)}
+    names = record.waves.not_begun(begun)
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f" Not reached: wave{'' if len(names) == 1 else 's'} {listed}." if names else ""
 
 
 def _not_covered(record: Record) -> str:

@@ -95,9 +95,10 @@ def _frozen_line(freeze: Mapping[str, Any]) -> str:
 
 def _progress(running: Mapping[str, Any]) -> str:
     begun, all_of_them = running.get("batch", 0), running.get("batches", 0)
+    wave = f"{running['wave']}, " if running.get("wave") else ""
     if running.get("stages"):
-        return f"stage {max(begun, 1)} of {all_of_them}" if all_of_them > 1 else "its hosts"
-    return f"batch {begun} of {all_of_them}" if begun else f"none of {all_of_them} batches begun"
+        return f"{wave}stage {max(begun, 1)} of {all_of_them}" if all_of_them > 1 else f"{wave}its hosts"
+    return f"{wave}batch {begun} of {all_of_them}" if begun else f"none of {all_of_them} batches begun"
 
 
 def _how(one: Mapping[str, Any]) -> str:

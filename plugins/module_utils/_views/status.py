@@ -191,6 +191,7 @@ def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -
         "batch": now.batch,
         "batches": len(now.record.batches),
         "stages": len(now.record.windows),
+        "wave": now.record.waves.told(max(now.batch, 1)),
         "results": now.results,
         "under_way": {
             name: str(status.get("state"))

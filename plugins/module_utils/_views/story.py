@@ -42,7 +42,9 @@ def beginning(state: str, record: Record) -> str:
     if record.options:
         lines.append("  options   " + plain(", ".join(f"{name}={value}" for name, value in record.options.items())))
     group = "stage" if record.windows else "batch"
-    lines += [f"  {group} {number:<3} {plain(' '.join(batch))}" for number, batch in enumerate(record.batches, 1)]
+    for number, batch in enumerate(record.batches, 1):
+        lines += [f"  {record.waves.told(number)}"] if record.waves.begins_with(number) else []
+        lines.append(f"  {group} {number:<3} {plain(' '.join(batch))}")
     return "\n".join(lines)
 
 

@@ -111,6 +111,9 @@ def test_the_least_that_is_needed() -> None:
             "rollback": "fleet",
             "bake_time": 10,
             "watch_grace": 3,
+            "waves_by": None,
+            "waves": [],
+            "wave_bake_time": None,
             "pause_after": [],
             "pause_wait": 0,
             "auto_promote": 0,
@@ -134,6 +137,7 @@ def test_the_least_that_is_needed() -> None:
         "steps": ["turn"],
         "rollback_steps": [],
         "health_urls": [],
+        "waves": {},
         "first_tasks": [],
         "address": {"host": "", "variables": (), "differ": ""},
     }
@@ -365,6 +369,7 @@ SHORT = {
     "rollout_deploy_timeout": 50,
     "rollout_healthy_deadline": 25,
     "rollout_min_healthy_time": 5,
+    "rollout_bake_time": 0,
 }
 OBSERVED = {"rollout_load_balancers": "http://lb1:8404/", "rollout_drain_time": 1000}
 
@@ -373,8 +378,9 @@ def test_a_turn_has_time_before_the_progress_deadline() -> None:
     assert read(extra=SHORT).options["progress_deadline"] == 100
     assert read(extra={**SHORT, **OBSERVED, "rollout_drain_deadline": 20}).hosts
     assert refused(extra={**SHORT, "rollout_progress_deadline": 99}) == (
-        "rollout_progress_deadline (99 s) is shorter than the turn of one host may take (100 s: rollout_drain_time 20, "
-        "rollout_deploy_timeout 50, rollout_healthy_deadline 25, rollout_min_healthy_time 5). Set "
+        "rollout_progress_deadline (99 s) is shorter than the turn of one host may take, with what is waited before "
+        "it (100 s: rollout_drain_time 20, rollout_deploy_timeout 50, rollout_healthy_deadline 25, "
+        "rollout_min_healthy_time 5). Set "
         "rollout_progress_deadline: 100 or more, or lower those."
     )
     assert "(140 s: rollout_drain_deadline 60, " in refused(extra={**SHORT, **OBSERVED})

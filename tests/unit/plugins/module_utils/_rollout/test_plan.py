@@ -80,6 +80,8 @@ def test_the_plan_of_five_hosts() -> None:
         "health": {"registered": 6, "healthy": 6, "minimum": 3},
         "largest": 1,
         "undoes": "",
+        "waves": [],
+        "wave_of": {},
     }
     assert plan.warnings == []
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +120,152 @@ def test_stages_keep_the_promises_too(
     result = plan.as_dict()
     assert (result["order"], result["coordinators"]) == (turns, [])
     assert result["serial"] == ([len(stage) for stage in plan.batches] or [1])
+
+
+NAMES = ["eu-1", "eu-2", "eu-3"]
+
+
+@given(
+    fleets(),
+    st.lists(st.sampled_from(NAMES), min_size=14, max_size=14),
+    st.one_of(SIZE, st.lists(SIZE, min_size=1, max_size=4)),
+    MINIMUM,
+    st.integers(0, 5),
+    st.booleans(),
+    st.sampled_from(["deploy", "rollback"]),
+)
+def test_no_stage_spans_two_waves_and_the_minimum_holds_in_each(
+    hosts: list[HostState],
+    names: list[str],
+    batch_size: object,
+    min_healthy: object,
+    elsewhere: int,
+    in_window: bool,
+    direction: str,
+) -> None:
+    hosts = [replace(one, wave=name) for one, name in zip(hosts, names, strict=False)]
+    options = {"batch_size": batch_size, "min_healthy": min_healthy, "unreachable": "skip", "direction": direction}
+    try:
+        plan = planned(hosts, elsewhere, waves=NAMES, in_window=in_window, **options)
+    except HitlessError as error:
+        assert "nothing was changed" in str(error)  # noqa: PT017 - it may refuse, and says so
+        return
+    by_name = {one.host: one for one in hosts}
+    turns = [by_name[name] for stage in plan.batches for name in stage]
+    assert sorted(one.host for one in turns) == sorted(
+        name for name, one in plan.hosts.items() if one.state == "to_change"
+    )
+    if direction == "deploy":
+        # Each stage is of one wave, and the waves come one after the other, in their order.
+        waves = [{by_name[name].wave for name in stage} for stage in plan.batches]
+        assert all(len(one) == 1 for one in waves)
+        assert [one.wave for one in turns] == sorted(one.wave for one in turns)
+        assert sum(wave.stages for wave in plan.waves.each) == len(plan.batches)
+        assert [{plan.waves.at(stage).name} for stage in range(1, len(waves) + 1)] == waves  # type: ignore[union-attr]
+    else:
+        assert not any(wave.stages for wave in plan.waves.each)
+    # What has its turn at once never leaves fewer than the minimum, of all and in each wave.
+    serving = Counter(all=plan.healthy)
+    serving.update({wave.name: sum(one.serving for one in hosts if one.wave == wave.name) for wave in plan.waves.each})
+    minimum = {"all": plan.minimum, **{wave.name: wave.minimum for wave in plan.waves.each}}
+    for stage in plan.batches:
+        for group in [[name] for name in stage] if in_window else [stage]:
+            for place in serving:
+                mine = [one for name in group if place in ("all", (one := by_name[name]).wave)]
+                taken = sum(one.serving for one in mine)
+                assert not taken or serving[place] - taken >= minimum[place]
+                serving[place] += sum(one.registered - one.serving for one in mine if not one.blocked)
+
+
+def test_a_wave_is_never_too_small_to_be_changed() -> None:
+    """Half of one instance is none."""
+    hosts = of_zones(1, 2, 5)
+    for wanted, minima in (("50%", [0, 1, 2]), ("75%", [0, 1, 3]), (7, [0, 1, 4]), (0, [0, 0, 0])):
+        plan = planned(hosts, waves=NAMES, min_healthy=wanted, in_window=True)
+        assert [wave.minimum for wave in plan.waves.each] == minima
+
+
+def of_zones(*zones: int) -> list[HostState]:
+    """Hosts in eu-1, eu-2, ...; so many in each."""
+    names = [f"eu-{number}" for number, size in enumerate(zones, 1) for _one in range(size)]
+    return [replace(a_host(number), wave=name) for number, name in enumerate(names, 1)]
+
+
+@pytest.mark.parametrize(
+    ("zones", "batch_size", "in_window", "told", "sizes", "windows"),
+    [
+        (
+            (3, 3, 3),
+            1,
+            True,
+            "on 9 hosts one at a time, in 3 waves: eu-1 (3 hosts), eu-2 (3 hosts), eu-3 (3 hosts); at least 5 of",
+            [3, 3, 3],
+            (1, 1, 1),
+        ),
+        # The stages of a list are those of the first wave; each later one begins with the last size. A percentage is
+        # of the wave.
+        (
+            (4, 4, 2),
+            [1, "50%", "100%"],
+            True,
+            "eu-1 (4 hosts in 3 stages of 1, 2, 1), eu-2 (4 hosts 2 at a time), eu-3 (2 hosts one at a time)",
+            [1, 2, 1, 4, 2],
+            (1, 2, 1, 2, 1),
+        ),
+        # A wave that is too small for all of them leaves the others to the next.
+        ((1, 6), [1, 2, "100%"], True, "eu-1 (1 host one at a time), eu-2 (6 hosts in 2 stages", [1, 2, 4], (1, 2, 3)),
+        ((3, 2), 2, False, "in 2 waves: eu-1 (3 hosts in 2 batches of 2, 1), eu-2 (2 hosts in 2", [2, 1, 1, 1], ()),
+    ],
+)
+def test_stages_in_waves(
+    zones: tuple[int, ...],
+    batch_size: object,
+    in_window: bool,
+    told: str,
+    sizes: list[int],
+    windows: tuple[int, ...],
+) -> None:
+    names = [f"eu-{number}" for number in range(1, len(zones) + 1)]
+    plan = planned(of_zones(*zones), batch_size=batch_size, in_window=in_window, waves=names)
+    assert told in plan.description
+    assert [len(stage) for stage in plan.batches] == sizes
+    assert plan.windows == windows
+
+
+@pytest.mark.parametrize(
+    ("zones", "told"),
+    [
+        ((3, 3), "at least 3 of 6 stay healthy, and 1 of 3 in each wave"),
+        ((4, 1), "at least 3 of 5 stay healthy, and 2 of 4 in eu-1, 0 of 1 in eu-2"),
+    ],
+)
+def test_what_stays_healthy_in_each_wave_is_told(zones: tuple[int, ...], told: str) -> None:
+    assert told in planned(of_zones(*zones), waves=["eu-1", "eu-2"], in_window=True).description
+
+
+def test_a_wave_in_which_nothing_is_to_do() -> None:
+    hosts = [replace(one, version="2.0.0") if one.wave == "eu-1" else one for one in of_zones(2, 2)]
+    plan = planned(hosts, waves=["eu-1", "eu-2"], in_window=True)
+    assert "one at a time, in 2 waves: eu-1 (nothing to do), eu-2 (2 hosts);" in plan.description
+    assert plan.waves.told(1) == "wave eu-2, 2 of 2"
+
+
+def test_a_rollback_takes_all_waves_at_once_and_keeps_the_minimum_in_each() -> None:
+    hosts = [replace(one, version="2.0.0", target="1.0.0") for one in of_zones(4, 4)]
+    plan = planned(hosts, waves=["eu-1", "eu-2"], direction="rollback", batch_size="100%")
+    assert plan.batches == [["web1", "web2"], ["web3", "web4", "web5", "web6"], ["web7", "web8"]]
+    assert (
+        "on 8 hosts in 3 batches of 2, 4, 2; at least 4 of 8 stay healthy, and 2 of 4 in each wave" in plan.description
+    )
+
+
+def test_too_few_are_healthy_in_a_wave() -> None:
+    hosts = of_zones(4, 4)
+    hosts[1:3] = [replace(one, serving=0, maintenance=OTHERS) for one in hosts[1:3]]
+    assert refused(hosts, waves=["eu-1", "eu-2"], min_healthy="50%") == (
+        "web cannot be rolled over web1: 2 of its 4 instances in wave eu-1 are healthy, and 2 (50% of 4) must stay so; "
+        "nothing was changed. Repair the others of that wave first, or set a lower rollout_min_healthy."
+    )
 
 
 @pytest.mark.parametrize(
