@@ -90,6 +90,7 @@ def up(options: argparse.Namespace) -> None:
         consul=options.consul,
         ssh=options.ssh and not options.agent,
         agent="watch" if options.agent else "",
+        zones=options.zones,
         acl=options.acl,
         tls=options.tls,
         haproxy_retries=not options.no_retries,
@@ -170,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser("up", help="start a lab")
     one.add_argument("--vms", type=int, default=5)
+    one.add_argument("--zones", type=int, default=0, help="that the VMs are in by turns, by their nodes' meta")
     one.add_argument("--servers", type=int, default=1)
     one.add_argument("--service", default="web")
     one.add_argument("--version", default="1.0.0", help="of the application that runs first")

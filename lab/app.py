@@ -42,9 +42,11 @@ class Behaviour:
     crash: bool = False  # exits at once, code 1
 
     @classmethod
-    def of(cls, version: str, instance: str) -> Behaviour:
+    def of(cls, version: str, instance: str, zone: str = "") -> Behaviour:
         """The behaviour of `version` on `instance`; unknown suffixes mean nothing ("-rc1")."""
         suffixes = version.split("-")[1:]
+        if "only" in suffixes and suffixes[suffixes.index("only") + 1 :][:1] not in ([instance], [zone]):
+            return cls()
         found: dict[str, Any] = {}
         for position, suffix in enumerate(suffixes):
             match = TOKEN.match(suffix)
@@ -186,7 +188,7 @@ def reregister(settings: dict[str, Any], version: str) -> None:
 
 async def serve(settings: dict[str, Any], version: str) -> None:
     """Run until SIGTERM; then end gracefully."""
-    behaviour = Behaviour.of(version, settings["name"])
+    behaviour = Behaviour.of(version, settings["name"], settings.get("zone", ""))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

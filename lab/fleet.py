@@ -37,14 +37,12 @@ class Lab:
 
     vms, servers: how many (servers 1 to 3). service, version: what runs first. consul: None (any), a version, a path.
     ssh: an sshd on each VM. acl: default-deny with a token per agent. tls: HTTPS with client certificates.
-    haproxy_retries: retries and redispatch, as a production load balancer would (they hide losses: off for counting).
-    balancer: how the load balancer follows Consul, haproxy-dns, haproxy-template or nginx-template.
-    directory: where its state goes (made, and removed at the end; None: a new one under /tmp). lifetime: seconds after
-    which it ends by itself. check_interval, check_timeout, deregister_after: of the service's HTTP check.
-    version_meta: the service's meta tells the first version. tags: of the service.
-    agent: "" for none, or how the deploy agent of each VM watches: "watch" (itself) or "consul" (by `consul watch`).
-    inventory_variables: for every VM, beside what is needed. keep: leave the directory for a look.
-    detached: it outlives this process (until stop() or the lifetime). state_file: removed when the lab ends.
+    haproxy_retries: retries and redispatch, as in production (they hide losses: off for counting). balancer: how it
+    follows Consul, see METHODS. directory: where its state goes (made, and removed at the end; None: a new one).
+    lifetime: seconds until it ends. check_interval, check_timeout, deregister_after: of the service's HTTP check.
+    version_meta: the service's meta tells the first version. tags: of the service. zones: that the VMs are in by turns.
+    agent: "" for none, or how each deploy agent watches, "watch" (itself) or "consul". inventory_variables: for
+    every VM, beside what is needed. keep: leave the directory. detached: it outlives this process. state_file: removed.
     """
 
     def __init__(
@@ -68,6 +66,7 @@ class Lab:
         version_meta: bool = True,
         tags: Sequence[str] = (),
         agent: str = "",
+        zones: int = 0,
         inventory_variables: Mapping[str, Any] | None = None,
         keep: bool = False,
         detached: bool = False,
@@ -104,6 +103,7 @@ class Lab:
                 version_meta=version_meta,
                 tags=list(tags),
                 agent=agent,
+                zones=zones,
                 inventory_variables=dict(inventory_variables or {}),
                 consul="",
                 consul_version="0.0.0",

@@ -36,6 +36,7 @@ class Settings:
     version_meta: bool
     tags: list[str]
     agent: str
+    zones: int
     consul: str
     consul_version: str
     inventory_variables: dict[str, Any] = field(default_factory=dict)

@@ -15,12 +15,12 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import deploy
-from .agents import quote
+from .agents import AgentSettings, quote
 from .deploy_agent import DeployAgent
 from .network import APP_PORT, vm_address
 from .nodes import Node
@@ -58,6 +58,15 @@ class VM(Node):
         self._unit = f"{self.name}.app"
         self._sshd = Sshd(self)
         self.deploy_agent = DeployAgent(self)
+
+    @property
+    def zone(self) -> str:
+        """The zone that it is in; empty where there are none."""
+        zones = self.site.settings.zones
+        return f"zone{(self.number - 1) % zones + 1}" if zones else ""
+
+    def _settings(self) -> AgentSettings:
+        return replace(super()._settings(), node_meta={"zone": self.zone} if self.zone else None)
 
     def service_definition(self) -> dict[str, Any]:
         """The service as Consul's configuration has it, which is how the role consul_service is told of it."""
@@ -114,6 +123,7 @@ class VM(Node):
         certificate = self.certificate
         return {
             "name": self.name,
+            "zone": self.zone,
             "address": self.address,
             "port": APP_PORT,
             "directory": str(self.directory),

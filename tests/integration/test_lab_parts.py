@@ -31,10 +31,14 @@ from lab.inventory import to_yaml
         ("3.0.0-latency250-warning", Behaviour(latency=0.25, warning=True)),
         ("3.0.0-brokenon-web3-reregister", Behaviour(broken=True, reregister=True)),
         ("3.0.0-crash", Behaviour(crash=True)),
+        ("3.0.0-broken-only-web3", Behaviour(broken=True)),
+        ("3.0.0-badafter3-only-zone2", Behaviour(bad_after=3)),
+        ("3.0.0-broken-only-zone1", Behaviour()),
+        ("3.0.0-broken-only", Behaviour()),
     ],
 )
 def test_a_versions_name_says_how_it_behaves(version: str, expected: Behaviour) -> None:
-    assert Behaviour.of(version, "web3") == expected
+    assert Behaviour.of(version, "web3", "zone2") == expected
 
 
 def test_a_call_without_tls_reads_no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
