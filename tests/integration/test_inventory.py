@@ -22,6 +22,8 @@ from lab.testkit.ansible_run import flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 
+pytestmark = pytest.mark.commands
+
 BIN = Path(sys.executable).parent
 EVIL = "{{ lookup('pipe','touch MARK') }}"
 

@@ -21,7 +21,7 @@ from tests.integration.test_inventory import plain
 BIN = Path(sys.executable).parent
 TOOLS = link_tree.CHECKOUT / ".venv-tools" / "bin"
 
-pytestmark = pytest.mark.oldest
+pytestmark = [pytest.mark.oldest, pytest.mark.commands]
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,12 @@ def assert_nothing_is_left(directory: Path, processes: dict[int, str | None]) ->
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.oldest), signal.SIGTERM, signal.SIGINT]
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.oldest),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_is_left_when_the_owner_dies(number: signal.Signals) -> None:
     owner, directory, processes = start_owner()

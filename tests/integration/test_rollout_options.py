@@ -16,6 +16,8 @@ from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import started
 
+pytestmark = pytest.mark.commands
+
 CORE = tuple(int(part) for part in version("ansible-core").split(".")[:2])
 
 IMPORTED = [

@@ -199,7 +199,8 @@ def test_batches_pause_and_go_on(drive: Drive, tmp_path: Path) -> None:
     assert len(deployments(drive)) == 1
 
 
-@pytest.mark.parametrize("service", ["web", pytest.param("", marks=pytest.mark.slow)], ids=["one", "all"])
+@pytest.mark.slow  # tests/integration/test_control.py and the simulation hold each of these, without a playbook
+@pytest.mark.parametrize("service", ["web", ""], ids=["one", "all"])
 def test_frozen(drive: Drive, service: str) -> None:
     more = {} if service else {"all": True}
     with drive.start(SLOW, **QUICK) as run:

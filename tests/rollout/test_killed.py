@@ -79,25 +79,31 @@ def hooks(folder: Path) -> dict[str, str]:
     return {"prepare_tasks": str(prepare), "after_batch_tasks": str(after)}
 
 
-DEFAULT = [("SIGKILL", "deploy"), ("SIGINT", "drain")]
+# How, at which step, and in which way (hooks on the hosts make batches of it): all, and one of each way by default.
+DEFAULT = [("SIGKILL", "deploy", "window"), ("SIGINT", "drain", "batches")]
+IN_HOOKS = ("prepare", "between hosts")
 CASES = [
     pytest.param(
         how,
         step,
-        id=f"{how} at {step}",
-        marks=[] if (how, step) in DEFAULT else [pytest.mark.slow],
+        way,
+        id=f"{how} at {step} in {way}",
+        marks=[] if (how, step, way) in DEFAULT else [pytest.mark.slow],
     )
     for how in ("SIGKILL", "SIGTERM", "SIGINT", "everything")
     for step in STEPS
+    for way in ("window", "batches")
+    if way == "batches" or step not in IN_HOOKS
 ]
 
 
-@pytest.mark.parametrize(("how", "step"), CASES)
-def test_the_same_command_again(drive: Drive, tmp_path: Path, how: str, step: str) -> None:
+@pytest.mark.parametrize(("how", "step", "way"), CASES)
+def test_the_same_command_again(drive: Drive, tmp_path: Path, how: str, step: str, way: str) -> None:
     for vm in drive.lab.vms:
         (vm.directory / "preparing").unlink(missing_ok=True)
     # The lock of a run whose keeper was killed as well is free within 30 s.
-    options: dict[str, Any] = {"hosts": HOSTS, "batch_size": 2, "lock_wait": 60, **hooks(tmp_path)}
+    options: dict[str, Any] = {"hosts": HOSTS, "batch_size": 2, "lock_wait": 60}
+    options |= hooks(tmp_path) if way == "batches" else {}
     with Load(drive.lab) as load:
         with drive.start(NEW, kind="ssh", **options) as run:
             wait_until(f"it is at {step}", lambda: STEPS[step](drive), 60)

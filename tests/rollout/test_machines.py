@@ -141,8 +141,6 @@ def test_a_wrong_configuration_is_refused_before_the_load_balancer_sees_it(
     assert refused.rc != 0
     assert text in refused.output
     assert balancer.config.read_text(encoding="utf-8") == config
-    mended = machines.set_up("lb")
-    assert mended.rc == 0, mended.output
 
 
 @pytest.mark.slow

@@ -96,6 +96,7 @@ def test_it_waits_for_the_minimum(drive: Drive, held: Held, web5: Broken, way: d
     assert drive.is_settled()
 
 
+@pytest.mark.slow  # both gates do so in tests/integration/test_window.py and test_gate.py
 @pytest.mark.parametrize("way", WAYS)
 def test_it_stops_at_the_minimum(drive: Drive, held: Held, web5: Broken, way: dict[str, object]) -> None:
     options = {**held.options, **way}

@@ -308,19 +308,19 @@ def options_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def argument_spec() -> dict[str, dict[str, Any]]:
-    """The options as the role's argument_specs document them.
+def argument_spec() -> dict[str, dict[str, str]]:
+    """The options as the role's argument_specs document them: in few words, since Ansible copies them for each import.
 
     Only so: Ansible would validate without converting (1.10 arrives as 1.1), and the role takes them from the hosts.
     """
     return {option.variable: _described(option) for option in OPTIONS if option.name != "direction"}
 
 
-def _described(option: Option) -> dict[str, Any]:
+def _described(option: Option) -> dict[str, str]:
     lines = [option.help[0].upper() + option.help[1:] + ".", f"Value - {option.kind.rule}."]
     if option.default not in UNSET:
         lines.append(f"Default - {_yaml(option.default)}.")
-    return {"type": "raw", "description": [line.replace("`", "") for line in lines]}
+    return {"description": " ".join(lines).replace("`", "")}
 
 
 def _default(option: Option) -> str:
