@@ -8,6 +8,9 @@ Copied into every VM's directory as `deploy`. The version comes as DEPLOY_VERSIO
 DEPLOY_ID and DEPLOY_REASON for the log. It starts and stops the application at the lab's supervisor, as `systemctl
 restart` would at systemd, so the application outlives the connection it was deployed by. Each run writes one line to
 deploys.log when it starts and one when it ends. docs/lab.md lists the versions that make it fail, hang or wait.
+
+Copied as `restart` it restarts the version that runs; as `reboot` it ends all of the VM's processes, and starts them
+again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import sys
 import time
 from typing import Any
 
+REBOOT_TAKES = 3.0
+"""Seconds from the death of a machine's processes to their start."""
 VERSION = re.compile(r"^[A-Za-z0-9._+~:@-]{1,128}$")
 
 
@@ -107,8 +112,16 @@ def deploy(settings: dict[str, Any], version: str, reason: str) -> int:
 
 
 def main() -> int:
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "vm.json"), encoding="utf-8") as file:
+    folder, name = os.path.split(os.path.abspath(__file__))
+    with open(os.path.join(folder, "vm.json"), encoding="utf-8") as file:
         settings = json.load(file)
+    if name == "restart":
+        restart(settings, running_version(settings) or settings["version"])
+        return 0
+    if name == "reboot":
+        machine = {"units": settings["name"] + ".", "boot_id": settings["boot_id"]}
+        ask(settings["supervisor"], {"op": "reboot", **machine, "seconds": REBOOT_TAKES})
+        return 0
     version = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DEPLOY_VERSION", "")
     if not VERSION.match(version):
         print(f"deploy: no usable version in DEPLOY_VERSION ({version!r})", file=sys.stderr)

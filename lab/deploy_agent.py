@@ -42,6 +42,7 @@ class DeployAgent:
             "service": node.site.settings.service,
             "node": node.name,
             "command": [str(node.directory / "deploy")],
+            "restart_command": [str(node.directory / "restart")],
             "url": node.agent_url,
             "state_directory": str(self.state),
             "token_file": str(self._token_file) if token else None,

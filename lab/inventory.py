@@ -23,6 +23,14 @@ from .site import Site
 from .ssh import user
 from .vm import VM
 
+COMMANDS = {
+    "rollout_deploy_command": "{{ lab_vm_dir }}/deploy",
+    "rollout_restart_command": "{{ lab_vm_dir }}/restart",
+    "rollout_reboot_command": "{{ lab_vm_dir }}/reboot",
+    "rollout_boot_id_command": "cat {{ lab_vm_dir }}/boot_id",
+}
+"""What the lab's VMs have for it."""
+
 
 def to_yaml(value: Any, indent: int = 0) -> str:
     """Dicts as YAML blocks, everything else as JSON (which is YAML)."""
@@ -48,7 +56,7 @@ def write_all(site: Site, vms: Sequence[VM], load_balancer: Node, balancer: Bala
     settings = site.settings
     kinds = {"local": True, "ssh": settings.ssh, "agent": bool(settings.agent)}
     for kind in (kind for kind, wanted in kinds.items() if wanted):
-        mode = {"rollout_mode": "agent"} if kind == "agent" else {"rollout_deploy_command": "{{ lab_vm_dir }}/deploy"}
+        mode = {"rollout_mode": "agent"} if kind == "agent" else COMMANDS
         common = {**mode, **settings.inventory_variables}
         hosts = {vm.name: _static_host(site, vm, kind) for vm in vms}
         static = {"all": {"children": {settings.service: {"hosts": hosts, "vars": common}}}}

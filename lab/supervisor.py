@@ -18,6 +18,8 @@ Requests and their answers (or {"error": text}):
         named like `also` are killed first
     {"op": "signal", "unit", "signal"} -> {"running"}
     {"op": "list"} -> {"units"}
+    {"op": "reboot", "units", "boot_id", "seconds"} -> {}: all units whose names begin so are killed with all below
+        them; after that time they are started again as they were, and the file of the boot's id has another one
     {"op": "lifetime", "seconds"} -> {}: from now on
     {"op": "end"} -> {"ended"}, when everything has gone
 """
@@ -55,11 +57,20 @@ class Unit:
     """One long-running process: its child, its exit code once it ended, who waits for that, and when it is killed."""
 
     process: subprocess.Popen[bytes]
-    argv: list[str]
+    request: dict[str, Any]
     started: float
     exit_code: int | None = None
     waiting: list[Client] = field(default_factory=list)
     kill_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Units that are started again, and when."""
+
+    at: float
+    requests: list[dict[str, Any]]
+    boot_id: str
 
 
 @dataclass(eq=False)
@@ -79,6 +90,7 @@ class Supervisor:
         self.keep = keep
         self.remove = remove
         self.units: dict[str, Unit] = {}
+        self.boots: list[Boot] = []
         self.selector = selectors.DefaultSelector()
         self.ending = False
         self.end_client: Client | None = None
@@ -123,11 +135,13 @@ class Supervisor:
                     self._handle(key)
                 self._reap()
                 self._kill_overdue()
+                self._boot()
         finally:
             self._end()
 
     def _next_deadline(self) -> float:
-        return min([self.deadline, *(unit.kill_at for unit in self.units.values() if unit.kill_at is not None)])
+        kills = [unit.kill_at for unit in self.units.values() if unit.kill_at is not None]
+        return min([self.deadline, *kills, *(boot.at for boot in self.boots)])
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if key.data == "owner":
@@ -180,6 +194,8 @@ class Supervisor:
             answer = {"running": unit is not None}
         elif operation == "list":
             answer = {"units": {name: self._describe(unit) for name, unit in self.units.items()}}
+        elif operation == "reboot":
+            self._reboot(request)
         elif operation == "lifetime":
             self.deadline = time.monotonic() + request["seconds"]
         elif operation == "end":
@@ -192,7 +208,12 @@ class Supervisor:
 
     @staticmethod
     def _describe(unit: Unit) -> dict[str, Any]:
-        return {"pid": unit.process.pid, "argv": unit.argv, "started": unit.started, "exit_code": unit.exit_code}
+        return {
+            "pid": unit.process.pid,
+            "argv": unit.request["argv"],
+            "started": unit.started,
+            "exit_code": unit.exit_code,
+        }
 
     def _running(self, name: str) -> Unit | None:
         self._reap()
@@ -214,7 +235,7 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
-        self.units[name] = Unit(process, request["argv"], time.time())
+        self.units[name] = Unit(process, request, time.time())
         return {"pid": process.pid}
 
     def _stop(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -233,6 +254,31 @@ class Supervisor:
                         os.kill(pid, signal.SIGKILL)
         unit.process.send_signal(request.get("signal", signal.SIGTERM))
         return None
+
+    def _reboot(self, request: dict[str, Any]) -> None:
+        """The machine's end, without a word; all that ran starts again with it."""
+        self._reap()
+        running = [
+            unit for name, unit in self.units.items() if name.startswith(request["units"]) and unit.exit_code is None
+        ]
+        for unit in running:
+            unit.process.send_signal(signal.SIGSTOP)  # it can neither fork another one nor free a pid
+            for pid in descendants(unit.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            unit.process.kill()
+        requests = [unit.request for unit in running]
+        self.boots.append(Boot(time.monotonic() + request["seconds"], requests, request["boot_id"]))
+
+    def _boot(self) -> None:
+        """Start what is to be started by now."""
+        for boot in [one for one in self.boots if one.at <= time.monotonic()]:
+            self.boots.remove(boot)
+            with open(boot.boot_id, "w", encoding="utf-8") as file:
+                file.write(f"{time.time_ns()}\n")
+            for request in boot.requests:
+                if self._running(request["unit"]) is None:
+                    self._start(request)
 
     def _reap(self) -> None:
         """Collect every dead child, orphans that became ours included, and answer those who waited for a unit."""

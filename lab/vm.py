@@ -56,6 +56,7 @@ class VM(Node):
         self.deploys_log = self.directory / "deploys.log"
         self.units_directory = self.directory / "units"
         self._unit = f"{self.name}.app"
+        self._boot_id_file = self.directory / "boot_id"
         self._sshd = Sshd(self)
         self.deploy_agent = DeployAgent(self)
 
@@ -109,10 +110,12 @@ class VM(Node):
         super().configure()
         self.units_directory.mkdir(exist_ok=True)
         (self.directory / "vm.json").write_text(json.dumps(self._description(), indent=2), encoding="utf-8")
-        script = self.directory / "deploy"
         text = (HERE / "deploy.py").read_text(encoding="utf-8")
-        script.write_text(f"#!{sys.executable} -I\n{text}", encoding="utf-8")
-        script.chmod(0o755)
+        for name in ("deploy", "restart", "reboot"):
+            script = self.directory / name
+            script.write_text(f"#!{sys.executable} -I\n{text}", encoding="utf-8")
+            script.chmod(0o755)
+        self._boot_id_file.write_text("1\n", encoding="utf-8")
         if self.site.settings.agent:
             self.deploy_agent.configure()
         if self.site.settings.ssh:
@@ -128,6 +131,8 @@ class VM(Node):
             "port": APP_PORT,
             "directory": str(self.directory),
             "supervisor": str(self.site.units.socket),
+            "boot_id": str(self._boot_id_file),
+            "version": self.site.settings.version,
             "unit": self._unit,
             "outage": str(self.site.outage),
             "app": [sys.executable, "-I", str(HERE / "app.py"), str(self.directory / "vm.json")],
@@ -211,6 +216,10 @@ class VM(Node):
                 entry = json.loads(line)
                 runs.setdefault((entry["pid"], entry["start"]), {}).update(entry)
         return sorted((Deploy(**run) for run in runs.values()), key=lambda run: run.start)
+
+    def boot_id(self) -> str:
+        """Another one after each reboot: all VMs share the kernel's own."""
+        return self._boot_id_file.read_text(encoding="utf-8").strip()
 
     # -- units -----------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     trigger,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import REBOOT
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
@@ -184,7 +185,21 @@ def turn(edge: Edge) -> Result:
 
 def reach_host(edge: Edge) -> Result:
     """See whether the host and its agent can be reached."""
+    if edge.run.kind.direction == REBOOT and edge.action.is_local():
+        return {**reach.known(edge.name, ""), "problem": reach.reboots_controller(edge.name)}
     return {**reach.reach(edge.task)}
+
+
+def restart_host(edge: Edge) -> Result:
+    """Restart the service on the host."""
+    return edge.host.deploy(edge.params["command"] or edge.default_of("restart_command"))
+
+
+def reboot_host(edge: Edge) -> Result:
+    """Reboot the host."""
+    command, boot_id_command = (edge.params[name] for name in ("command", "boot_id_command"))
+    default = edge.default_of
+    return edge.host.reboot(command or default("reboot_command"), boot_id_command or default("boot_id_command"))
 
 
 def verify_and_return(edge: Edge) -> Result:
@@ -256,6 +271,8 @@ STEPS: Mapping[str, Step] = {
     "drain": Step(lambda edge: edge.host.drain(), on_host=True),
     "wait_until_drained": Step(lambda edge: edge.host.wait_until_drained(), on_host=True),
     "deploy": Step(lambda edge: edge.host.deploy(edge.params["command"]), on_host=True),
+    "restart": Step(restart_host, on_host=True),
+    "reboot": Step(reboot_host, on_host=True),
     "verify": Step(
         lambda edge: edge.host.verify(edge.params["health_url"], edge.params["health_match"])[0], on_host=True
     ),
@@ -287,7 +304,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "step": {"type": "str", "choices": list(STEPS), "required": True},
     **{name: {"type": "str"} for name in ("run", "turn", "request", "reach", "result", "error")},
     **{name: {"type": "str", "default": ""} for name in ("service", "why", "command", "health_url", "health_match")},
-    **{name: {"type": "str", "default": ""} for name in ("task", "action")},
+    **{name: {"type": "str", "default": ""} for name in ("task", "action", "boot_id_command")},
     "failed": {"type": "dict", "default": {}},
     "allow": {"type": "list", "elements": "str"},
 }

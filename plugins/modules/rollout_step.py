@@ -22,7 +22,7 @@ options:
     required: true
     choices:
       [request, prepare, reach, plan, gate, begin_batch, stop, stage, turn, leave, drain, wait_until_drained, deploy,
-      verify, begin_restore, return, verify_and_return, deploy_by_agent, on_failure, after_undrain,
+      restart, reboot, verify, begin_restore, return, verify_and_return, deploy_by_agent, on_failure, after_undrain,
       settle, finish, release, prepare_recovery, recover, recover_host, recover_verify, recover_return,
       recovered]
   run: {description: "Name of the variable of localhost that holds the run.", type: str}
@@ -34,7 +34,8 @@ options:
   service: {description: "Service of a request.", type: str, default: ""}
   allow: {description: "Options that a request may set.", type: list, elements: str}
   why: {description: "Why the rollout stops.", type: str, default: ""}
-  command: {description: "The deployment command of a host.", type: str, default: ""}
+  command: {description: "The command of a host that deploys, restarts or reboots.", type: str, default: ""}
+  boot_id_command: {description: "The command that tells a host's boot.", type: str, default: ""}
   health_url: {description: "The health URL of a host.", type: str, default: ""}
   health_match: {description: "What its answer has to match.", type: str, default: ""}
   failed: {description: "The result of the task that failed.", type: dict, default: {}}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from ansible import constants
@@ -139,12 +140,18 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
     def _host(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
         name = str(variables.get("inventory_hostname", "the host"))
         interpreter = self._interpreter(variables)
-        if not self._is_local():
-            return Host(self.execute_on_host, interpreter, name, self.execute_as_user)
+        if not self.is_local():
+            return Host(self.execute_on_host, interpreter, name, self.execute_as_user, self._reset_connection)
         execute = self.execute_on_host if options.get("via") == "host" else None
         return Host(execute, interpreter or sys.executable, name, self.execute_as_user)
 
-    def _is_local(self) -> bool:
+    def _reset_connection(self) -> None:
+        """As ansible.builtin.reboot does: a connection that is kept open would go on to a machine that is gone."""
+        with suppress(AnsibleError, OSError, AttributeError):
+            self._connection.reset()
+
+    def is_local(self) -> bool:
+        """Whether the host is the machine that Ansible runs on."""
         return getattr(self._connection, "transport", "") in ("local", "ansible.builtin.local")
 
     def _interpreter(self, variables: Mapping[str, Any]) -> str | None:

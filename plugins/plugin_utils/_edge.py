@@ -27,6 +27,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.probe import ask
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet, reach, recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import REBOOT, restart_command
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS, PREFIX
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn, read_turn
@@ -115,14 +117,18 @@ class Edge:
         :raises HitlessError: a template cannot be resolved.
         """
         about = (host.version, host.replaced_version, host.why)
+        kind = self.run.kind
+        command = f"{kind.direction}_command" if kind.keeps_version else "deploy_command"
+        names = [command, "health_url", "health_match", *(["boot_id_command"] if kind.direction == REBOOT else [])]
         try:
-            command, url, match = (
-                self._for_version(name, self.run.id, *about)
-                for name in ("rollout_deploy_command", "rollout_health_url", "rollout_health_match")
-            )
+            found = [self._for_version(PREFIX + name, self.run.id, *about) for name in names]
         except AnsibleError as error:
             raise HitlessError(str(error)) from None
-        return Way(command, url, match)
+        return Way(*(one or self.default_of(name) for name, one in zip(names, found, strict=True)))
+
+    def default_of(self, name: str) -> str:
+        """What holds for an option that is read on its host, where it is not set there; empty for none."""
+        return restart_command(self.run.service) if name == "restart_command" else str(DEFAULTS[name] or "")
 
     def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
         """The hosts of the rollout, by what was found when they were reached; in agent mode by their variables."""

@@ -54,6 +54,7 @@ class Host:
     :param name: for messages.
     :param as_user: how to reach it as the user a task asks for (become), and apart from this process even where the
         host is this machine.
+    :param reset: gives up the connection, so that the next call makes a new one.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Host:
         interpreter: str | None = None,
         name: str = "the host",
         as_user: Execute | None = None,
+        reset: Callable[[], object] = lambda: None,
     ) -> None:
         self._execute = execute
         self._interpreter = interpreter
         self._as_user = as_user
+        self.reset = reset
         self.name = name
 
     @property

@@ -32,6 +32,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError, LockLost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import RESTART
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 
@@ -54,7 +55,8 @@ class Order:
 
     It carries all values: the machine has no defaults of its own, which would differ from those of the rollout one day.
 
-    :param reason: deploy, rollback or recover.
+    :param version: None for whatever runs there.
+    :param reason: deploy, rollback, restart or recover.
     :param remember: what becomes the node's ``previous``; None: as it is, empty: deleted.
     :param scope: what goes into maintenance, as in host.py.
     """
@@ -209,7 +211,7 @@ class Request:
             "at": timestamp(),
             "message": message,
             "steps": [*steps, {"state": state, "at": timestamp()}],
-            **({"unsure": True} if self._unsure else {}),
+            **({"unsure": self._unsure} if self._unsure or self.order.reason == RESTART else {}),
             **more,
         }
         return json.dumps(value, separators=(",", ":"))

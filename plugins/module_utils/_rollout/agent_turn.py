@@ -45,13 +45,14 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
 
     :raises HitlessError: it did not end well; the host's turn says how far it came.
     """
-    version = checked_version(host.version)
+    keeps = host.run.kind.keeps_version
+    version = None if keeps else checked_version(host.version)
     back = host.turn.rolling_back
-    kept = None if back else host.planned.from_version or None
+    kept = None if back or keeps else host.planned.from_version or None
     order = _order(
         host,
         health_url,
-        health_match,
+        host.match_of(health_match),
         version=version,
         reason=host.why,
         previous=host.replaced_version,
@@ -146,8 +147,9 @@ class _Steps:
     def tell(self, status: Status) -> None:
         if status.state != self._told and status.state not in (DONE, FAILED, WITHDRAWN):
             self._told = status.state
-            version = f" {self._host.version}" if status.state in (states.DEPLOYING, states.VERIFYING) else ""
-            self._host.telling.tell(f"{status.state}{version}")
+            version = self._host.version_told if status.state in (states.DEPLOYING, states.VERIFYING) else ""
+            doing = self._host.run.kind.doing if status.state == states.DEPLOYING else status.state
+            self._host.telling.tell(f"{doing}{version}")
 
 
 class _Log:

@@ -16,8 +16,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, paused, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import clear_order
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import ROLLBACK
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources
@@ -107,7 +108,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
             run = begun(replace(run, resumed=history.chain(claim.id)[1:]))
         else:
             paused.cancel(task, run, claim)
-            resumes = history.resumed_by(run.options["version"]) if run.options["direction"] == "deploy" else ""
+            resumes = _resumed(run, history)
             run = replace(run, resumed=history.chain(resumes))
             run = record_run(task, run, replace(record_of(run), resumes=resumes), claim.leftover)
         clear_order(task.consul, keys, claim.used_up)
@@ -116,6 +117,14 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         raise
     answer_request(task, run, RUNNING, deployment=run.id)
     return run
+
+
+def _resumed(run: Run, history: History) -> str:
+    """The id of the deployment that this one goes on with; empty where it begins afresh."""
+    begins_afresh = run.kind.keeps_version and not run.options["skip_current"]
+    if run.options["direction"] == ROLLBACK or begins_afresh:
+        return ""
+    return history.resumed_by(run.options["version"], run.kind.direction)
 
 
 def undo_failed(task: Task, run: Run, failed: store.Deployment, hosts: Sequence[fleet.WantedHost], forks: int) -> Run:

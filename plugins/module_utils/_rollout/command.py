@@ -41,9 +41,9 @@ def run_command(
     :param watch: keeps the host in maintenance: an application that registers itself would drop it.
     :raises HitlessError: it did not succeed; ``details`` hold its output.
     """
-    options = run.options
-    answer = _call(task, run, planned, deployment, command, environment)
-    for note in watch.note(planned.host, "ended while the deployment command ran"):
+    options, what = run.options, f"The {run.kind.noun} command"
+    answer = call_command(task, run, planned, deployment, command, environment)
+    for note in watch.note(planned.host, f"ended while the {run.kind.noun} command ran"):
         task.warn(note)
     result = {
         "changed": True,
@@ -53,14 +53,14 @@ def run_command(
         "seconds": round(answer["seconds"], 3),
     }
     if answer["error"]:
-        what = f"The deployment command did not run: {answer['error']}."
+        problem = f"did not run: {answer['error']}."
     elif answer["timed_out"]:
-        what = f"The deployment command was ended after {options['deploy_timeout']:g} s (rollout_deploy_timeout)."
+        problem = f"was ended after {options['deploy_timeout']:g} s (rollout_deploy_timeout)."
     elif answer["rc"] not in options["deploy_success_codes"]:
-        what = f"The deployment command exited with {answer['rc']}."
+        problem = f"exited with {answer['rc']}."
     else:
         return result
-    raise HitlessError(what, details=result)
+    raise HitlessError(f"{what} {problem}", details=result)
 
 
 def wait_for_command(task: Task, run: Run, planned: PlannedHost, deployment: str) -> None:
@@ -68,15 +68,27 @@ def wait_for_command(task: Task, run: Run, planned: PlannedHost, deployment: str
 
     :raises HitlessError: it still runs after rollout_deploy_timeout.
     """
-    answer = _call(task, run, planned, deployment, "true", {})
+    answer = call_command(task, run, planned, deployment, "true", {})
     if answer["error"]:
         raise HitlessError(f"{planned.host}: {answer['error']}.")
 
 
-def _call(
-    task: Task, run: Run, planned: PlannedHost, deployment: str, command: str, environment: Mapping[str, str]
+def call_command(
+    task: Task,
+    run: Run,
+    planned: PlannedHost,
+    deployment: str,
+    command: str,
+    environment: Mapping[str, str],
+    *,
+    longest: float = 0.0,
 ) -> dict[str, Any]:
-    longest = run.options["deploy_timeout"]
+    """The answer of ``programs/command.py``.
+
+    :param longest: seconds that the command may take, and that an earlier one is waited for; rollout_deploy_timeout
+        where not given.
+    """
+    longest = longest or run.options["deploy_timeout"]
     request = {
         "command": command,
         "chdir": None,

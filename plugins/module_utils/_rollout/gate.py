@@ -275,7 +275,8 @@ def _decide(task: Task, run: Run, batch: int) -> str:
     for name in lost_before(found.record, outcomes, batch):
         planned = found.record.hosts[name]
         outcomes.append(planned_outcome(planned, LOST, "it could not be reached any more during its turn"))
-        client.txn([kv_check_session(keys.lock, run.session), *store.outcome_ops(keys, run.id, outcomes[-1])])
+        ended = store.outcome_ops(keys, run.id, outcomes[-1], unsure=run.is_unsure(planned, LOST))
+        client.txn([kv_check_session(keys.lock, run.session), *ended])
     finished = [parse_timestamp(one.finished) for one in outcomes] + [parse_timestamp(found.record.started)]
     finished.append(parse_timestamp(found.latest))
     latest = max((at for at in finished if at), default=datetime.now(timezone.utc))

@@ -89,7 +89,7 @@ def outlast(
 def pauses_after(run: Run, stage: int) -> bool:
     """Whether a stage has to be promoted before the next begins (rollout_pause_after); a rollback pauses nowhere."""
     wanted = run.options["pause_after"]
-    if not stage or run.options["direction"] != "deploy":
+    if not stage or run.options["direction"] == "rollback":
         return False
     if wanted == EACH_WAVE:
         return run.planned_waves.ends_with(stage)

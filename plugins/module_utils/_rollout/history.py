@@ -16,6 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import DEPLOY, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, SUCCESSFUL
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
@@ -77,11 +78,12 @@ class History:
         return [one for one in self.listed if one.record.id < deployment]
 
     def last(self) -> store.Listed | None:
-        """The last one that began anything: one that found every host in place is passed over, and so is one that runs.
+        """The last one that began to change versions: one that found every host in place is passed over, and so is one
+        that runs, or that only restarted hosts.
 
         A deployment that put everything back is not: going on to the one before it would take away a good version.
         """
-        return next((one for one in self.listed if not one.is_alive and not _found_all_in_place(one)), None)
+        return next((one for one in self.listed if not one.is_alive and _has_changed(one)), None)
 
     def unfinished_rollback(self, version: str | None) -> str:
         """The id of the deployment of that version that its own run was to roll back, and was interrupted in.
@@ -123,15 +125,19 @@ class History:
                 waiting += [one.record.undoes, one.record.resumes]
         return found
 
-    def resumed_by(self, version: str | None) -> str:
+    def resumed_by(self, version: str | None, direction: str = DEPLOY) -> str:
         """The id of the deployment that one to this version goes on with; empty where it begins afresh.
 
         That is one of the same version which did not reach all of its hosts, with none in between that changed others.
+        A restart has changed no version.
+
+        :param direction: likewise for a restart, or a reboot.
         """
+        keeps = kind_of(direction).keeps_version
         for one in self.listed:
             changes = any(is_changed(outcome) for outcome in one.record.summary)
-            if one.record.direction != "deploy" or one.record.version != version:
-                if changes:
+            if (one.record.direction, one.record.version) != (direction, version):
+                if changes and (keeps or not one.record.kind.keeps_version):
                     return ""
             elif one.record.state == SUCCESSFUL:
                 return ""
@@ -162,6 +168,7 @@ def read_history(client: Client, keys: Keys) -> History:
     return History(settled, read)
 
 
-def _found_all_in_place(one: store.Listed) -> bool:
-    """By its summary; one that cannot be read has none, and what it did is not known."""
-    return bool(one.record.summary) and set(one.record.summary) <= {CURRENT, SKIPPED}
+def _has_changed(one: store.Listed) -> bool:
+    """Whether it may have given hosts another version: of one whose record cannot be read nobody knows."""
+    found_all_in_place = bool(one.record.summary) and set(one.record.summary) <= {CURRENT, SKIPPED}
+    return not one.record.kind.keeps_version and not found_all_in_place

@@ -29,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.control im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.reboot import Reboot
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_host import RecordedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.verification import (
@@ -153,15 +154,33 @@ class HostDeployment(RecordedHost):
         """
         environment = {
             "DEPLOY_SERVICE": self.keys.service,
-            "DEPLOY_VERSION": checked_version(self.version),
+            "DEPLOY_VERSION": self.version if self.run.kind.keeps_version else checked_version(self.version),
             "DEPLOY_PREVIOUS_VERSION": self.replaced_version,
             "DEPLOY_ID": self.turn.deployment,
             "DEPLOY_REASON": self.why,
         }
         longest = self.run.options["deploy_timeout"]
-        text = "deploying {}, {:.0f} of at most {:g} s".format
-        with self.watched() as watch, self.telling.waiting(lambda passed: text(self.version, passed, longest)):
+        doing = f"{self.run.kind.doing}{self.version_told}"
+        text = f"{doing}, {{:.0f}} of at most {{:g}} s".format
+        with self.watched() as watch, self.telling.waiting(lambda passed: text(passed, longest)):
             return run_command(self.task, self.run, self.planned, self.turn.deployment, command, environment, watch)
+
+    def reboot(self, command: str, boot_id_command: str) -> dict[str, Any]:
+        """Reboot the machine, and wait until it is back, its Consul agent and the service on it.
+
+        A maintenance that ends meanwhile is put back.
+
+        :raises HitlessError: it is not back in time; it could not be sent down (``details["untouched"]``).
+        """
+        reboot = Reboot(self.task, self.run, self.planned, self.turn.deployment, boot_id_command)
+        longest = self.run.options["reboot_deadline"]
+        told = self.telling.waiting(lambda passed: f"rebooting, {passed:.0f} of at most {longest:g} s")
+        with self.watched() as watch, told:
+            result = reboot.begin(command)
+            reboot.wait_until_back()
+        for note in watch.note(self.planned.host, "ended while it rebooted"):
+            self.task.warn(note)
+        return result
 
     # -- and back -------------------------------------------------------------------------------------------------
 
@@ -175,8 +194,9 @@ class HostDeployment(RecordedHost):
         :raises HitlessError: names the failing checks, or the URL's last answer.
         """
         self.enter(states.VERIFYING)
+        match = self.match_of(health_match)
         return verify_node(
-            self.task, self.run, self.targets, self.watched, health_url, health_match, self.telling, self._shown
+            self.task, self.run, self.targets, self.watched, health_url, match, self.telling, self._shown
         )
 
     def begin_restore(self) -> dict[str, Any]:
@@ -229,9 +249,10 @@ class HostDeployment(RecordedHost):
             from_version=self.planned.from_version or "",
             rollback_to=self.planned.rollback_to or "",
             wants_rollback=self.run.options["rollback"] != "none",
-            is_undo=bool(self.run.undoes),
+            stays=bool(self.run.undoes) or self.run.kind.keeps_version,
             drained_by_hook=drains,
-            never_began=states.never_began(failed, task_name, action, self.run.first_tasks),
+            never_began=bool(failed.get("untouched"))
+            or states.never_began(failed, task_name, action, self.run.first_tasks),
             restore_failed=drains and self.turn.phase == states.RETURNING and not self.turn.restored,
             trouble_of_all=self._trouble_of_all(failure),
             earlier=self.turn.error,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import pause_options, wave_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_options import refuse_connections
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_includes import HookVariables, Surroundings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import (
     Load,
@@ -20,6 +21,13 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reade
     read_tasks,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import HookTasks
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import (
+    REBOOT,
+    RESTART,
+    ROLLBACK,
+    Kind,
+    kind_of,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import (
     SearchPaths,
     find_file,
@@ -39,27 +47,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_tem
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
-    DEFAULTS,
     OPTIONS,
     PREFIX,
     ROLLBACK_SIZE,
-    UNSET,
     Option,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.restart_options import keep_versions
 
 TURN = "turn"
 """The only step of a host in a window: its whole turn."""
 DEPLOY_WAYS = ("deploy_command", "deploy_tasks", "deploy_role")
-NEEDS_CONNECTION = (
-    "deploy_tasks",
-    "deploy_role",
-    "deploy_success_codes",
-    "become",
-    "gather_facts",
-    "prepare_tasks",
-    "smoke_tasks",
-)
-"""Options that only the mode push can follow."""
 _BETWEEN = (
     "gather_facts",
     "prepare_tasks",
@@ -70,8 +67,6 @@ _BETWEEN = (
     "after_batch_tasks",
 )
 """Options that put tasks between the steps of a host, or between hosts."""
-DRAINED_BY_CONTROLLER = ("load_balancers", "drain_tasks", "restore_tasks")
-"""Likewise: in agent mode each machine drains itself."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +139,20 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     values.check_names(hosts)
     _refuse_ignored_files(sources.search_paths)
     options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
-    if options["direction"] == "rollback":
+    kind = kind_of(options["direction"])
+    if kind.direction == ROLLBACK:
         _be_quick(values, options)
+    if kind.keeps_version:
+        keep_versions(values, options, kind)
     address = values.find_address()
     if not deploys:
         restore = [_hook(BY_NAME["restore_tasks"], options, sources.search_paths)] if options["restore_tasks"] else []
         options |= {hook.option: hook.target for hook in restore}
         return RolloutOptions(options, hosts, restore, [], [], address=address)
     _refuse_contradictions(options)
-    way = "deploy_by_agent" if options["mode"] == "agent" else _deploy_way(values, options)
+    way = _way(values, options, kind)
     if options["mode"] == "agent":
-        _refuse_connections(values, options)
+        refuse_connections(values, options, kind)
     health_urls = _hosts_with_health_url(values)
     hooks = [
         _hook(option, options, sources.search_paths) for option in OPTIONS if option.is_hook and options[option.name]
@@ -202,7 +200,7 @@ def _first_tasks(way: str, tasks: Mapping[str, HookTasks]) -> list[dict[str, str
 
 def _is_window(way: str, options: Mapping[str, Any]) -> bool:
     """Whether a host's whole turn can be one task: no task of the user's lies in it, or between the turns of hosts."""
-    return way in ("deploy_command", "deploy_by_agent") and not any(options[name] for name in _BETWEEN)
+    return way in ("deploy_command", "deploy_by_agent", RESTART, REBOOT) and not any(options[name] for name in _BETWEEN)
 
 
 def _steps(way: str, options: Mapping[str, Any]) -> list[str]:
@@ -254,9 +252,10 @@ def _refuse_ignored_files(paths: SearchPaths) -> None:
 def _refuse_contradictions(options: Mapping[str, Any]) -> None:
     if options["direction"] == "deploy" and not options["version"]:
         raise HitlessError("rollout_version is not set: the version to deploy.", hint="Add -e rollout_version=VERSION.")
-    if options["rollback_deployment"] and options["direction"] == "deploy":
+    if options["rollback_deployment"] and options["direction"] != ROLLBACK:
         raise HitlessError(
-            "rollback_deployment is set, which the playbook hitless.consul.rollback takes, and not a rollout.",
+            "rollback_deployment is set, which the playbook hitless.consul.rollback takes, and not a "
+            f"{kind_of(options['direction']).playbook}.",
             hint="Run that playbook, or remove it.",
         )
     if options["rollback_deployment"] and options["version"]:
@@ -302,9 +301,9 @@ def _refuse_short_progress(options: Mapping[str, Any]) -> None:
     drain = "drain_deadline" if options["load_balancers"] else "drain_time"
     accepted = ["accept_deadline"] if options["mode"] == "agent" else []
     pause = pause_options.longest_pause(options)
-    bake = pause_options.longest_bake(options)
-    waits = [*([bake] if options["direction"] == "deploy" and options[bake] else []), *pause]
-    parts = [*accepted, drain, "deploy_timeout", "healthy_deadline", "min_healthy_time", *waits]
+    bake, kind = pause_options.longest_bake(options), kind_of(options["direction"])
+    waits = [*([bake] if kind.direction != ROLLBACK and options[bake] else []), *pause]
+    parts = [*accepted, drain, kind.limit, "healthy_deadline", "min_healthy_time", *waits]
     longest = sum(options[name] for name in parts)
     if options["progress_deadline"] < longest:
         listed = ", ".join(f"{PREFIX}{name} {options[name]:g}" for name in parts)
@@ -313,6 +312,13 @@ def _refuse_short_progress(options: Mapping[str, Any]) -> None:
             f"take, with what is waited before it ({longest:g} s: {listed}).",
             hint=f"Set rollout_progress_deadline: {longest:g} or more, or lower those.",
         )
+
+
+def _way(values: Values, options: Mapping[str, Any], kind: Kind) -> str:
+    """The step that changes a host."""
+    if options["mode"] == "agent":
+        return "deploy_by_agent"
+    return kind.direction if kind.keeps_version else _deploy_way(values, options)
 
 
 def _deploy_way(values: Values, options: Mapping[str, Any]) -> str:
@@ -336,34 +342,6 @@ def _deploy_way(values: Values, options: Mapping[str, Any]) -> str:
             hint="Set it for every host.",
         )
     return ways[0]
-
-
-def _refuse_connections(values: Values, options: Mapping[str, Any]) -> None:
-    """Agent mode logs in nowhere: what would need that is refused, and never left out silently."""
-    with_command = values.hosts_with("deploy_command")
-    if with_command:
-        raise HitlessError(
-            f"rollout_deploy_command is set for {with_command[0]}, and in agent mode a machine's own configuration "
-            "says what its deployment is.",
-            hint="Set deploy_agent_services of the role deploy_agent there, and empty the option for this mode: "
-            "-e rollout_deploy_command=",
-        )
-    needs_connection = [
-        name for name in NEEDS_CONNECTION if options[name] not in UNSET and options[name] != DEFAULTS[name]
-    ]
-    if needs_connection:
-        named = " and ".join(PREFIX + name for name in needs_connection)
-        raise HitlessError(
-            f"{named} cannot be used with rollout_mode agent, which logs in on no host.",
-            hint="Let the deployment command of the machine do it, or remove the option.",
-        )
-    drained = [name for name in DRAINED_BY_CONTROLLER if options[name]]
-    if drained:
-        raise HitlessError(
-            f"{' and '.join(PREFIX + name for name in drained)} cannot be used with rollout_mode agent: there each "
-            "machine drains itself.",
-            hint="Remove it, and let rollout_drain_time be long enough.",
-        )
 
 
 def _hosts_with_health_url(values: Values) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import parse_windows
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import KINDS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kinds import (
     Choice,
     ExitCodes,
@@ -111,6 +112,28 @@ OPTIONS: tuple[Option, ...] = (
     Option("deploy_role", RoleName(), help="or a role; exactly one of the three is required"),
     Option("deploy_success_codes", ExitCodes(), [0], "exit codes of the command that mean success (puppet: `[0, 2]`)"),
     Option("deploy_timeout", Number(1, unit="seconds"), 1800, "for the command, or for each task"),
+    Option(
+        "restart_command",
+        Text("command line"),
+        help="what the playbook `restart` runs on the host, see restart.md",
+        shown="`systemctl restart <rollout_service>`",
+        per_host=True,
+    ),
+    Option(
+        "reboot_command",
+        Text("command line"),
+        "shutdown -r now",
+        "what the playbook `reboot` runs on the host, see restart.md",
+        per_host=True,
+    ),
+    Option(
+        "boot_id_command",
+        Text("command line"),
+        "cat /proc/sys/kernel/random/boot_id",
+        "prints an id of the machine's boot, which is another one once it has rebooted",
+        per_host=True,
+    ),
+    Option("reboot_deadline", _SOME_SECONDS, 600, "a machine that is rebooted, and its Consul agent, have to be back"),
     Option("become", Flag(), False, "become, for your deployment and hooks on hosts; never on the controller"),
     Option("gather_facts", Flag(), False, "gather facts of the hosts before your deployment"),
     Option("start_tasks", TasksFile(), help="on the controller, once, before the first host (migrations, silences)"),
@@ -284,7 +307,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("agent_event", Flag(), False, "agent mode: also fire a Consul event, a hint that nothing depends on"),
     Option("keep_deployments", Number(1), 20, "deployments that are kept, each with its record and log (see keys.md)"),
     Option("message", Text(), "", "why, shown with the lock and the deployment", shown="-"),
-    Option("direction", Choice(("deploy", "rollback")), "deploy", "set by the playbooks, not by you"),
+    Option("direction", Choice(tuple(KINDS)), "deploy", "set by the playbooks, not by you"),
 )
 UNDOING: Mapping[str, Any] = {
     "direction": "rollback",

@@ -106,11 +106,11 @@ def give(client: Client, keys: Keys, order: Order, *, check_mode: bool = False) 
 def _follows(word: str, service: str, found: store.Deployment) -> str:
     """What an order leads to, for the operator."""
     if found.record.state == PAUSED:
-        again = f"ansible-playbook hitless.consul.rollout -e rollout_service={service}"
+        record = found.record
+        again = f"ansible-playbook hitless.consul.{record.kind.playbook} -e rollout_service={service}"
+        again += f" -e rollout_version={record.version}" if record.version else ""
         goes = "goes on with it" if word in GOES_ON else "carries that out"
-        return (
-            f"Its run has ended: the same start as before {goes} ({again} -e rollout_version={found.record.version})."
-        )
+        return f"Its run has ended: the same start as before {goes} ({again})."
     return {
         PAUSE: "No further host begins; those in flight end their turn.",
         STOP: "No further host begins, and nothing is put back; those in flight end their turn.",

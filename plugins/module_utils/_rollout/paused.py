@@ -125,7 +125,8 @@ def _alone(run: Run, seen: Control, taken_over: store.Deployment | None = None) 
     leftover = replace(seen, order=None)  # it was for an earlier deployment
     halt = leftover.halt(run.options["direction"], closed(run.options["windows"]))
     if halt:
-        raise HitlessError(f"{run.service} is not rolled out now: {halt.why}; nothing was changed.", hint=_LIFT)
+        does = run.kind.done if run.kind.keeps_version else "rolled out"
+        raise HitlessError(f"{run.service} is not {does} now: {halt.why}; nothing was changed.", hint=_LIFT)
     return Claim(TAKE_OVER if taken_over else BEGIN, taken_over, seen)
 
 
@@ -137,10 +138,11 @@ def _other(run: Run, found: store.Deployment) -> Claim:
     record, options = found.record, run.options
     if options["supersede"] or options["direction"] == "rollback":
         return _alone(run, found.control, found)
+    other = "other version" if record.direction == options["direction"] else run.kind.noun
     to = f"{record.direction} of {record.service} {record.version or ''}".rstrip()
     raise HitlessError(
         f"The {to} ({record.id}, by {record.holder}) is paused, since {found.control.noted.why}. It stands before any "
-        "other version; nothing was changed.",
+        f"{other}; nothing was changed.",
         hint=_TAKE_OVER,
         details={"paused": record.id},
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import Size
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
@@ -105,6 +106,11 @@ class PlanSettings:
     undoes: str = ""
     nothing: str = ""
     waves: Sequence[str] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """A rollout, a rollback, a restart or a reboot."""
+        return kind_of(self.direction)
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,12 @@ def refuse_warning(chosen: Sequence[HostState]) -> None:
 def refuse_unverifiable(chosen: Sequence[HostState], settings: PlanSettings) -> None:
     """A broken version would be taken for a good one, on all hosts."""
     unverifiable = [one.host for one in chosen if not one.verifiable]
+    new = "" if settings.kind.keeps_version else "a new version of "
     if unverifiable and not settings.unverified:
         raise HitlessError(
-            f"Nothing can tell whether a new version of {settings.service} works on {named(unverifiable)}: there is no "
+            f"Nothing can tell whether {new}{settings.service} works on {named(unverifiable)}: there is no "
             "rollout_health_url, and no check that runs by itself (a TTL may have been reported before the "
-            "deployment); nothing was changed.",
+            f"{settings.kind.noun}); nothing was changed.",
             hint="Set rollout_health_url, or give the service a check, or go on without: rollout_unverified: true.",
         )
 
@@ -120,7 +121,7 @@ def warnings_of(plans: Mapping[str, HostPlan], chosen: Sequence[HostState], sett
     return [
         *_rollback_warnings(plans, settings),
         *_blocked_warnings(chosen),
-        *_unverified_warnings(chosen),
+        *_unverified_warnings(chosen, settings),
         *_skipped_warnings(plans),
         *_uncovered_warnings(settings),
         *_mixed_warnings(plans, settings),
@@ -128,7 +129,7 @@ def warnings_of(plans: Mapping[str, HostPlan], chosen: Sequence[HostState], sett
 
 
 def _rollback_warnings(plans: Mapping[str, HostPlan], settings: PlanSettings) -> list[str]:
-    if settings.rollback == "none":
+    if settings.rollback == "none" or settings.kind.keeps_version:
         return []
     without = [one for one in plans.values() if one.state == TO_CHANGE and one.rollback_to is None]
     unknown = [one.host for one in without if one.from_version is None]
@@ -143,11 +144,12 @@ def _rollback_warnings(plans: Mapping[str, HostPlan], settings: PlanSettings) ->
     return warnings
 
 
-def _unverified_warnings(chosen: Sequence[HostState]) -> list[str]:
+def _unverified_warnings(chosen: Sequence[HostState], settings: PlanSettings) -> list[str]:
     unverifiable = [one.host for one in chosen if not one.verifiable]
     if not unverifiable:
         return []
-    return [f"Nothing verifies that a new version works on {named(unverifiable)}: a broken one would stay unnoticed."]
+    what, broken = ("it", "a failure") if settings.kind.keeps_version else ("a new version", "a broken one")
+    return [f"Nothing verifies that {what} works on {named(unverifiable)}: {broken} would stay unnoticed."]
 
 
 def _blocked_warnings(chosen: Sequence[HostState]) -> list[str]:

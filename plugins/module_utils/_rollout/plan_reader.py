@@ -13,6 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.history im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.paused import continued
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.restart import find_restart
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.rollback import Rollback, find_rollback
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
@@ -38,6 +39,9 @@ def read_plan(
     if options["direction"] == "rollback":
         history = read_history(task.consul, run.keys(task))
         back = find_rollback(history, run.service, options, back.hosts, there.versions, automatic=bool(run.undoes))
+    elif run.kind.keeps_version:
+        history = read_history(task.consul, run.keys(task))
+        back = find_restart(history, run.kind, back.hosts, skip_current=options["skip_current"])
     settings = PlanSettings(
         service=run.service,
         registered_total=len(there.instances),
@@ -59,7 +63,7 @@ def read_plan(
     plan = make_plan(back.hosts, settings)
     if goes_on:
         plan = continued(plan, goes_on)
-    longest = options["deploy_timeout"] + options["drain_time"] + options["healthy_deadline"]
+    longest = options[run.kind.limit] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     asked = set(run.health_urls)
     unasked = [host.node for host in plan.hosts.values() if host.batch and host.host not in asked]

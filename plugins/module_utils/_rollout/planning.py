@@ -55,7 +55,8 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     states = {one.host: _state(one, settings) for one in hosts}
     refuse_skipped(hosts, states, settings)
     chosen = [one for one in hosts if states[one.host][0] == TO_CHANGE]
-    refuse_without_target(chosen, settings)
+    if not settings.kind.keeps_version:
+        refuse_without_target(chosen, settings)
     if settings.direction != "rollback":  # what warns may be what the version is taken back for
         refuse_warning(chosen)
     refuse_unverifiable(chosen, settings)
@@ -80,7 +81,7 @@ def make_plan(hosts: Sequence[HostState], settings: PlanSettings) -> Plan:
     plans: dict[str, HostPlan] = {}
     for one in hosts:
         state, why = states[one.host]
-        running = _running(one, settings)
+        running = one.version if settings.kind.keeps_version else _running(one, settings)
         to = one.target if state == TO_CHANGE else None
         back = running if state == TO_CHANGE and running != to and one.returns else None
         plans[one.host] = HostPlan(
@@ -120,6 +121,7 @@ def _state(one: HostState, settings: PlanSettings) -> tuple[str, str | None]:
         return OTHER_OWNER, f"in maintenance set by someone else: {one.maintenance.reason or 'no reason given'}"
     if (
         settings.skip_current
+        and not settings.kind.keeps_version
         and one.is_healthy
         and not one.maintenance
         and one.target is not None
@@ -277,10 +279,13 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
     )
     count = sum(change.values())
     hosts = f"{count} host{'' if count == 1 else 's'}"
+    kind = settings.kind
     if not change and settings.nothing:
         return settings.nothing
     if not change:
         parts = [f"{settings.service}: nothing to do"]
+    elif kind.keeps_version:
+        parts = [f"{kind.direction} {settings.service} on {hosts} {sizes}, no version changes"]
     elif len(change) == 1:
         before, after = next(iter(change))
         parts = [f"{settings.service} {before} -> {after} on {hosts} {sizes}"]
@@ -289,11 +294,12 @@ def _description(settings: PlanSettings, plans: dict[str, HostPlan], sizes: str,
         parts = [f"{settings.service} on {hosts} ({ways}) {sizes}"]
     if change:
         parts.append(f"at least {minimum} of {settings.registered_total} stay healthy{_minimums_told(waves)}")
+    current = "not changed by it" if settings.undoes else kind.already if kind.keeps_version else "already current"
     broken = [one.host for one in plans.values() if one.state == TO_CHANGE and not one.healthy]
     if broken:
         parts.append(f"not healthy now: {', '.join(broken[:NAMED])}" + (", ..." if len(broken) > NAMED else ""))
     for state, text in (
-        (CURRENT, "not changed by it" if settings.undoes else "already current"),
+        (CURRENT, current),
         (OTHER_OWNER, "in other maintenance"),
         (UNREACHABLE, "unreachable"),
         (CHANGED_SINCE, "changed since"),

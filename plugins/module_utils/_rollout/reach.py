@@ -45,6 +45,11 @@ def reach(task: Task) -> dict[str, str]:
     return {**_answer(task, node), "datacenter": datacenter}
 
 
+def reboots_controller(host: str) -> str:
+    """The sentence for a reboot over a local connection."""
+    return f"{host} has a local connection: its reboot would be that of the machine that Ansible runs on."
+
+
 def known(host: str, node: str) -> dict[str, str]:
     """The same of a host that is connected to for nothing, since the machine's own deploy agent does the work.
 

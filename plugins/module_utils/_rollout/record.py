@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import VALUE_LIMIT, json_object
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_chunks import chunks_of, joined
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
@@ -111,8 +112,8 @@ class PlannedHost:
 class Brief:
     """One deployment without its hosts: what its record's key holds, and what lists show.
 
-    :param version: None for a rollback of each host to its own previous version.
-    :param direction: ``deploy`` or ``rollback``.
+    :param version: None for a rollback of each host to its own previous version, and where each keeps its own.
+    :param direction: ``deploy``, ``rollback``, ``restart`` or ``reboot``, see kind.py.
     :param state: see :data:`TRANSITIONS`.
     :param description: how it stands, for a person.
     :param message: what the one who started it said about it.
@@ -157,6 +158,11 @@ class Brief:
     def by_agents(self) -> bool:
         """Whether the machines' own agents deploy, and write logs."""
         return self.options.get("mode") == "agent"
+
+    @property
+    def kind(self) -> Kind:
+        """A rollout, a rollback, a restart or a reboot."""
+        return kind_of(self.direction)
 
     @property
     def is_unsettled(self) -> bool:

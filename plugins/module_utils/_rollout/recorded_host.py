@@ -39,8 +39,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions i
 
 STEPS_TOLD: Mapping[str, str] = {
     states.DRAINING: "draining",
-    states.DEPLOYING: "deploying {version}",
-    states.VERIFYING: "verifying {version}",
+    states.DEPLOYING: "{doing}{version}",
+    states.VERIFYING: "verifying{version}",
 }
 """What a person sees as a phase begins; a return to rotation takes a moment."""
 
@@ -86,6 +86,11 @@ class RecordedHost:
         return str((self.planned.rollback_to if self.turn.rolling_back else self.planned.to_version) or "")
 
     @property
+    def version_told(self) -> str:
+        """The same behind what is done with it, `` 1.4.2``; empty where it stays as it is."""
+        return "" if self.run.kind.keeps_version else f" {self.version}"
+
+    @property
     def reason(self) -> str:
         return str(maintenance.DeploymentReason(self.turn.deployment, self.keys.service))
 
@@ -96,8 +101,13 @@ class RecordedHost:
 
     @property
     def why(self) -> str:
-        """What its steps are for, DEPLOY_REASON for the user's command: deploy or rollback."""
+        """What its steps are for, DEPLOY_REASON for the user's command: deploy, rollback, restart or reboot."""
         return "rollback" if self.turn.rolling_back else str(self.run.options["direction"])
+
+    def match_of(self, health_match: str) -> str:
+        """What the health URL's answer has to match: nothing where nobody knows which version that would be."""
+        is_unknown = self.run.kind.keeps_version and (self.planned.unsure or not self.version)
+        return "" if is_unknown else health_match
 
     @property
     def replaced_version(self) -> str:
@@ -138,12 +148,8 @@ class RecordedHost:
     def fence(self) -> dict[str, Any]:
         return kv_check_session(self.keys.lock, self.run.session)
 
-    def _is_unsure(self, state: str) -> bool:
-        """Until something is deployed, what an earlier deployment left open stays so."""
-        return self.planned.unsure and state in states.NOTHING_DEPLOYED
-
     def _status(self, state: str) -> dict[str, Any]:
-        unsure = self._is_unsure(state)
+        unsure = self.run.is_unsure(self.planned, state)
         return status_op(self.keys, self.node, self.turn.deployment, state, self.turn.error, unsure=unsure)
 
     def enter(self, phase: str, *, recorded: str = "", also: Sequence[dict[str, Any]] = ()) -> None:
@@ -162,7 +168,8 @@ class RecordedHost:
             self._abort(self._control)
         told = STEPS_TOLD.get(phase)
         if told:
-            self.telling.tell(told.format(version=self.version) + (" (rollback)" if self.turn.rolling_back else ""))
+            back = " (rollback)" if self.turn.rolling_back else ""
+            self.telling.tell(told.format(doing=self.run.kind.doing, version=self.version_told) + back)
         self.turn = replace(self.turn.at(phase), phase=phase)
 
     @contextmanager
@@ -219,7 +226,7 @@ class RecordedHost:
         """
         states.require_transition(self.turn.state, outcome)
         result = self.turn.ended(self.planned, outcome, by_agent=self.run.by_agents)
-        ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self._is_unsure(outcome))
+        ended = outcome_ops(self.keys, self.turn.deployment, result, unsure=self.run.is_unsure(self.planned, outcome))
         try:
             if self.run.is_window:
                 ended += ended_ops(self.keys, self.run.id, result)
@@ -235,7 +242,7 @@ class RecordedHost:
     def _stands_as(self, outcome: str) -> str:
         """How an outcome leaves the host, in words."""
         if outcome in (states.OK, states.ROLLED_BACK):
-            return f"in rotation on {self.version}"
+            return f"in rotation{f' on {self.version}' if self.version else ''}"
         return states.STATES[outcome].description
 
     def end_well(self, *, version_is_recorded: bool = False) -> dict[str, Any]:
@@ -247,12 +254,13 @@ class RecordedHost:
         # After a rollback by hand a second one must not go to the version that was rolled back; an automatic one leaves
         # what is recorded as previous as it was.
         previous = FORGET if self.run.options["direction"] == "rollback" else self.planned.from_version
-        version = version_ops(self.keys, self.node, self.version, None if back else previous)
+        is_recorded = version_is_recorded or self.run.kind.keeps_version
+        version = [] if is_recorded else version_ops(self.keys, self.node, self.version, None if back else previous)
         try:
-            problem = self.end(states.ROLLED_BACK if back else states.OK, also=() if version_is_recorded else version)
+            problem = self.end(states.ROLLED_BACK if back else states.OK, also=version)
         except LockLost as error:
             problem = str(error)
         if not problem:
             return {}
-        self.task.warn(f"{self.node} is in rotation on {self.version}, and that could not be recorded: {problem}")
+        self.task.warn(f"{self.node} is {self._stands_as(states.OK)}, and that could not be recorded: {problem}")
         return {"unrecorded": problem}

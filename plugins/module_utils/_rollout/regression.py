@@ -189,8 +189,8 @@ def _all_fail_alike(task: Task, run: Run, ask: Ask, confirmed: Mapping[str, Symp
         return ""
     what = "; ".join(f"{node}: {symptom.told}" for node, symptom in list(confirmed.items())[:3])
     return (
-        f"{run.service} fails on what was changed and on each of the {others} other instances alike, so that the new "
-        f"version is not the reason ({what})"
+        f"{run.service} fails on what was changed and on each of the {others} other instances alike, so that the "
+        f"{'restart' if run.kind.keeps_version else 'new version'} is not the reason ({what})"
     )
 
 
@@ -203,11 +203,13 @@ def _record(task: Task, run: Run, planned: PlannedHost, ended: Outcome, symptom:
     if symptom.outcome == LOST:
         error = f"Its Consul agent is lost since it was changed: {symptom.told}."
     else:
-        error = f"It was healthy on {planned.to_version}, and is no longer: {symptom.told}."
+        on = "after it" if run.kind.keeps_version else f"on {planned.to_version}"
+        error = f"It was healthy {on}, and is no longer: {symptom.told}."
     step = {"state": symptom.outcome, "at": at}
     found = replace(ended, outcome=symptom.outcome, error=error, finished=at, steps=(*ended.steps, step))
     fence = kv_check_session(keys.lock, run.session)
-    task.consul.txn([fence, *outcome_ops(keys, run.id, found), *ended_ops(keys, run.id, found)])
+    ended_so = outcome_ops(keys, run.id, found, unsure=run.is_unsure(planned, symptom.outcome))
+    task.consul.txn([fence, *ended_so, *ended_ops(keys, run.id, found)])
     _telling(task, run, planned).tell(f"{symptom.outcome}: {symptom.told}")
     return found
 

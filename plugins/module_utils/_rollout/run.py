@@ -20,9 +20,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNDOING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PlannedHost, planned_hosts
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import NOTHING_DEPLOYED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
 _NO_HOSTS: dict[str, Sequence[Any]] = {"hosts": ["localhost"], "serial": [1]}
@@ -88,6 +90,11 @@ class Run:
     @property
     def service(self) -> str:
         return str(self.options["service"])
+
+    @property
+    def kind(self) -> Kind:
+        """A rollout, a rollback, a restart or a reboot."""
+        return kind_of(self.options["direction"])
 
     @property
     def by_agents(self) -> bool:
@@ -186,6 +193,15 @@ class Run:
     def was_healthy(self, name: str) -> bool:
         """Whether a host was so when the plan was made."""
         return bool(((self.plan.get("hosts") or {}).get(name) or {}).get("healthy"))
+
+    def is_unsure(self, planned: PlannedHost, state: str) -> bool | None:
+        """Whether another version than the recorded one may run on a host; None where its state tells that.
+
+        What an earlier deployment left open stays so until something is deployed, and here may be nothing.
+        """
+        if self.kind.keeps_version:
+            return planned.unsure
+        return True if planned.unsure and state in NOTHING_DEPLOYED else None
 
     def host(self, name: str) -> PlannedHost:
         """A host as it is planned."""

@@ -185,7 +185,7 @@ class Situation:
     :param state: one of :data:`STATES`, before the failure.
     :param to_version: what was to run; ``from_version``: what ran before; ``rollback_to``: where a rollback goes.
     :param wants_rollback: rollout_rollback.
-    :param is_undo: it is on its way back, since the rollout has failed: there is nowhere else to go.
+    :param stays: there is nowhere to go back to: it is on its way back, or keeps its version.
     :param drained_by_hook: the user's drain tasks may have taken it out of a load balancer.
     :param never_began: the first task of the deployment failed before it was sent to the host, see :func:`never_began`.
     :param restore_failed: the user's restore tasks are what failed: the version runs, and is verified as healthy.
@@ -198,7 +198,7 @@ class Situation:
     from_version: str = ""
     rollback_to: str = ""
     wants_rollback: bool = True
-    is_undo: bool = False
+    stays: bool = False
     drained_by_hook: bool = False
     never_began: bool = False
     restore_failed: bool = False
@@ -225,7 +225,7 @@ def decide_on_failure(failure: Failure, at: Situation) -> tuple[str, str]:
     if at.state in (PENDING, DRAINING) or at.never_began:
         drained = at.state != PENDING and at.drained_by_hook
         return (UNDO_DRAIN if drained else END_MAINTENANCE), f"{failure.what} Nothing was deployed."
-    if at.is_undo:
+    if at.stays:
         return HOLD, f"{failure.what} It stays in maintenance."
     if not at.wants_rollback:
         return HOLD, f"{failure.what} It stays in maintenance (rollout_rollback: none)."

@@ -141,20 +141,21 @@ def lock_dict(held: Held | None) -> dict[str, Any] | None:
 
 
 def status_op(
-    keys: Keys, node: str, deployment: str, state: str, message: str = "", *, unsure: bool = False
+    keys: Keys, node: str, deployment: str, state: str, message: str = "", *, unsure: bool | None = None
 ) -> dict[str, Any]:
     """The transaction operation that says which step of a deployment a node is at.
 
-    :param unsure: an earlier deployment left open which version runs there, and this one has not changed that yet.
+    :param unsure: whether another version than the recorded one may run there, since an earlier deployment left that
+        open and this one has not changed it; None where the state tells.
     """
     status: dict[str, Any] = {"deployment": deployment, "state": state, "at": timestamp()}
     status["message"] = message[:MESSAGE_LIMIT]
-    if unsure:
-        status["unsure"] = True
+    if unsure is not None:
+        status["unsure"] = unsure
     return kv_set(keys.status(node), json.dumps(status, separators=(",", ":")))
 
 
-def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool = False) -> list[dict[str, Any]]:
+def outcome_ops(keys: Keys, deployment: str, outcome: Outcome, *, unsure: bool | None = None) -> list[dict[str, Any]]:
     """The transaction operations that end a host's turn: its outcome, and the same as its node's status.
 
     :param unsure: see :func:`status_op`.

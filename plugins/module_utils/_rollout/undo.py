@@ -201,7 +201,8 @@ def _had_before(
 ) -> tuple[str | None, Sequence[Listed]]:
     """What the newest of these deployments that gave a node that version replaced there, and the ones before it."""
     for number, one in enumerate(older, 1):
-        ended = _outcome_on(history.with_hosts(one.record.id), node) if one.record.version in (version, None) else None
+        may_have = one.record.version in (version, None) and not one.record.kind.keeps_version
+        ended = _outcome_on(history.with_hosts(one.record.id), node) if may_have else None
         if ended and is_changed(ended.outcome) and ended.to_version == version:
             return ended.from_version, older[number:]
     return None, ()

@@ -57,11 +57,14 @@ class NodeVersion:
     def version_is_trusted(self) -> bool:
         """Whether what is recorded runs there: since then no deployment was cut off or failed on the node.
 
-        One that ended before it touched the node, as its deploy agent tells, leaves that as it was.
+        One that ended before it touched the node, as its deploy agent tells, leaves that as it was; so does a restart,
+        whose status says itself how it is.
         """
         status = self.status or {}
+        if "unsure" in status:
+            return not status["unsure"]
         untouched = status.get("state") == "failed" and status.get("touched") is False
-        return not status.get("unsure") and (untouched or version_is_trusted(status.get("state")))
+        return untouched or version_is_trusted(status.get("state"))
 
 
 def read_versions(client: Client, keys: Keys, nodes: Iterable[str]) -> dict[str, NodeVersion]:

@@ -19,6 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import sta
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_turn import deploy_by_agent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, cannot_ask
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment, TakenOut
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import REBOOT
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import of_host
 
 SHOWN = 20
@@ -34,11 +35,15 @@ STEP_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Way:
-    """How a version is deployed and verified on a host: the user's options, resolved for that version."""
+    """How a version is deployed and verified on a host: the user's options, resolved for that version.
+
+    :param command: that deploys it, restarts the service or reboots the machine.
+    """
 
     command: str
     health_url: str
     health_match: str
+    boot_id_command: str = ""
 
 
 class WholeTurn:
@@ -92,7 +97,10 @@ class WholeTurn:
         self._out = None
         with host.watched():
             host.wait_until_drained(out.shown_at, at_once=out.by_this)
-            host.deploy(way.command)
+            if host.run.kind.direction == REBOOT:
+                host.reboot(way.command, way.boot_id_command)
+            else:
+                host.deploy(way.command)
             seen = host.verify(way.health_url, way.health_match)[1]
         host.return_to_rotation(seen)
 
@@ -106,7 +114,9 @@ class WholeTurn:
         """Decide how to handle the failure, and do it; the task itself goes on."""
         turn = self._host.turn
         try:
-            self._host.on_failure(failed_result(error), STEP_NAMES[turn.phase])
+            kind = self._host.run.kind
+            is_own = kind.keeps_version and turn.phase == states.DEPLOYING
+            self._host.on_failure(failed_result(error), kind.title if is_own else STEP_NAMES[turn.phase])
         except HitlessError as further:
             self._host.task.warn(f"{self._host.planned.host}: {further}")
         if not self._host.run.by_agents:  # whose log is shown as it comes

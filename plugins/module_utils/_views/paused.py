@@ -29,10 +29,9 @@ def goes_on(record: Brief, kind: str, *, in_place: bool = False) -> str:
     :param in_place: whether its run is still there and waits, so that nothing has to be started.
     """
     service = record.service
-    playbook = "rollback" if record.direction == "rollback" else "rollout"
     version = f" -e rollout_version={record.version}" if record.version else ""
-    again = f"the same start goes on with it (ansible-playbook hitless.consul.{playbook} -e rollout_service={service}"
-    again = "its run goes on." if in_place else f"{again}{version})."
+    start = f"ansible-playbook hitless.consul.{record.kind.playbook} -e rollout_service={service}{version}"
+    again = "its run goes on." if in_place else f"the same start goes on with it ({start})."
     if kind in _WAITS:
         return plain(f"{_WAITS[kind]} {again}")
     word = PROMOTE if kind == STAGE else RESUME

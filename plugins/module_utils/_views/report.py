@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import DEPLOY, KINDS, Kind
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, summary_of, within_budget
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
@@ -36,8 +37,6 @@ ROWS = 60
 """Rows of a table of hosts; more that are ok, current or skipped are only counted."""
 
 _SAID = {
-    OK: "changed",
-    CURRENT: "already there",
     ROLLED_BACK: "rolled back",
     REGRESSED: "regressed",
     FAILED: "failed",
@@ -148,13 +147,13 @@ def counted(
     *,
     running: bool = False,
     interrupted: bool = False,
-    back: bool = False,
+    kind: Kind = KINDS[DEPLOY],
     under_way: Mapping[str, str] | None = None,
 ) -> str:
     """``4 changed, 1 rolled back (web-3)``: hosts by outcome, those that did not end well by name.
 
     :param interrupted: whether the run was, so that the hosts whose turn it was were cut off.
-    :param back: whether it is a rollback, so that the hosts that it changed went back.
+    :param kind: of the deployment: what became of a host that it changed.
     :param under_way: host -> the step it is at.
     """
     doing = ", ".join(f"{host} {step}" for host, step in list((under_way or {}).items())[:_NAMED])
@@ -166,21 +165,22 @@ def counted(
         listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         to_come = running and outcome == PENDING
         named = "" if outcome in (OK, CURRENT) or to_come else f" ({listed})"
-        said = "went back" if back and outcome == OK else word(outcome, interrupted)
+        said = word(outcome, interrupted, kind)
         parts.append(f"{number} {'to come' if to_come else said}{named}")
     return ", ".join(parts) or "no hosts"
 
 
-def word(outcome: str, interrupted: bool) -> str:
+def word(outcome: str, interrupted: bool, kind: Kind = KINDS[DEPLOY]) -> str:
     """An outcome for a person. Where the run was interrupted, a host without an outcome may be perfectly alive."""
+    if outcome in (OK, CURRENT):
+        return kind.done if outcome == OK else kind.already
     return "cut off" if interrupted and outcome == LOST else _SAID.get(outcome, outcome)
 
 
 def title(record: Record) -> str:
-    """``Deployment of web 1.4.2``, ``Rollback of web``."""
-    what = "Rollback" if record.direction == "rollback" else "Deployment"
+    """``Deployment of web 1.4.2``, ``Rollback of web``, ``Restart of web``."""
     to = f" to {record.version}" if record.direction == "rollback" and record.version else f" {record.version or ''}"
-    return f"{what} of {record.service}{to}".rstrip()
+    return f"{record.kind.title} of {record.service}{to}".rstrip()
 
 
 def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: str = "") -> str:
@@ -195,7 +195,7 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     took = f" after {duration(record.seconds)}" if record.seconds is not None else ""
     did = "is paused" if record.state == PAUSED else "stopped"
     because = f" It {did} because {plain(reason).rstrip('.')}." if plain(reason) else ""
-    became = counted(results, interrupted=interrupted, back=record.direction == "rollback")
+    became = counted(results, interrupted=interrupted, kind=record.kind)
     missing = _not_reached(record, results)
     return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{missing}{_not_covered(record)}")
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Order, frozen_told
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import DEPLOY, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED
 from ansible_collections.hitless.consul.plugins.module_utils._views.report import ROWS, counted, word
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import WIDTH, ago, duration, plain, table
@@ -103,11 +104,11 @@ def _progress(running: Mapping[str, Any]) -> str:
 
 def _how(one: Mapping[str, Any]) -> str:
     """How a deployment in a list ended: its hosts by outcome, or what it says of itself."""
-    interrupted = one.get("state") == INTERRUPTED
+    interrupted, kind = one.get("state") == INTERRUPTED, kind_of(one.get("direction"))
     summary = one.get("summary", {})
-    hosts = ", ".join(f"{number} {word(outcome, interrupted)}" for outcome, number in summary.items())
+    hosts = ", ".join(f"{number} {word(outcome, interrupted, kind)}" for outcome, number in summary.items())
     how = hosts or one.get("description") or "-"
-    return f"rollback: {how}" if one.get("direction") == "rollback" else how
+    return how if kind.direction == DEPLOY else f"{kind.direction}: {how}"
 
 
 def _lock_line(lock: Mapping[str, Any] | None, now: datetime) -> str:

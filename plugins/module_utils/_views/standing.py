@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import PAUSED, PlannedHost, Record
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
@@ -52,7 +53,8 @@ def standing(
     number = sum(runs.values())
     lines = [f"{record.service}: {number} of {len(hosts)} in rotation{_told(runs, number)}."]
     lines += [
-        f"Out of rotation: {name}{_why_out(planned, outcomes.get(name), (failing or {}).get(planned.node, ''))}"
+        f"Out of rotation: {name}"
+        f"{_why_out(record.kind, planned, outcomes.get(name), (failing or {}).get(planned.node, ''))}"
         for name, planned in hosts.items()
         if planned.node not in in_rotation
     ]
@@ -93,14 +95,16 @@ def _told(runs: Mapping[str, int], number: int) -> str:
     return ": " + ", ".join(f"{count} on {version}" for version, count in sorted(runs.items()))
 
 
-def _why_out(planned: PlannedHost, outcome: Outcome | None, failing: str) -> str:
+def _why_out(kind: Kind, planned: PlannedHost, outcome: Outcome | None, failing: str) -> str:
     ended = outcome.outcome if outcome else PENDING
     if ended == FAILED:
-        return ", held in maintenance since its deployment failed."
+        return f", held in maintenance since its {kind.noun} failed."
     if ended == DEFERRED:
         return ", held in maintenance until its turn comes again."
     if ended == REGRESSED:
-        return f", no longer healthy on {planned.to_version}."
+        return f", no longer healthy {'after it' if kind.keeps_version else f'on {planned.to_version}'}."
+    if ended == LOST and kind.keeps_version:
+        return ", lost: it cannot be reached."
     if ended == LOST:
         return ", lost: it cannot be reached, and nobody knows which version runs there."
     if ended == SKIPPED:
@@ -120,6 +124,8 @@ def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> l
     if record.state == PAUSED:  # its sentence says so
         return []
     ended = {one.outcome for one in outcomes.values()}
+    if record.kind.keeps_version:
+        return _next_restart(record.kind, ended)
     versions = [_version(record.hosts[name], one) for name, one in outcomes.items() if one.outcome != CURRENT]
     has_it = record.version in versions
     if undone and (has_it or FAILED in ended or LOST in ended):
@@ -138,3 +144,14 @@ def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> l
     if PENDING in ended or DEFERRED in ended:
         return ["Next: run the same command again; hosts that have the version are left alone."]
     return []
+
+
+def _next_restart(kind: Kind, ended: Container[str]) -> list[str]:
+    """The same of a restart, or a reboot: no version has changed, so that there is nothing to roll back to."""
+    left_alone = f"hosts that were {kind.done} are left alone"
+    if FAILED in ended or REGRESSED in ended:
+        again = f"run the same command again: it takes over what is held in maintenance, and {left_alone}"
+        return [f"Next: no version has changed, and nothing is to roll back. See to what is not healthy, and {again}."]
+    if LOST in ended:
+        return ["Next: once they can be reached, run the same command again, or hitless.consul.recover."]
+    return [f"Next: run the same command again; {left_alone}."] if UNTOUCHED in ended or PENDING in ended else []

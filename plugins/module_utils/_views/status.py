@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.control im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.ending import settled
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import by_node
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import INTERRUPTED, PAUSED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import FAILED, LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import (
@@ -150,14 +151,19 @@ def why_in_maintenance(service: str, there: NodeVersion, notes: str, known: Mapp
     running = next((one for one in known.values() if one.is_alive), None)
     if running is not None and running.record.id in (reason.deployment, status.get("deployment")):
         step = status.get("state") if status.get("deployment") == running.record.id else None
-        return f"being deployed by {running.record.id}" + (f" ({step})" if step else "")
+        being = running.record.kind.done if running.record.kind.keeps_version else "deployed"
+        return f"being {being} by {running.record.id}" + (f" ({step})" if step else "")
     deployment = known.get(reason.deployment)
     planned = deployment.planned_on(there.node) if deployment else None
     outcome = deployment.outcomes.get(planned.host) if deployment and planned else None
     if outcome is not None and outcome.outcome == FAILED:
-        return f"{outcome.error or 'its deployment failed.'} Deploy a version that works."
+        kind = deployment.record.kind if deployment else kind_of("")
+        then = "See to it, and run that again." if kind.keeps_version else "Deploy a version that works."
+        return f"{outcome.error or f'its {kind.noun} failed.'} {then}"
     how = "the interrupted" if deployment is None or deployment.state == INTERRUPTED else "the"
-    return f"left by {how} deployment {reason.deployment}: run the rollout again, or hitless.consul.recover"
+    what = deployment.record.kind if deployment else kind_of("")
+    again = f"run the {what.playbook} again, or hitless.consul.recover"
+    return f"left by {how} {what.noun} {reason.deployment}: {again}"
 
 
 def brief(deployment: Listed) -> dict[str, Any]:

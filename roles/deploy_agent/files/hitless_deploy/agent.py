@@ -54,7 +54,9 @@ class Agent:
             "message": message[:500],
             "steps": list(steps)[-20:],
         }
-        if request.get("unsure") and state != DONE:
+        if request.get("reason") == "restart":
+            value["unsure"] = bool(request.get("unsure"))  # it changes no version
+        elif request.get("unsure") and state != DONE:
             # An earlier deployment left open which version runs here; it is known again once this one is done.
             value["unsure"] = True
         value.update(fields)
@@ -138,12 +140,16 @@ class Agent:
                 self.tell("%s is not accepted: the run that asked is gone" % mine)
                 return False
             return True
-        self.tell("%s: %s %s" % (mine, request["reason"], request.get("version", "")))
+        self.tell("%s: %s" % (mine, self.asked_for(request)))
         self.store.clear("result", "process")
         with open(self.store.path("output"), "wb"):
             pass
         self.take({"request": request, "step": CLAIMED}, index, steps)
         return True
+
+    def asked_for(self, request):
+        """``deploy 1.4.2``, ``restart``."""
+        return request["reason"] + (" %s" % request["version"] if request["reason"] in ("deploy", "rollback") else "")
 
     def create_key(self):
         """While a key is missing, a watch on it fires at each change of any key: of a thousand machines, all would."""
@@ -168,7 +174,7 @@ class Agent:
     def refuse(self, asked, index, status, why, touched):
         """A request that cannot be accepted, or gone on with."""
         request = {"deployment": str(asked.get("deployment"))[:200], "request": asked["request"]}
-        request["unsure"] = bool(asked.get("unsure"))
+        request.update(unsure=bool(asked.get("unsure")), reason=asked.get("reason"))
         steps = [*steps_of(status), {"state": FAILED, "at": now()}]
         value = self.status(request, FAILED, why, steps, touched=touched, other_owner=False)
         try:

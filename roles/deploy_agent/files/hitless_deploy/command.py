@@ -18,12 +18,12 @@ def run_command(config, store):
     """
     state = store.load() or {}
     request = state["request"]
-    command = config["command"]
+    command = config["restart_command" if request["reason"] == "restart" else "command"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_HTTP_TOKEN")}
     environment.update(config["environment"])
     environment.update(
         DEPLOY_SERVICE=config["service"],
-        DEPLOY_VERSION=request["version"],
+        DEPLOY_VERSION=request["version"] or "",
         DEPLOY_PREVIOUS_VERSION=request["previous"],
         DEPLOY_ID=request["deployment"],
         DEPLOY_REASON=request["reason"],

@@ -9,7 +9,7 @@ import re
 from hitless_deploy.errors import Problem
 from hitless_deploy.programs.probe import pattern_problem
 
-REASONS = ("deploy", "rollback", "recover")
+REASONS = ("deploy", "rollback", "restart", "recover")
 NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 VERSION = re.compile(r"[A-Za-z0-9._+~:@-]{1,128}\Z")
 
@@ -17,6 +17,7 @@ DEFAULTS = {
     "service": None,
     "node": None,
     "command": None,
+    "restart_command": None,
     "directory": None,
     "environment": {},
     "success_codes": [0],
@@ -51,10 +52,10 @@ def read_config(path):
     for name in ("service", "node"):
         if not is_name(config[name]):
             raise Problem("%s: %s must be a name of letters, digits, '_', '.' and '-'." % (path, name))
-    command = config["command"]
-    is_list = isinstance(command, list) and command and all(isinstance(part, str) for part in command)
-    if not is_list and not (isinstance(command, str) and command.strip()):
-        raise Problem("%s: command must be a list of arguments, or a command line for /bin/sh." % path)
+    config["restart_command"] = config["restart_command"] or ["systemctl", "restart", config["service"]]
+    wrong = [name for name in ("command", "restart_command") if not is_command(config[name])]
+    if wrong:
+        raise Problem("%s: %s must be a list of arguments, or a command line for /bin/sh." % (path, wrong[0]))
     if config["exclusive"] not in ("service", "machine"):
         raise Problem("%s: exclusive must be service or machine." % path)
     codes = config["success_codes"]
@@ -67,6 +68,11 @@ def read_config(path):
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
         raise Problem("%s: environment must be an object of texts." % path)
     return config
+
+
+def is_command(value):
+    is_list = isinstance(value, list) and value and all(isinstance(part, str) for part in value)
+    return bool(is_list or (isinstance(value, str) and value.strip()))
 
 
 def is_name(value):
@@ -90,7 +96,7 @@ def checked_request(data, config):
     if missing:
         raise Problem("The request lacks %s. Is the controller's collection as new as this agent?" % missing[0])
     wrong = [name for name, is_right in RULES.items() if not is_right(data[name])]
-    if data["reason"] != "recover" and not is_version(data["version"]):
+    if data["reason"] in ("deploy", "rollback") and not is_version(data["version"]):
         wrong.insert(0, "version")
     if wrong:
         raise Problem("The request's %s cannot be used: %r." % (wrong[0], data[wrong[0]]))

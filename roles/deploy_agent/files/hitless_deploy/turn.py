@@ -138,7 +138,7 @@ class Turn:
             left = self.watch.out_since() + self.request["drain_time"] - time.monotonic()
             if left <= 0:
                 return
-            if self.request["reason"] == "deploy":
+            if self.request["reason"] in ("deploy", "restart"):
                 rest(self.consul, "%(deploy_prefix)s/%(service)s/control" % self.config, left)
             else:  # nobody aborts a rollback by what was said to the rollout
                 time.sleep(left)
@@ -148,9 +148,11 @@ class Turn:
         if self.state["step"] != DEPLOYING:
             self.agent.store.clear("result")
             self.begin(DEPLOYING, touched=True)
-            self.say("%s %s: the command runs" % (self.request["reason"], self.request["version"]))
+            self.say("%s: the command runs" % self.agent.asked_for(self.request))
             self.agent.start_command()
             self.agent.hold()
+        restarts = self.request["reason"] == "restart"
+        noun, codes = ("restart", [0]) if restarts else ("deployment", self.config["success_codes"])
         result = self.agent.store.load("result")
         if not result or result.get("request") != self.request["request"]:
             raise Problem(
@@ -158,11 +160,11 @@ class Turn:
                 "work half."
             )
         if result["error"]:
-            raise Problem("The deployment command could not be started: %s." % result["error"])
+            raise Problem("The %s command could not be started: %s." % (noun, result["error"]))
         if result["timed_out"]:
-            raise Problem("The deployment command was ended after %g s." % self.request["deploy_timeout"])
-        if result["rc"] not in self.config["success_codes"]:
-            raise Problem("The deployment command exited with %s." % result["rc"])
+            raise Problem("The %s command was ended after %g s." % (noun, self.request["deploy_timeout"]))
+        if result["rc"] not in codes:
+            raise Problem("The %s command exited with %s." % (noun, result["rc"]))
 
     def verify(self):
         """The new process answers, and its own checks pass and stay so, while it gets no traffic."""
@@ -249,7 +251,7 @@ class Turn:
         self.say("back in rotation")
         self.log.finish()
         more = []
-        if self.request["reason"] != "recover":
+        if self.request["reason"] in ("deploy", "rollback"):
             more.append(kv_set(self.agent.key("version"), self.request["version"]))
             if self.request["remember"] == "":
                 more.append({"Verb": "delete", "Key": self.agent.key("previous")})

@@ -83,6 +83,7 @@ def test_the_least_that_is_needed() -> None:
             "deploy_role": None,
             "deploy_success_codes": [0],
             "deploy_timeout": 1800,
+            "reboot_deadline": 600,
             "become": False,
             "gather_facts": False,
             "start_tasks": None,

@@ -124,7 +124,7 @@ RESTORE_FAILED: dict[str, Any] = {"state": RETURNING, "restore_failed": True, "d
         (IT_FAILED, {**WAY, "state": DEPLOYING, "rollback_to": "2"}, HOLD, "The previous version is the same"),
         (IT_FAILED, {"state": DEPLOYING, "to_version": "2", "from_version": "2"}, HOLD, "previous version is the same"),
         (IT_FAILED, {**WAY, "state": DEPLOYING, "wants_rollback": False}, HOLD, "rollout_rollback: none"),
-        (IT_FAILED, {**WAY, "state": DEPLOYING, "is_undo": True}, HOLD, "it exited with 3. It stays in maintenance."),
+        (IT_FAILED, {**WAY, "state": DEPLOYING, "stays": True}, HOLD, "it exited with 3. It stays in maintenance."),
         # It may be out of a load balancer that Consul does not drive: back there first.
         (IT_FAILED, {**WAY, "state": DRAINING, "drained_by_hook": True}, UNDO_DRAIN, "Nothing was deployed."),
         (IT_FAILED, {**WAY, "state": PENDING, "drained_by_hook": True}, END_MAINTENANCE, "Nothing was deployed."),

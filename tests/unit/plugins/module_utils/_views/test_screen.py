@@ -56,7 +56,7 @@ def test_the_screen_of_a_service_that_is_being_deployed() -> None:
         "  last deployments",
         "  id  state        started       took      by   how",
         "  x   interrupted  7 m 27 s ago  1 m 12 s  ben  d",
-        "  w   failed       7 m 27 s ago  1 m 12 s  ben  rollback: 3 changed, 1 lost",
+        "  w   failed       7 m 27 s ago  1 m 12 s  ben  rollback: 3 went back, 1 lost",
     ]
 
 
