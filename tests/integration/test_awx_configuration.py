@@ -186,7 +186,7 @@ def test_the_templates_run_the_project_s_playbooks_one_at_a_time(applied: Applie
         assert credential in template["credentials"]
         assert (template["allow_simultaneous"], template["job_slice_count"]) == (False, 1)
         assert template["ask_limit_on_launch"] is False
-    started = {"rollout", "rollback", "control", "status", "recover", "request", "verdict"}
+    started = {"rollout", "rollback", "restart", "reboot", "control", "status", "recover", "request", "verdict"}
     assert {template["playbook"] for template in templates} == {f"{name}.yml" for name in started}
     source = applied.one("awx.awx.inventory_source")
     assert (PROJECT / source["source_path"]).is_file()
@@ -215,6 +215,8 @@ def test_the_surveys_are_ones_and_ask_for_options(applied: Applied) -> None:
     rollout = ["service", "version", "batch_size", "message"]
     assert asked == {
         "Hitless: rollout": rollout,
+        "Hitless: restart": ["service", "batch_size", "message"],
+        "Hitless: reboot": ["service", "batch_size", "message"],
         "Hitless: rollback": ["service", "rollback_deployment", "version", "batch_size", "message"],
         "Hitless: status": ["service"],
         "Hitless: recover": ["service"],

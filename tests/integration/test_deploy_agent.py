@@ -454,6 +454,29 @@ def test_a_watch_starts_a_killed_one_again_by_itself(machine: Machine) -> None:
     assert len(machine.runs()) == 1
 
 
+def test_a_restart_runs_its_own_command_and_records_no_version(machine: Machine) -> None:
+    """Also where no version is recorded; what an earlier deployment left open about it stays open."""
+    machine.configure(restart_command=f'echo "restarted $DEPLOY_REASON $DEPLOY_VERSION" >> {machine.ran}')
+    machine.start()
+    order = {"version": None, "reason": "restart", "remember": None, "previous": ""}
+    assert machine.ask(**order).follow(20).state == DONE
+    assert machine.runs() == ["restarted restart "]
+    assert (machine.recorded("version"), machine.recorded("previous")) == (None, None)
+    assert read_version(machine.client, machine.keys, machine.node).version_is_trusted
+    machine.client.set_key(machine.keys.status(machine.node), '{"deployment": "d0", "state": "deploying"}')
+    assert machine.ask(**order).follow(20).state == DONE
+    assert not read_version(machine.client, machine.keys, machine.node).version_is_trusted
+
+
+def test_a_restart_that_fails_holds_the_machine_and_leaves_its_version_known(machine: Machine) -> None:
+    machine.configure(restart_command="exit 5", success_codes=[0, 5])
+    machine.start()
+    failed = machine.ask(None, reason="restart", remember=None, previous="").follow(20)
+    assert (failed.state, failed.message) == (FAILED, "The restart command exited with 5.")
+    assert machine.web.reasons() == {machine.web.name: f"deploy:{ID} {machine.web.name}"}
+    assert read_version(machine.client, machine.keys, machine.node).version_is_trusted
+
+
 def test_recovered_it_runs_nothing_and_tells_which_version_answers(machine: Machine) -> None:
     machine.configure("sleep 2")
     machine.start()

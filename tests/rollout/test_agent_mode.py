@@ -349,3 +349,19 @@ def test_the_controller_killed_and_the_same_again(drive: Drive, step: str) -> No
     assert drive.is_settled()
     runs = sorted((one.start, one.end or 0) for one in vm.deploys())
     assert all(before[1] <= after[0] for before, after in pairwise(runs)), runs
+
+
+@pytest.mark.slow
+def test_the_machines_restart_the_service_themselves(drive: Drive) -> None:
+    before = [vm.app_pid() for vm in drive.lab.vms]
+    with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:
+        result = drive.run(None, name="restart", kind="agent", batch_size=2)
+    assert result.rc == 0, result.output
+    load.check_nothing_lost()
+    assert all(one != vm.app_pid() for one, vm in zip(before, drive.lab.vms, strict=True))
+    assert drive.recorded() == [None] * 4
+    assert drive.deployed() == []
+    assert watch.fewest >= 2
+    assert drive.is_settled()
+    refused = drive.run(None, name="reboot", kind="agent")
+    assert "A reboot is made over the hosts' connections, and rollout_mode is agent." in flat(refused.output)

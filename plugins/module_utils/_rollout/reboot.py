@@ -101,7 +101,12 @@ class Reboot:
                 raise HostLost(f"It has not come back within {longest:g} s (rollout_reboot_deadline): {lost}")
             time.sleep(ASK_EVERY)
             self._task.host.reset()
-        self._wait_for_agent()
+        agent = self._task.agent
+        patience, agent.retry_for = agent.retry_for, 0.0
+        try:
+            self._wait_for_agent()
+        finally:
+            agent.retry_for = patience
 
     def _boot_id(self) -> str:
         """:raises HitlessError: the command fails there; :class:`HostLost` where the host does not answer."""
@@ -126,7 +131,6 @@ class Reboot:
         """By the host's own agent, which has nothing to say of the time before the boot."""
         what = "its Consul agent does not answer"
         healthy_by = time.monotonic() + self._run.options["healthy_deadline"]
-        self._task.agent.retry_for = 0.0
         while True:
             try:
                 failing = self._failing()

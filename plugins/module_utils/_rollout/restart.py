@@ -35,8 +35,8 @@ def find_restart(history: History, kind: Kind, hosts: Sequence[HostState], *, sk
     if not left_alone:
         return Rollback(states)
     note = (
-        f"It goes on with {resumed}, which did not reach all of its hosts: {named(left_alone)} stay as they are. "
-        f"rollout_skip_current: false would take all of them anew."
+        f"{named(left_alone)} {kind.done} already by {resumed}, which did not reach all of its hosts, and left alone; "
+        "rollout_skip_current: false takes all of them anew."
     )
     return Rollback(states, notes=[note])
 

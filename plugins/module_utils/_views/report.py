@@ -80,7 +80,8 @@ def hosts_table(
 
 def not_begun(planned: PlannedHost) -> str:
     """What is said of a host whose turn never came: ``not begun (still on 1.4.2)``."""
-    return f"not begun (still on {planned.from_version})" if planned.from_version else "not begun"
+    is_to_change = planned.from_version and planned.from_version != planned.to_version
+    return f"not begun (still on {planned.from_version})" if is_to_change else "not begun"
 
 
 def reasons(record: Record, outcomes: Mapping[str, Outcome]) -> dict[str, str]:

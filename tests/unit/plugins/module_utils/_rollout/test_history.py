@@ -48,6 +48,17 @@ def test_only_what_found_every_host_in_place_is_passed_over(newest: Listed, last
     assert last_of(newest, GOOD) == last
 
 
+@pytest.mark.parametrize("direction", ["restart", "reboot"])
+def test_a_restart_changes_no_version(direction: str) -> None:
+    """It is none that could be undone, and a rollout goes on behind it."""
+    restarted = listed("3", None, direction=direction, state="failed", summary={"ok": 2, "failed": 1})
+    begun = listed("2", "2.0.0", state="interrupted", summary={"ok": 1, "pending": 4})
+    assert last_of(restarted, begun, GOOD) == "2"
+    assert kept(restarted, begun, GOOD).resumed_by("2.0.0") == "2"
+    assert kept(restarted, begun).resumed_by(None, direction) == "3"
+    assert kept(begun, restarted).resumed_by(None, direction) == "", "whoever got a new version has been restarted"
+
+
 def test_one_that_runs_is_not_the_last_one() -> None:
     held = Held(Holder("2", "somebody", "", "", ""), "session", alive=True)
     assert last_of(Listed(Brief("2", "web", "2.0.0"), held), GOOD) == "1"

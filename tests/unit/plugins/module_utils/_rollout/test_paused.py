@@ -136,6 +136,18 @@ def test_another_version_is_refused_unless_it_takes_over() -> None:
     assert look(a_deployment(freeze="holidays"), a_run(version=None, direction="rollback")).does == TAKE_OVER
 
 
+def test_a_paused_rollout_stands_before_a_restart_and_the_other_way_round() -> None:
+    restart = {"version": None, "direction": "restart"}
+    why = refused(a_deployment(), a_run(**restart))
+    assert "The deploy of web 2 (d1, by anna@ci) is paused, since stage says so. It stands before any restart;" in why
+    assert look(a_deployment(), a_run(**restart, supersede=True)).does == TAKE_OVER
+    other = refused(a_deployment(**restart), a_run())
+    assert (
+        "The restart of web (d1, by anna@ci) is paused, since stage says so. It stands before any deployment;" in other
+    )
+    assert look(a_deployment(STAGE, "promote", **restart), a_run(**restart)).does == GO_ON
+
+
 def test_a_run_with_other_hosts_cannot_go_on() -> None:
     few = Run.of({**a_run().as_dict(), "hosts": HOSTS[:2]})
     assert "1 host: web3 of it are not among the hosts of this run" in refused(a_deployment(said="promote"), few)

@@ -106,6 +106,25 @@ def test_a_host_that_was_changed_again_is_not_taken_along(now: dict[str, NodeVer
     assert targets(found) == ({} if why else {"web1": X})
 
 
+def test_a_host_whose_restart_failed_since_goes_back_all_the_same() -> None:
+    """It may be the version that does not start again; a restart says that the recorded one is still there."""
+    good = deployment("2", Y, {"web1": ("ok", X, Y)})
+    restarted = deployment("3", None, {"web1": ("failed", Y, Y)}, direction="restart", state="failed")
+    status = {"deployment": "3", "state": "failed", "unsure": False}
+    now = {node_of("web1"): NodeVersion(node_of("web1"), version=Y, status=status)}
+    found = undo(history(good, restarted), good, now, out={node_of("web1")})
+    assert (targets(found), found.stays) == ({"web1": X}, {})
+
+
+def test_what_a_restart_found_is_not_what_a_host_had_before() -> None:
+    first = deployment("1", X, {"web1": ("ok", "0.9.0", X)})
+    broken = deployment("2", X, {"web1": ("failed", X, X)}, state="failed")
+    restarted = deployment("3", None, {"web1": ("ok", X, X)}, direction="restart")
+    bad = deployment("4", Y, {"web1": ("ok", X, Y)})
+    found = undo(history(first, broken, restarted, bad), bad, recorded("4", {"web1": Y}))
+    assert targets(found) == {"web1": "0.9.0"}, "what failed is no target, and the restart in between has no version"
+
+
 def test_what_a_resumed_deployment_had_changed_goes_back_too() -> None:
     """The first start was cut off at web2, the second at web3, the third found both in place."""
     first = deployment(
