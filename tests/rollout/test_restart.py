@@ -115,6 +115,11 @@ def test_a_restart_that_fails_is_held_and_a_command_that_cannot_reboot_changes_n
     assert drive.outcomes() == {"web3": "untouched"}
     assert drive.is_settled()
 
+    local = drive.run(None, name="reboot", kind="local", hosts="web3")
+    assert local.rc != 0
+    told = "web3 has a local connection: its reboot would be that of the machine that Ansible runs on."
+    assert told in flat(local.output)
+
 
 def killed_at(drive: Drive, run: Run, node: str) -> None:
     """kill -9 of the controller alone, while the node's command runs."""
