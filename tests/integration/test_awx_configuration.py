@@ -107,7 +107,7 @@ def applied(run: Runner) -> Applied:
 def test_each_task_is_what_awx_awx_takes(applied: Applied) -> None:
     assert [name.rpartition(".")[2] for name, _given in applied.modules] == [
         *("execution_environment", "credential_type", "credential", "project", "inventory", "inventory_source"),
-        *(["job_template"] * 8 + ["workflow_job_template"] * 2 + ["workflow_job_template_node"] * 8),
+        *(["job_template"] * 10 + ["workflow_job_template"] * 2 + ["workflow_job_template_node"] * 8),
     ]
 
 

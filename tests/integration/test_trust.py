@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -125,13 +126,15 @@ def test_a_recovered_host_that_was_only_drained_is_as_trusted_as_before(web: Ser
 
 
 @pytest.mark.parametrize(
-    ("touched", "unsure", "trusted"), [(False, False, True), (False, True, False), (True, False, False)]
+    ("touched", "unsure", "trusted"),
+    [(False, None, True), (False, True, False), (True, None, False), (True, False, True), (True, True, False)],
 )
 def test_what_its_deploy_agent_tells_of_a_failed_request(
-    web: Services, touched: bool, unsure: bool, trusted: bool
+    web: Services, touched: bool, unsure: bool | None, trusted: bool
 ) -> None:
-    status = f'{{"state": "failed", "touched": {str(touched).lower()}, "unsure": {str(unsure).lower()}}}'
-    web.client().set_key(Keys(web.name).status(web.node), status)
+    """That of a restart says how it is, whatever it touched."""
+    status = {"state": "failed", "touched": touched, **({} if unsure is None else {"unsure": unsure})}
+    web.client().set_key(Keys(web.name).status(web.node), json.dumps(status))
     assert version_is_trusted(web) is trusted
 
 
