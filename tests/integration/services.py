@@ -16,7 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Order
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import Assignment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
@@ -68,12 +68,12 @@ class Servers:
         self._servers.clear()
 
 
-def order(version: str | None = "2.0.0", **changes: Any) -> Order:
+def assignment(version: str | None = "2.0.0", **changes: Any) -> Assignment:
     """What a rollout with the defaults of its options asks of a machine."""
-    of_options = {one.name: DEFAULTS[one.name] for one in fields(Order) if one.name in DEFAULTS}
+    of_options = {one.name: DEFAULTS[one.name] for one in fields(Assignment) if one.name in DEFAULTS}
     fixed = {"reason": "deploy", "previous": "", "remember": None, "scope": ("service",), "tags": ()}
     asked = {"deployment": ID, "version": version, "health_url": "", "health_match": ""}
-    return Order(**{**of_options, **fixed, **asked, **changes})
+    return Assignment(**{**of_options, **fixed, **asked, **changes})
 
 
 class Services:

@@ -33,7 +33,7 @@ from lab.deploy_agent import PROGRAM
 from tests.http_server import Asked, HttpServer, Reply
 from tests.integration.consul_agent import Server, alive, end, processes
 from tests.integration.services import ENDS, Services, started
-from tests.integration.services import order as asked
+from tests.integration.services import assignment as asked
 
 ID = "20261123T142233Z-2.0.0-7f3a"
 OLD, NEW = "1.0.0", "2.0.0"

@@ -126,6 +126,15 @@ def test_every_node_of_the_service(fleet: Fleet) -> None:
     ]
 
 
+def test_a_pause_after_the_last_batch_is_refused_unless_little_is_left(fleet: Fleet) -> None:
+    for number in (1, 2, 3):
+        fleet.add(number, version="1.0.0")
+    assert fleet.plan(pause_after=[2])["batches"]
+    assert "the plan has 3 batches; nothing was changed." in fleet.refused(pause_after=[2, 3])
+    fleet.add(3, version="2.0.0")
+    assert len(fleet.plan(pause_after=[2, 3])["batches"]) == 2
+
+
 def test_requests_do_not_grow_with_the_hosts(fleet: Fleet) -> None:
     """One for the health, one for the versions of 64 nodes, one for sidecars."""
     for number in range(70):

@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from bench.simulated import FIRST, Behaviour, Fleet, Machine, simulated
 from lab import ConsulError, wait_until
 from lab.agents import Http
-from tests.integration.services import ENDS, order
+from tests.integration.services import ENDS, assignment
 
 REASON = "deploy:20261123T142233Z-1.4.2-7f3a web"
 
@@ -106,7 +106,7 @@ def asked(fleet: Fleet, machine: Machine, version: str) -> str:
     assert client.set_key(keys.lock, "{}", acquire=session)
     url = f"http://{machine.address}:8500/health"
     quick = {"drain_time": 0, "min_healthy_time": 0, "healthy_deadline": 1}
-    request = Request(client, keys, machine.name, order(version, health_url=url, **quick), session)
+    request = Request(client, keys, machine.name, assignment(version, health_url=url, **quick), session)
     request.submit()
     try:
         return request.follow(accept_deadline=2 if machine.behaviour.fails == "absent" else 60).state

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import paused
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from lab.testkit import link_tree
 from lab.testkit.ansible_run import Ansible
 from tests.fleet import CONSUL
@@ -106,3 +115,22 @@ def test_one_that_cannot_be_sent_is_not_shown(
     assert "The ACL token cannot be sent" in output
     assert TOKEN not in output
     assert "another-line" not in output
+
+
+@pytest.mark.oldest
+def test_a_freeze_of_all_that_may_not_be_read_is_no_silence(consul: Server) -> None:
+    """Consul leaves it out of a transaction's answer without a word; a rollback is not bound to it."""
+    keys = Keys("web")
+    rules = 'key_prefix "deploy/web/" { policy = "write" } session_prefix "" { policy = "write" }'
+    policy = consul.put("acl/policy", {"Name": "poor", "Rules": rules})["ID"]
+    token = consul.put("acl/token", {"Policies": [{"ID": policy}]})["SecretID"]
+    task = Task({}, {"url": consul.url, "token": token}, Host(None))
+    run = Run("id", {**DEFAULTS, "service": "web", "version": "2"})
+    back = replace(run, options={**run.options, "direction": "rollback"})
+    consul.put(f"kv/{keys.freeze_all}", "holidays")
+    with pytest.raises(HitlessError, match="The token may not read deploy/freeze.*nothing was changed"):
+        paused.look(task, run, read_history(task.consul, keys))
+    assert paused.look(task, back, read_history(task.consul, keys)).does == paused.BEGIN
+    allowed = replace(task, options={"url": consul.url, "token": TOKEN})
+    with pytest.raises(HitlessError, match="rollouts are frozen"):
+        paused.look(allowed, run, read_history(allowed.consul, keys))

@@ -19,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops, status_op
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_version
 from tests.http_server import nobody
-from tests.integration.services import ID, Services, order
+from tests.integration.services import ID, Services, assignment
 
 BEFORE, AFTER = "20251123T142233Z-1.4.1-aaaa", "20261124T142233Z-1.4.2-bbbb"
 TRUSTED, OPEN = ("ok", "rolled_back", "untouched"), ("deploying", "returning", "failed", "lost")
@@ -69,7 +69,7 @@ def test_what_an_earlier_deployment_left_open_stays_open_until_something_is_know
         host.on_failure(BROKE, "Drain")
         assert not version_is_trusted(web)
     # And through one that nobody took.
-    request = Request(web.client(), Keys(web.name), web.node, order(), run.session)
+    request = Request(web.client(), Keys(web.name), web.node, assignment(), run.session)
     request.submit()
     assert request.follow(0.1).state == "withdrawn"
     assert not version_is_trusted(web)

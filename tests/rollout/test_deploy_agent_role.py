@@ -19,7 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys impor
 from lab.testkit.ansible_run import Ansible, Result, flat
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services, order, started
+from tests.integration.services import Services, assignment, started
 
 PLAYBOOK = """
 - hosts: localhost
@@ -71,7 +71,7 @@ def test_what_it_installs_deploys(ansible: Ansible, consul: Server, tmp_path: Pa
     secrets[0].chmod(0o600)
     secrets[0].write_text("", encoding="utf-8")  # this Consul knows no tokens
     keys = Keys(web.name)
-    asked = order("2.0.0", drain_time=0, min_healthy_time=0, check_interval=0)
+    asked = assignment("2.0.0", drain_time=0, min_healthy_time=0, check_interval=0)
     request = Request(web.client(), keys, web.node, asked, web.session(keys.lock))
     request.submit()
     (start,) = of_unit(tmp_path, web.name, "ExecStart")

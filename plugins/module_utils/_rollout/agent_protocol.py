@@ -50,7 +50,7 @@ LOOK_EVERY = 15.0
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """What a machine is asked to do; never how: its own configuration says which command that is.
 
     It carries all values: the machine has no defaults of its own, which would differ from those of the rollout one day.
@@ -140,7 +140,7 @@ class Request:
     client: Client
     keys: Keys
     node: str
-    order: Order
+    assignment: Assignment
     session: str
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     _unsure: bool = field(default=False, init=False)
@@ -155,7 +155,7 @@ class Request:
             "session": self.session,
             "at": timestamp(),
             "unsure": self._unsure,
-            **asdict(self.order),
+            **asdict(self.assignment),
         }
         self._change(kv_set(self.keys.status(self.node), self._status(REQUESTED)), asked)
 
@@ -180,7 +180,8 @@ class Request:
         path = f"/v1/kv/{key}"
         params: list[tuple[str, object]] = [("consistent", "")]
         # Each wait has an end of its own, see decide: this one only bounds what cannot happen.
-        forever = time.monotonic() + self.order.longest + accept_deadline + 2 * self.order.deploy_timeout + 3600
+        longest = self.assignment.longest + 2 * self.assignment.deploy_timeout
+        forever = time.monotonic() + longest + accept_deadline + 3600
         return self.client.watch(path, params, follower.decide, forever, every=LOOK_EVERY)
 
     def end(self, seen: Status, state: str, message: str) -> bool:
@@ -205,7 +206,7 @@ class Request:
 
     def _status(self, state: str, message: str = "", steps: tuple[Mapping[str, str], ...] = (), **more: object) -> str:
         value = {
-            "deployment": self.order.deployment,
+            "deployment": self.assignment.deployment,
             "request": self.id,
             "state": state,
             "at": timestamp(),
@@ -232,7 +233,7 @@ class _Follower:
         self._on_status = on_status
         started = time.monotonic()
         self._open_until = started + accept_deadline
-        self._wait_until = started + accept_deadline + request.order.deploy_timeout + SLACK
+        self._wait_until = started + accept_deadline + request.assignment.deploy_timeout + SLACK
         self._end_by = 0.0
         self._unseen_since = 0.0
         self._look_at = 0.0
@@ -263,9 +264,9 @@ class _Follower:
 
     def _under_way(self, status: Status) -> Status | None:
         now = time.monotonic()
-        self._end_by = self._end_by or now + self._request.order.longest
+        self._end_by = self._end_by or now + self._request.assignment.longest
         if now >= self._end_by:
-            return self._over(status, ABANDONED, f"it did not end within {self._request.order.longest:g} s")
+            return self._over(status, ABANDONED, f"it did not end within {self._request.assignment.longest:g} s")
         if now >= self._look_at:
             # Not at the first sight: its agent has just answered.
             unseen = self._look_at > 0 and self._request.has_failed_in_consul()

@@ -22,8 +22,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_prot
     DONE,
     FAILED,
     WITHDRAWN,
+    Assignment,
     LogFollower,
-    Order,
     Request,
     Status,
     not_accepted,
@@ -49,7 +49,7 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
     version = None if keeps else checked_version(host.version)
     back = host.turn.rolling_back
     kept = None if back or keeps else host.planned.from_version or None
-    order = _order(
+    assignment = _assignment(
         host,
         health_url,
         host.match_of(health_match),
@@ -59,7 +59,7 @@ def deploy_by_agent(host: HostDeployment, health_url: str, health_match: str) ->
         # An automatic rollback leaves "previous" as it was before the deployment, as does the same version again.
         remember=FORGET if host.why == "rollback" and not back else None if kept == version else kept,
     )
-    _follow(host, order)
+    _follow(host, assignment)
     return {"changed": True, **host.end_well(version_is_recorded=True)}
 
 
@@ -69,15 +69,15 @@ def recover_by_agent(host: HostDeployment, health_url: str, health_match: str) -
     Which version the machine runs is not recorded: the next rollout deploys it anew, unless somebody knows better and
     records that, see M(hitless.consul.version).
     """
-    order = _order(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
-    status = _follow(host, order)
+    assignment = _assignment(host, health_url, health_match, version=None, reason="recover", previous="", remember=None)
+    status = _follow(host, assignment)
     why = "recovered; which version it runs is not recorded"
     recorded = status_op(host.keys, host.node, host.turn.deployment, states.RETURNING, why)
     host.task.consul.txn([host.fence(), recorded])
     return status.answer
 
 
-def _order(
+def _assignment(
     host: HostDeployment,
     health_url: str,
     health_match: str,
@@ -86,9 +86,9 @@ def _order(
     reason: str,
     previous: str,
     remember: str | None,
-) -> Order:
+) -> Assignment:
     options = host.run.options
-    return Order(
+    return Assignment(
         deployment=host.turn.deployment,
         version=version,
         reason=reason,
@@ -107,10 +107,10 @@ def _order(
     )
 
 
-def _follow(host: HostDeployment, order: Order) -> Status:
+def _follow(host: HostDeployment, assignment: Assignment) -> Status:
     """Send the request and wait for its end; raises :class:`HitlessError` unless it is done."""
     options = host.run.options
-    request = Request(host.task.consul, host.keys, host.node, order, host.run.session)
+    request = Request(host.task.consul, host.keys, host.node, assignment, host.run.session)
     began = timestamp()
     log = _Log(host.task, request, options["show_log"], host.planned.host)
     request.submit()
@@ -168,7 +168,7 @@ class _Log:
         self._follower: LogFollower | None = None
         if self._wanted != "never":
             client = Client(cluster_connection(self._task.options), retry_for=5.0)
-            self._follower = LogFollower(client, request.keys, request.node, request.order.deployment, self._take)
+            self._follower = LogFollower(client, request.keys, request.node, request.assignment.deployment, self._take)
 
     def __enter__(self) -> None:
         if self._wanted == "always":

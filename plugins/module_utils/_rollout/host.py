@@ -261,7 +261,7 @@ class HostDeployment(RecordedHost):
 
     def _trouble_of_all(self, failure: states.Failure) -> str:
         """Why the failure is not the host's own: neither the version nor the one before would do better now."""
-        is_rollout = self.run.options["direction"] == "deploy" and self.turn.deployment == self.run.id
+        is_rollout = self.run.options["direction"] != "rollback" and self.turn.deployment == self.run.id
         if not is_rollout or failure.lost or failure.lock_lost or self.turn.state in states.NOTHING_DEPLOYED:
             return ""
         try:

@@ -50,6 +50,21 @@ def refuse_contradictions(options: Mapping[str, Any], *, in_window: bool, waves:
         )
 
 
+def refuse_beyond(options: Mapping[str, Any], batches: int) -> None:
+    """Where hosts go in batches, only the plan knows how many there are.
+
+    :param batches: of a plan that leaves no host out: one for what is left of a rollout may well have fewer.
+    :raises HitlessError: one sentence.
+    """
+    wanted = options["pause_after"]
+    if options["direction"] != "rollback" and isinstance(wanted, list) and wanted and max(wanted) >= batches:
+        count = "one batch" if batches == 1 else f"{batches} batches"
+        raise HitlessError(
+            f"rollout_pause_after ([{', '.join(map(str, wanted))}]) names a batch that nothing comes after: the plan "
+            f"has {count}; nothing was changed."
+        )
+
+
 def longest_bake(options: Mapping[str, Any]) -> str:
     """The option that says how long the longest bake is."""
     return "bake_time" if options["wave_bake_time"] is None else "wave_bake_time"

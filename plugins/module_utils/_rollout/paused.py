@@ -17,12 +17,13 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     in_transactions,
+    kv_check_absent,
     kv_check_session,
     kv_delete,
     kv_set,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import control, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import closed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import (
@@ -37,7 +38,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting im
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, coordinator_name, named
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import read_progress
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import CONFLICT, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     CANCELLED,
     PAUSED,
@@ -106,11 +107,10 @@ def look(task: Task, run: Run, history: History) -> Claim:
 
     :raises HitlessError: rollouts are frozen, or outside of rollout_windows; another version is paused.
     """
-    keys, newest = run.keys(task), next(iter(history.listed), None)
+    newest = next(iter(history.listed), None)
     found = history.with_hosts(newest.record.id) if newest and newest.record.state == PAUSED else None
     if found is None:
-        items = task.consul.txn(control.reads(keys))
-        return _alone(run, Control.of(keys, "", {item["Key"]: item for item in items}))
+        return _alone(run, _read_control(task, run))
     record, options = found.record, run.options
     if (record.version, record.direction) != (options["version"], options["direction"]):
         return _other(run, found)
@@ -118,6 +118,31 @@ def look(task: Task, run: Run, history: History) -> Claim:
     if cannot and not options["supersede"]:
         raise HitlessError(f"{cannot}; nothing was changed.", hint=_TAKE_OVER)
     return _alone(run, found.control, found) if cannot else _same(task, run, found)
+
+
+def _read_control(task: Task, run: Run) -> Control:
+    """What operators want.
+
+    What a token may not read Consul leaves out of a transaction's answer without a word, and so a freeze of all would
+    not be heard. That there is none is checked in the same transaction, which Consul refuses without the right to it.
+
+    :raises HitlessError: the token may not read the freeze of all services.
+    """
+    keys, reads = run.keys(task), control.reads(run.keys(task))
+    try:
+        checks = [kv_check_absent(keys.freeze_all)] if run.options["direction"] != "rollback" else []
+        items = task.consul.txn([*checks, *reads])
+    except ConsulError as error:
+        if error.status != CONFLICT:
+            raise
+        if "Permission denied" in str(error):
+            raise HitlessError(
+                f"The token may not read {keys.freeze_all}, so that a freeze of all services would not be heard; "
+                "nothing was changed.",
+                hint=f'Add to its policy: key "{keys.freeze_all}" {{ policy = "read" }}.',
+            ) from None
+        items = task.consul.txn(reads)  # there is one
+    return Control.of(keys, "", {item["Key"]: item for item in items})
 
 
 def _alone(run: Run, seen: Control, taken_over: store.Deployment | None = None) -> Claim:

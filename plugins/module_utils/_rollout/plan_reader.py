@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_options import refuse_beyond
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.paused import continued
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import Plan, PlanSettings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.planning import make_plan
@@ -63,6 +64,8 @@ def read_plan(
     plan = make_plan(back.hosts, settings)
     if goes_on:
         plan = continued(plan, goes_on)
+    elif not run.is_window and all(one.batch for one in plan.hosts.values()):
+        refuse_beyond(options, len(plan.batches))
     longest = options[run.kind.limit] + options["drain_time"] + options["healthy_deadline"]
     changing = [host.node for host in plan.hosts.values() if host.batch]
     asked = set(run.health_urls)

@@ -10,6 +10,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_options import (
     longest_pause,
+    refuse_beyond,
     refuse_contradictions,
 )
 
@@ -43,6 +44,15 @@ def test_contradictions(options: dict[str, Any], in_window: bool, why: str) -> N
     with pytest.raises(HitlessError) as caught:
         refuse_contradictions(values, in_window=in_window)
     assert why in str(caught.value)
+
+
+def test_a_pause_after_the_last_batch_is_refused() -> None:
+    """How many batches there are only the plan knows."""
+    refuse_beyond({**DEFAULTS, "pause_after": [1, 4]}, 5)
+    refuse_beyond({**DEFAULTS, "pause_after": "each"}, 1)
+    refuse_beyond({**DEFAULTS, "pause_after": [9], "direction": "rollback"}, 5)
+    with pytest.raises(HitlessError, match=r"rollout_pause_after \(\[1, 5\]\) names a batch that nothing comes after"):
+        refuse_beyond({**DEFAULTS, "pause_after": [1, 5]}, 5)
 
 
 def test_the_progress_deadline_has_to_cover_a_wait_in_place() -> None:
