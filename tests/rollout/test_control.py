@@ -296,6 +296,30 @@ def test_killed_while_it_waits(drive: Drive) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batches", [False, True], ids=["window", "batches"])
+def test_killed_between_stages(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
+    """While what the first has changed is watched: the same command again ends it, and nobody is left out."""
+    hook = tmp_path / "after.yml"
+    hook.write_text("- ansible.builtin.debug:\n    msg: after {{ deploy_hosts }}\n", encoding="utf-8")
+    more = {"after_batch_tasks": str(hook)} if batches else {}
+    options = {"batch_size": [1, 2], "bake_time": 5, **more}
+    with Load(drive.lab) as load:
+        with drive.start(NEW, **options) as run:
+            run.wait_for("baking for", 60)
+            assert drive.outcomes()["web1"] == "ok"
+            run.send(signal.SIGKILL)
+            run.wait()
+        done = drive.run(NEW, **options, lock_wait=60)
+    load.check_nothing_lost()
+    assert done.rc == 0, done.output
+    assert drive.running() == [NEW] * 5
+    assert len(drive.lab.vm("web1").deploys()) == 1, "it has the version already"
+    states = [json.loads(drive.lab.kv(key) or "{}")["state"] for key in sorted(deployments(drive))]
+    assert states == ["interrupted", "successful"]
+    assert holds_nothing(drive)
+
+
+@pytest.mark.slow
 def test_a_stage_promotes_itself(drive: Drive) -> None:
     done = drive.run(NEW, **CANARY, auto_promote=2)
     assert done.rc == 0, done.output

@@ -85,6 +85,46 @@ def test_the_leader_dies_while_what_was_changed_is_watched(drive: Drive) -> None
     assert drive.is_settled()
 
 
+CANARY = {"hosts": HOSTS, "batch_size": [1, "100%"], "pause_after": [1], "bake_time": 1}
+
+
+@pytest.mark.slow
+def test_the_leader_dies_while_a_run_waits_to_be_promoted(drive: Drive) -> None:
+    lab, new = drive.lab, "2.0.0"
+    wait_until("a server can be lost", lambda: can_lose_one(lab))
+    with Load(lab) as load, drive.start(new, **CANARY, pause_wait=600) as run:
+        run.wait_for("is paused", 120)
+        kill_leader(lab)
+        assert drive.run(None, "-e", "control_action=promote", name="control").rc == 0
+        result = run.wait()
+    load.check_nothing_lost()
+    assert result.rc == 0, result.output
+    assert drive.running() == [new] * 3 + [OLD] * 2
+    assert drive.record()["state"] == "successful"
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
+def test_the_leader_dies_while_nothing_stands_for_a_paused_one_but_its_record(drive: Drive) -> None:
+    lab, new = drive.lab, "2.0.0"
+    wait_until("a server can be lost", lambda: can_lose_one(lab))
+    assert drive.run(new, **CANARY).rc == 0
+    paused = drive.record()
+    assert paused["state"] == "paused"
+    kill_leader(lab)
+    still = drive.run(new, **CANARY)
+    assert (still.rc, drive.record()["state"]) == (0, "paused"), still.output
+    assert drive.running() == [new] + [OLD] * 4
+    assert drive.run(None, "-e", "control_action=promote", name="control").rc == 0
+    with Load(lab) as load:
+        result = drive.run(new, **CANARY)
+    load.check_nothing_lost()
+    assert result.rc == 0, result.output
+    assert drive.running() == [new] * 3 + [OLD] * 2
+    assert (drive.record()["id"], drive.record()["state"]) == (paused["id"], "successful")
+    assert drive.is_settled()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["planned", "drain", "deploy"])
 def test_the_leader_dies_on_the_way_back(drive: Drive, step: str) -> None:

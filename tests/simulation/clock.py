@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-EPOCH = datetime(2026, 11, 23, 14, 0, tzinfo=timezone.utc)
+EPOCH = datetime(2026, 11, 23, 14, 0, 40, tzinfo=timezone.utc)
 """What a calendar shows as a simulation begins."""
 START = 1000.0
 """Seconds on the monotonic clock then."""

@@ -17,6 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     ending,
     finishing,
     gate,
+    halting,
     history,
     host,
     progress,
@@ -156,6 +157,10 @@ def _deaf_to_the_operator() -> tuple[object, str, object]:
     return window, "outlast", lambda _task, _run, _before, found, **_more: (found, found.stop)
 
 
+def _open_all_week() -> tuple[object, str, object]:
+    return halting, "closed", lambda *_given: ""
+
+
 def _no_trouble_is_shared() -> tuple[object, str, object]:
     return alike, "trouble_of_all", lambda *_given: ""
 
@@ -183,6 +188,8 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
         "regression",
         [_what_an_interrupted_run_has_changed_is_forgotten],
     ),
+    "hosts begin while one that fails is looked at": ("watch", [_no_watch_at_the_gate]),
+    "windows are not looked at while it runs": ("windows", [_open_all_week]),
     "a trouble that all have is one of the host": ("alike", [_no_trouble_is_shared]),
     "the first bad result counts": ("flap", [_no_grace]),
     "the lock is kept": ("clean", [_the_lock_stays]),

@@ -63,6 +63,8 @@ class Machine:
         """When the catalog last began to show it out of rotation."""
         self.in_since = world.scheduler.now
         """Since when the catalog shows it in rotation."""
+        self.fails_since = math.inf
+        """Since when the catalog shows that it fails, and is in no maintenance."""
         self.left_at = self.critical_since = self.serf_since = self.dropped_at = -math.inf
         """When it last left the rotation by itself; when its check, or its node's, last failed; when somebody else
         ended our maintenance."""
@@ -124,6 +126,10 @@ class Machine:
 
     def _show(self, state: State) -> None:
         before, self.shown, now = self.shown, state, self.world.scheduler.now
+        if state.in_rotation or state.maintenance is not None:
+            self.fails_since = math.inf
+        elif self.fails_since == math.inf:
+            self.fails_since = now
         if state.in_rotation:
             self.in_since = self.in_since if before.in_rotation else now
             self.out_since = math.inf

@@ -33,6 +33,7 @@ PROMISES = {
     "budget": "no host begins once the failure budget is spent",
     "lock": "nothing begins, is deployed or returns without the lock",
     "control": "no host begins once an operator has paused, stopped, aborted or frozen it",
+    "windows": "no host of a rollout begins outside of rollout_windows",
     "verified": "a host that does not work is not returned to rotation",
     "other owner": "a maintenance of somebody else is not ended",
     "one outcome": "a host ends once, but that what was ok may be found regressed or lost",
@@ -40,6 +41,7 @@ PROMISES = {
     "record agrees": "a record ends in a final state, which is what its outcomes come to",
     "fleet rollback": "after a failure what was changed runs its old version, or is named",
     "regression": "a host that was changed and turns bad is recorded, and stops the deployment",
+    "watch": "no host begins later than a moment after one that was changed has failed, until it is known what that is",
     "alike": "a host is not rolled back, nor given up, for a trouble that all instances have; its turn comes again",
     "flap": "one that is bad for less than the grace is none",
     "clean": "a run that has told a verdict leaves no lock, nobody in flight, and nobody well in our maintenance",
@@ -165,6 +167,9 @@ class Promises:
         word, since = self._said_to(deployment, seen.direction)
         if word and self.now - since > soon:
             self.breaks("control", f"{name} begins {self.now - since:.2f} s after {word}")
+        closed, passed = self.world.scenario.closed, self.now - self.world.began
+        if closed and seen.direction == "deploy" and closed[0] + soon < passed < closed[1]:
+            self.breaks("windows", f"{name} begins at {passed:.2f} s, and from {closed[0]} to {closed[1]} s none may")
         if self.now - seen.stopped_at > soon:
             self.breaks("stop", f"{name} begins, though it was stopped at {seen.stopped_at:.2f}: {seen.stop}")
         budget = self.options["failure_budget"] if seen.direction == "deploy" else math.inf
@@ -174,6 +179,9 @@ class Promises:
         spent = sum(STATES[one].spends_budget for one in seen.outcomes.values())
         if regressed and spent + len(regressed) > budget:
             self.breaks("regression", f"{name} begins, though {', '.join(regressed)} turned bad")
+        failing = [one.name for one in self.world.machines.values() if self._is_failing(seen, one)]
+        if failing and spent + len(failing) > budget:
+            self.breaks("watch", f"{name} begins, though {', '.join(failing)} fails for more than {soon:.2f} s")
         if len(flying) + 1 > self.world.window(seen.direction):
             self.breaks("window", f"{name} begins beside {', '.join(flying)}")
         self._keeps_minimum(machine, flying)
@@ -214,6 +222,12 @@ class Promises:
         if machine.shown.maintenance is not None or machine.agent.maintenance is not None:
             return False
         return machine.bad_for(self.now) > self.world.sure_after + self.world.away_lately()
+
+    def _is_failing(self, seen: Seen, machine: Machine) -> bool:
+        """Whether it was changed and was well, and the catalog has shown for a moment that it fails."""
+        if self._outcome_in_chain(seen, machine.name) != "ok" or seen.direction != "deploy":
+            return False
+        return self.now - machine.fails_since > self._not_held()
 
     def _outcome_in_chain(self, seen: Seen, name: str) -> str:
         """How a host has ended in a deployment, or where that leaves it alone, in those that it resumes."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
+
+from .clock import EPOCH
 
 OLD, NEW = "1.4.2", "1.5.0"
 
@@ -76,6 +79,7 @@ class Scenario:
     :param check: interval and timeout of the health check; ``told``: whether Consul tells them.
     :param loses: the share of the answers to writes that are lost.
     :param outages: when, and for how long, Consul has no leader.
+    :param closed: from when to when no host may begin (rollout_windows); None for always.
     """
 
     seed: int
@@ -92,6 +96,7 @@ class Scenario:
     said: Sequence[Said] = ()
     loses: float = 0.0
     outages: Sequence[tuple[float, float]] = ()
+    closed: tuple[int, int] | None = None
 
     def temper(self, rng: random.Random, version: str) -> Temper:
         """How a version takes this deployment."""
@@ -134,6 +139,10 @@ def scenario_of(seed: int) -> Scenario:
     options = _options(rng, check)
     if minimum_of(options["min_healthy"], hosts) >= hosts:
         options["min_healthy"] = 0  # else it is refused, which is another test's
+    closed = _closed(random.Random(seed * 7 + 3))
+    if closed:
+        until, again = (f"{EPOCH + timedelta(seconds=seconds):%H:%M}" for seconds in closed)
+        options["windows"] = [f"Mon 14:00-{until} UTC", f"Mon {again}-18:00 UTC"]
     return Scenario(
         seed=seed,
         hosts=hosts,
@@ -148,6 +157,7 @@ def scenario_of(seed: int) -> Scenario:
         deaths=_deaths(rng),
         said=_said(rng),
         loses=rng.choice([0.0, 0.0, 0.0, 0.02]),
+        closed=closed,
         outages=[(rng.uniform(0, 120), rng.uniform(0.5, 17))] if rng.random() < 0.15 else [],
     )
 
@@ -178,6 +188,12 @@ def _options(rng: random.Random, check: tuple[float, float]) -> dict[str, Any]:
         "lock_wait": rng.choice([0.0, 0.0, 40.0]),
         "keep_deployments": rng.choice([1, 20]),
     }
+
+
+def _closed(rng: random.Random) -> tuple[int, int] | None:
+    """Most may begin at any time; for some the window ends in the middle, with a minute."""
+    begins = rng.choice([20, 20, 80])
+    return (begins, begins + rng.choice([60, 120])) if rng.random() < 0.15 else None
 
 
 def _said(rng: random.Random) -> list[Said]:

@@ -59,6 +59,8 @@ def _run_until_verdict(world: World) -> None:
             break
         if controller.refused and "is held by" not in controller.refused:
             world.repair()
+        if "outside of rollout_windows" in controller.refused:
+            scheduler.sleep(world.rng.uniform(20, 60))
         scheduler.sleep(world.rng.uniform(1, 30))
     else:
         world.promises.breaks("clean", f"no verdict after {ATTEMPTS} runs: {controller.refused}")
