@@ -212,7 +212,7 @@ class Request:
             "at": timestamp(),
             "message": message,
             "steps": [*steps, {"state": state, "at": timestamp()}],
-            **({"unsure": self._unsure} if self._unsure or self.order.reason == RESTART else {}),
+            **({"unsure": self._unsure} if self._unsure or self.assignment.reason == RESTART else {}),
             **more,
         }
         return json.dumps(value, separators=(",", ":"))

@@ -83,7 +83,8 @@ def trouble_of_all(task: Task, run: Run) -> str:
     if not others:
         return ""
     fails = f"each of the {others} other instances of {run.service} fails" if others > 1 else "the other instance fails"
-    return f"But {fails} alike, so that the new version is not the reason."
+    what = "restart" if run.kind.keeps_version else "new version"
+    return f"But {fails} alike, so that the {what} is not the reason."
 
 
 def _is_ending(run: Run, progress: Progress) -> bool:
