@@ -7,6 +7,7 @@ requests    (d) requests to Consul per host
 follow      (e) how fast a load balancer follows the catalog
 controller  (f) processor time of the controller per host, over a simulated fleet, against an empty task
 window      (g) how long a window takes over uneven hosts, against the ideal schedule
+analysis    (h) requests until it is seen that a new version makes more errors than the old one
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import asked, controller, follow, inventory, overhead, waiting, window
+from . import analysis, asked, controller, follow, inventory, overhead, waiting, window
 from .runs import home
 
 
@@ -37,6 +38,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "follow": (follow.measure, 9),
     "controller": (controller.measure, 1),
     "window": (window.measure, 2),
+    "analysis": (analysis.measure, 1),
 }
 """Part -> what measures and prints it, and how many rounds it takes."""
 

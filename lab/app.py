@@ -38,6 +38,7 @@ class Behaviour:
     bad_after: float | None = None  # seconds after its start from which health and requests answer 500
     bad_for: float = float("inf")  # seconds for which they do
     latency: float = 0.0  # seconds that each request takes
+    flaky: int = 0  # of a hundred requests so many answer 500, while health answers well
     reregister: bool = False  # deregisters and registers its service when it starts
     crash: bool = False  # exits at once, code 1
 
@@ -63,6 +64,8 @@ class Behaviour:
                 found["bad_after"] = float(number)
             elif name == "badfor":
                 found["bad_for"] = float(number)
+            elif name == "flaky":
+                found["flaky"] = number
             elif name == "latency":
                 found["latency"] = number / 1000
         return cls(**found)
@@ -80,6 +83,7 @@ class Application:
         self.outage = outage
         self.connections: set[Connection] = set()
         self.all_closed = asyncio.Event()
+        self.flaked = 0
 
     def answer(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and body for one request."""
@@ -96,6 +100,10 @@ class Application:
                 200: "ok",
             }[status]
             return status, body
+        self.flaked += known.flaky
+        if self.flaked >= 100:  # spread evenly, so that two runs are alike
+            self.flaked -= 100
+            failing = True
         return (500 if failing else 200), body
 
     def stop(self) -> None:

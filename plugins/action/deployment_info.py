@@ -90,7 +90,7 @@ def one_deployment(task: Task) -> dict[str, Any]:
         for name, host in found.record.hosts.items()
     }
     log = read_logs(task.consul, keys, wanted, hosts) if params["log"] else {}
-    text = story(found.state, found.record, found.outcomes, steps, log, found.control.noted.uses)
+    text = story(found.state, found.record, found.outcomes, steps, log, found.control.noted.uses, found.analysis)
     data = {"deployment": {**found.as_dict(), "steps": steps, "log": log}}
     if follows:
         task.show("\n" + report.ended(found.record, found.outcomes))

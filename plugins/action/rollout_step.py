@@ -26,7 +26,9 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     agent_turn,
+    analyst,
     beginning,
+    beside,
     finishing,
     fleet_rollback,
     gate,
@@ -42,7 +44,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import WholeTurn
 from ansible_collections.hitless.consul.plugins.plugin_utils import _interruption
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
-from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller
+from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller, guarded_run
 from ansible_collections.hitless.consul.plugins.plugin_utils._edge import Edge
 from ansible_collections.hitless.consul.plugins.plugin_utils._option_sources import option_sources
 
@@ -91,7 +93,9 @@ def plan(edge: Edge) -> Result:
 def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
     try:
         hosts = edge.wanted_hosts(prepared)
-        return beginning.begin(task, prepared, hosts, controller(), _forks()).as_dict()
+        begun = beginning.begin(task, prepared, hosts, controller(), _forks())
+        analyst.begin(task, begun, lambda work: beside.start(guarded_run(), work))
+        return begun.as_dict()
     except Exception as error:
         answer_request(task, prepared, trigger.REFUSED, reason=str(error))
         raise

@@ -13,9 +13,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     alike,
     bake,
+    control,
     drain,
     ending,
     finishing,
+    fleet_rollback,
     gate,
     halting,
     history,
@@ -161,6 +163,14 @@ def _open_all_week() -> tuple[object, str, object]:
     return halting, "closed", lambda *_given: ""
 
 
+def _deaf_to_the_analysis() -> tuple[object, str, object]:
+    return control, "findings_of", lambda *_given: ()
+
+
+def _what_is_found_bad_stays() -> tuple[object, str, object]:
+    return fleet_rollback, "UNDONE", ("abort",)
+
+
 def _no_trouble_is_shared() -> tuple[object, str, object]:
     return alike, "trouble_of_all", lambda *_given: ""
 
@@ -195,6 +205,8 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the lock is kept": ("clean", [_the_lock_stays]),
     "hosts stay in flight": ("clean", [_in_flight_for_ever]),
     "maintenance is not ended": ("clean", [_the_maintenance_stays]),
+    "the gate does not hear the analysis": ("analysis", [_deaf_to_the_analysis]),
+    "what is found bad stays": ("analysis", [_what_is_found_bad_stays]),
     "the gate does not hear the operator": ("control", [_deaf_to_the_operator]),
 }
 """Fault -> the promise that it breaks, and what makes it."""

@@ -195,7 +195,7 @@ class Machine:
         return checks
 
     def entry(self) -> dict[str, Any]:
-        node = {"Node": self.name, "Address": "10.0.0.1", "Datacenter": "dc1"}
+        node = {"Node": self.name, "Address": f"10.0.0.{self.name.removeprefix('web')}", "Datacenter": "dc1"}
         service = {"ID": SERVICE, "Service": SERVICE, "Tags": [], "Meta": {}, "Port": 80, "Address": ""}
         return {"Node": node, "Service": service, "Checks": self.checks()}
 

@@ -6,7 +6,7 @@ that stands in for that of the action.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller as RunOfAnsible
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet, reach
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
+    analyst,
+    beside,
+    drain,
+    fleet,
+    haproxy,
+    reach,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
@@ -210,6 +217,16 @@ def connected(world: World) -> Iterator[None]:
     def start_keeper(_connection: object, _keys: object, _holder: object, session: str, **_more: object) -> None:
         world.controllers[world.scheduler.current.process.name].kept = session
 
+    def start_beside(_run: object, work: Callable[[Callable[[float], bool]], None]) -> None:
+        process = world.scheduler.current.process
+        controller = world.controllers[process.name]
+
+        def ended(seconds: float) -> bool:
+            world.scheduler.sleep(seconds)
+            return controller.ended.is_set()
+
+        world.scheduler.spawn(partial(work, ended), process)
+
     def run_of_ansible() -> RunOfAnsible:
         return RunOfAnsible(world.scheduler.current.process.name, pipe=-1, process=0)
 
@@ -218,5 +235,10 @@ def connected(world: World) -> Iterator[None]:
         stack.enter_context(mock.patch.object(lock, "start_keeper", start_keeper))
         stack.enter_context(mock.patch.object(keeper, "_program", return_value=world))
         stack.enter_context(mock.patch.object(rollout_step, "controller", run_of_ansible))
+        stack.enter_context(mock.patch.object(rollout_step, "guarded_run"))
+        stack.enter_context(mock.patch.object(beside, "start", start_beside))
+        stack.enter_context(mock.patch.object(analyst.Analyst, "_statistics", side_effect=world.statistics))
+        stack.enter_context(mock.patch.object(haproxy, "unanswered", return_value=[]))
+        stack.enter_context(mock.patch.object(drain, "find_on_node", return_value=[]))
         stack.enter_context(installed(world.scheduler))
         yield

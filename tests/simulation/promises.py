@@ -34,6 +34,7 @@ PROMISES = {
     "lock": "nothing begins, is deployed or returns without the lock",
     "control": "no host begins once an operator has paused, stopped, aborted or frozen it",
     "windows": "no host of a rollout begins outside of rollout_windows",
+    "analysis": "no host begins once an analysis has found the version bad, and what was changed goes back",
     "verified": "a host that does not work is not returned to rotation",
     "other owner": "a maintenance of somebody else is not ended",
     "one outcome": "a host ends once, but that what was ok may be found regressed or lost",
@@ -58,6 +59,7 @@ class Seen:
 
     :param outcomes: node -> outcome; ``ok_at``: node -> when it became ok.
     :param well: nodes that were in rotation for a while as a run of it began.
+    :param bad_at: when an analysis has found the version bad; ``kind``: what it has come to a halt by.
     :param spent_at: when each host has spent of the budget; ``stopped_at``: when its stop was written.
     """
 
@@ -69,6 +71,8 @@ class Seen:
     state: str = "running"
     direction: str = "deploy"
     resumes: str = ""
+    bad_at: float = math.inf
+    kind: str = ""
     current: set[str] = field(default_factory=set)
     well: set[str] = field(default_factory=set)
 
@@ -135,6 +139,10 @@ class Promises:
                 self._begins(process, deployment, self.world.machines[node])
             elif what == "nodes":
                 self._ends(deployment, self.world.machines[node], json.loads(text))
+            elif what == "findings" and json.loads(text)["failure"]:
+                self.of(deployment).bad_at = min(self.of(deployment).bad_at, self.now)
+            elif what == "control":
+                self.of(deployment).kind = json.loads(text).get("kind", "")
             elif what == "progress":
                 self._progresses(self.of(deployment), json.loads(text)["stop"])
             elif what == "record":
@@ -170,6 +178,8 @@ class Promises:
         closed, passed = self.world.scenario.closed, self.now - self.world.began
         if closed and seen.direction == "deploy" and closed[0] + soon < passed < closed[1]:
             self.breaks("windows", f"{name} begins at {passed:.2f} s, and from {closed[0]} to {closed[1]} s none may")
+        if self.now - seen.bad_at > soon:
+            self.breaks("analysis", f"{name} begins {self.now - seen.bad_at:.2f} s after it was found bad")
         if self.now - seen.stopped_at > soon:
             self.breaks("stop", f"{name} begins, though it was stopped at {seen.stopped_at:.2f}: {seen.stop}")
         budget = self.options["failure_budget"] if seen.direction == "deploy" else math.inf
@@ -369,6 +379,17 @@ class Promises:
             self.breaks("record agrees", f"{result['result']} with {outcomes}")
         for name, outcome in outcomes.items():
             self._stands(self.world.machines[name], outcome, result)
+        self._is_undone(result)
+
+    def _is_undone(self, result: Mapping[str, Any]) -> None:
+        """What an analysis has found bad does not stay, unless all other instances fail as well."""
+        seen = self.of(result["id"])
+        if seen.kind != "failure" or self.options["rollback"] != "fleet" or result["rollback"]:
+            return
+        has_it = [name for name, outcome in result["hosts"].items() if outcome == "ok"]
+        others = [one for one in self.world.machines.values() if one.name not in has_it and one.shown.in_rotation]
+        if has_it and others:
+            self.breaks("analysis", f"it was found bad, and {', '.join(has_it)} have it")
 
     def _is_clean(self) -> None:
         item = self.world.consul.keys.get(KEYS.lock)

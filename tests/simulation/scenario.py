@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import parse_analysis
+
 from .clock import EPOCH
 
 OLD, NEW = "1.4.2", "1.5.0"
+BALANCER = "http://balancer/"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Scenario:
     :param first: version and state of each host as it begins.
     :param share_of: of the hosts on which the new version is bad in each way.
     :param check: interval and timeout of the health check; ``told``: whether Consul tells them.
+    :param errors: the share of the new version's answers that are errors, which an analysis sees; None without one.
+    :param silent: when, and for how long, the load balancer does not answer; None for never.
     :param loses: the share of the answers to writes that are lost.
     :param outages: when, and for how long, Consul has no leader.
     :param closed: from when to when no host may begin (rollout_windows); None for always.
@@ -94,6 +99,8 @@ class Scenario:
     troubles: Sequence[Trouble] = ()
     deaths: Sequence[Death] = ()
     said: Sequence[Said] = ()
+    errors: float | None = None
+    silent: tuple[float, float] | None = None
     loses: float = 0.0
     outages: Sequence[tuple[float, float]] = ()
     closed: tuple[int, int] | None = None
@@ -143,8 +150,16 @@ def scenario_of(seed: int) -> Scenario:
     if closed:
         until, again = (f"{EPOCH + timedelta(seconds=seconds):%H:%M}" for seconds in closed)
         options["windows"] = [f"Mon 14:00-{until} UTC", f"Mon {again}-18:00 UTC"]
+    analysed = random.Random(seed * 11 + 5)  # of its own, so that all else is as it was
+    errors = analysed.choice([0.0, 0.1, 0.5]) if options["bake_time"] and analysed.random() < 0.3 else None
+    if errors is not None:
+        options |= {"load_balancers": [BALANCER], "analysis": parse_analysis("load_balancers", "analysis")}
+        options["analysis"][0]["load_balancers"]["inconclusive_limit"] = 5
+    silent = (analysed.uniform(0, 60), analysed.uniform(2, 30)) if analysed.random() < 0.3 else None
     return Scenario(
         seed=seed,
+        errors=errors,
+        silent=silent,
         hosts=hosts,
         options=options,
         has_url=rng.random() < 0.6,

@@ -15,16 +15,19 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.connection 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import control, orders
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Order
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.haproxy import Server, Statistics
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 
 from .clock import Process, Scheduler
 from .consul import SERVICE, Consul, Network, Transport
 from .machine import Machine, State
 from .promises import Promises
-from .scenario import NEW, OLD, Said, Scenario, Trouble, minimum_of
+from .scenario import BALANCER, NEW, OLD, Said, Scenario, Trouble, minimum_of
 
 AGENT = "http://{}:8500"
 CLUSTER = "http://consul:8500"
+REQUESTS = 20
+"""A second, to each instance."""
 REASON = "the disk is being replaced"
 
 
@@ -54,6 +57,9 @@ class World:
         self.consul.machines = dict(self.machines)
         for machine, first in zip(self.machines.values(), scenario.first, strict=True):
             self._begins_as(machine, first)
+        self._counts = {name: [0.0, 0.0] for name in self.machines}
+        """Requests and errors of each instance."""
+        self._counted_at = self.began
         for trouble in scenario.troubles:
             self.scheduler.after(trouble.at, partial(self._happens, trouble))
         for number, said in enumerate(scenario.said):
@@ -167,6 +173,25 @@ class World:
 
     def opener(self, request: dict[str, Any]) -> object:
         return request
+
+    # -- the load balancer ------------------------------------------------------------------------------------
+
+    def statistics(self) -> tuple[dict[str, Statistics], list[str]]:
+        """What the load balancer has counted: each instance in rotation gets as many requests."""
+        passed = self.scheduler.now - self.began
+        if self.scenario.silent and 0 < passed - self.scenario.silent[0] < self.scenario.silent[1]:
+            return {}, ["the load balancer does not answer"]
+        seconds, self._counted_at = self.scheduler.now - self._counted_at, self.scheduler.now
+        for machine in self.machines.values():
+            if machine.shown.in_rotation:
+                counts, share = self._counts[machine.name], self.scenario.errors or 0.0
+                counts[0] += seconds * REQUESTS
+                counts[1] += seconds * REQUESTS * (share if machine.version == NEW else 0.0)
+        servers = {
+            ("web", name): Server(f"10.0.0.{name.removeprefix('web')}:80", "UP", 0, 0, int(counts[0]), int(counts[1]))
+            for name, counts in self._counts.items()
+        }
+        return {BALANCER: Statistics(servers, 0)}, []
 
     # -- operators --------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import comparison_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import Values
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS, PREFIX, UNSET
@@ -23,7 +24,7 @@ NEEDS_CONNECTION = (
     "smoke_tasks",
 )
 """Options that only the mode push can follow."""
-DRAINED_BY_CONTROLLER = ("load_balancers", "drain_tasks", "restore_tasks")
+DRAINED_BY_CONTROLLER = ("drain_tasks", "restore_tasks")
 """Likewise: each machine drains itself."""
 
 
@@ -50,7 +51,8 @@ def refuse_connections(values: Values, options: Mapping[str, Any], kind: Kind) -
             f"{named} cannot be used with rollout_mode agent, which logs in on no host.",
             hint="Let the deployment command of the machine do it, or remove the option.",
         )
-    drained = [name for name in DRAINED_BY_CONTROLLER if options[name]]
+    only_drained = [] if comparison_of(options) else ["load_balancers"]
+    drained = [name for name in (*only_drained, *DRAINED_BY_CONTROLLER) if options[name]]
     if drained:
         raise HitlessError(
             f"{' and '.join(PREFIX + name for name in drained)} cannot be used with rollout_mode agent: there each "

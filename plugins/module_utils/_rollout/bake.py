@@ -10,7 +10,10 @@ import time
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances, service_query
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import analyst, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import checks_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.checks import Checks
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, PAUSE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import spent_stop, wait_for_change
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
@@ -18,8 +21,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_opti
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import CURRENT, OK
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._views.text import duration
+
+LISTEN_EVERY = 1.0
+"""Seconds between two looks at what an analysis has found."""
 
 
 def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
@@ -39,8 +46,12 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
             wave = run.planned_waves.told(ended or len(run.plan["batches"]))
             after = f"{wave} is done, " if wave and _ends_wave(run, ended) else ""
             telling.tell(f"{after}baking for {duration(seconds)}: what was changed is watched")
-        with telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
-            stop = _watch(task, run, ask, until)
+        checks = Checks(checks_of(run.options) if seconds else [], _about(task, run), seconds, telling.tell)
+        with checks, telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
+            stop = _watch(task, run, ask, until, checks)
+        compared = analyst.told(task, run) if stop is None and seconds else ""
+        if compared:
+            telling.tell(f"analysis: {compared}")
     if stop:
         what = "stage" if run.is_window else "batch"
         record_stop(
@@ -61,7 +72,21 @@ def _ends_wave(run: Run, ended: int) -> bool:
     return run.planned_waves.ends_with(ended or len(run.plan["batches"]))
 
 
-def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
+def _about(task: Task, run: Run) -> dict[str, str]:
+    """What a check's command finds in its environment."""
+    changed: list[str] = []
+    if checks_of(run.options):
+        found = store.require(task.consul, run.keys(task), run.id)
+        changed = [name for name, one in found.outcomes.items() if one.outcome in (OK, CURRENT)]
+    return {
+        "HITLESS_SERVICE": run.service,
+        "HITLESS_VERSION": str(run.options["version"] or ""),
+        "HITLESS_DEPLOYMENT": run.id,
+        "HITLESS_CHANGED": " ".join(changed),
+    }
+
+
+def _watch(task: Task, run: Run, ask: Ask, until: float, checks: Checks) -> str | None:
     """Why the deployment stops; None where the time is up."""
     client, keys, last = task.consul, run.keys(task), len(run.plan["batches"])
     parent = os.getppid()
@@ -69,7 +94,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
     while os.getppid() == parent:
         progress = read_progress(client, keys, run.id)
         stop = _stop(run, progress)
-        halt = halt_of(run, progress)
+        halt = halt_of(run, progress) or checks.halt
         # An operator's pause is for the gate that follows; what a watcher cannot tell is told by no other bake.
         if halt and (not halt.pauses or (halt.kind == PAUSE and halt.order is None)):
             record_stop(task, run, "more is changed", halt.why, last, halt)
@@ -82,10 +107,12 @@ def _watch(task: Task, run: Run, ask: Ask, until: float) -> str | None:
             # It would be no better for a rollback.
             record_stop(task, run, "more is changed", found.alike, last, Halt(ALIKE, found.alike))
             return ""
-        if not found and time.monotonic() >= until:
+        now = time.monotonic()
+        if not found and now >= until and not checks.are_open:
             return None
         if not found:
-            wait_for_change(client, service_query(run.service), answer, min(until, time.monotonic() + LOOK_EVERY))
+            later = now + (LISTEN_EVERY if run.options["analysis"] else LOOK_EVERY)
+            wait_for_change(client, service_query(run.service), answer, min(until, later) if until > now else later)
     return ""
 
 

@@ -218,7 +218,8 @@ def plan_run(
 def _least_seconds(run: Run, plan: Plan) -> float:
     """What the waits of all turns come to: the drain, and the time for which checks have to stay well."""
     options = run.options
-    turn = options["drain_min_time" if options["load_balancers"] else "drain_time"] + options["min_healthy_time"]
+    observed = options["load_balancers"] and not run.by_agents
+    turn = options["drain_min_time" if observed else "drain_time"] + options["min_healthy_time"]
     windows = plan.windows or [max(1, len(batch)) for batch in plan.batches]
     turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
     return float(turns * turn)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A drain as the load balancers themselves show it (a private helper of this collection).
 
-Asked are HAProxy's statistics as CSV, from the controller. An instance is drained when each load balancer shows that it
+Asked are HAProxy's statistics, see haproxy.py. An instance is drained when each load balancer shows that it
 is out (which proves that it has heard of the maintenance) and has no session and no request queued.
 
 A server's row is found by its address *before* the maintenance, and by its name afterwards: a slot of a server-template
@@ -12,147 +12,25 @@ has no address any more once DNS has taken its instance away, and keeps its sess
 
 from __future__ import annotations
 
-import csv
-import http.client
-import ipaddress
-import socket
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.haproxy import (
+    Name,
+    NoAnswer,
+    Statistics,
+    ask,
+    at_once,
+    normal,
+)
 
 EVERY = 0.2
 """Seconds between two looks."""
-ANSWER_WITHIN = 2.0
-"""Seconds a load balancer has for one answer."""
-_SERVER = "2"
-_OUT = ("MAINT", "DRAIN", "DOWN", "NOLB")
-"""How the status of a server begins that gets no new request. ("no check" and "UP 1/3" do get them.)"""
-_NGINX = "Active connections:"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Name = tuple[str, str]
-"""A server of HAProxy: its backend, and its name in there."""
-
-
-class NoAnswer(HitlessError):
-    """A load balancer's statistics did not answer."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server's row.
-
-    :param address: ``10.0.0.5:8080``; empty where it has none, as a slot without an instance.
-    :param sessions: current ones; ``queued`` are requests that wait for this very server.
-    """
-
-    address: str
-    status: str
-    sessions: int
-    queued: int
-
-    @property
-    def takes_requests(self) -> bool:
-        return not self.status.startswith(_OUT)
-
-    @property
-    def busy(self) -> str:
-        """What it still has to do, in words; empty where it is drained."""
-        if self.takes_requests:
-            return f"it is {self.status}"
-        counts = [(self.sessions, "session"), (self.queued, "queued request")]
-        return " and ".join(f"{number} {what}{'s' if number > 1 else ''}" for number, what in counts if number)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One answer.
-
-    :param sessions_ever: counted by the process that answers; a reload begins anew.
-    """
-
-    servers: Mapping[Name, Server]
-    sessions_ever: int
-
-    def at(self, addresses: Iterable[str]) -> list[Name]:
-        wanted = set(addresses)
-        return [name for name, server in self.servers.items() if server.address and normal(server.address) in wanted]
-
-
-def normal(address: str) -> str:
-    """``host:port`` with the host as an IP address written one way; a name is resolved here, on the controller."""
-    host, port = address.rpartition(":")[::2]
-    host = host.strip("[]")
-    try:
-        return f"{ipaddress.ip_address(host)}:{port}"
-    except ValueError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return address
-    return f"{ipaddress.ip_address(found[0][4][0])}:{port}"
-
-
-def ask(url: str) -> Statistics:
-    """The statistics of one load balancer.
-
-    :raises NoAnswer: it did not answer.
-    :raises HitlessError: what answered is no such statistics, or tells no addresses.
-    """
-    # Whatever http_proxy says: the load balancer is asked, and nobody between.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url};csv", timeout=ANSWER_WITHIN) as answer:
-            text = answer.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise NoAnswer(f"{url} does not answer ({getattr(error, 'reason', None) or error}).") from None
-    return parse(url, text)
-
-
-def parse(url: str, text: str) -> Statistics:
-    """HAProxy's CSV.
-
-    :raises HitlessError: it is something else, or without the servers' addresses.
-    """
-    if text.startswith(_NGINX):
-        raise HitlessError(
-            f"{url} is the status of nginx, which counts no sessions of a single instance, so that its drain cannot be "
-            "observed.",
-            hint="Remove it from rollout_load_balancers, and let rollout_drain_time be long enough for it.",
-        )
-    if not text.startswith("# pxname,svname,"):
-        raise HitlessError(
-            f"{url} does not answer with HAProxy's statistics (asked for as CSV, {url};csv).",
-            hint="rollout_load_balancers takes the address of HAProxy's `stats uri`.",
-        )
-    servers: dict[Name, Server] = {}
-    ever = 0
-    for row in csv.DictReader(text.removeprefix("# ").splitlines()):
-        ever += _number(row["stot"])
-        if row["type"] == _SERVER:
-            found = Server(row.get("addr") or "", row["status"] or "", _number(row["scur"]), _number(row["qcur"]))
-            servers[row["pxname"], row["svname"]] = found
-    # A slot without an instance has none; a server that gets requests has one.
-    if any(server.takes_requests and not server.address for server in servers.values()):
-        raise HitlessError(
-            f"{url} shows no addresses of its servers, so that an instance cannot be found there.",
-            hint="Add `stats show-legends` to that section of HAProxy's configuration.",
-        )
-    return Statistics(servers, ever)
-
-
-def _number(text: str | None) -> int:
-    return int(text or 0)
-
 
 # --- watching a drain --------------------------------------------------------------------------------------------
 
@@ -219,7 +97,7 @@ def find(urls: Sequence[str], addresses: Sequence[str], asked: Callable[[str], S
             return Watched(url, blind=f"{url} shows no server at {', '.join(sorted(wanted))}.", final=True)
         return Watched(url, servers, sessions_ever=shown.sessions_ever)
 
-    return _at_once(found, urls)
+    return at_once(found, urls)
 
 
 def find_on_node(
@@ -233,22 +111,6 @@ def find_on_node(
         [one for name, tags in services.items() for one in read_instances(client, name, node, tags)[0]] if urls else []
     )
     return find(urls, [f"{one.address}:{one.port}" for one in found])
-
-
-def unanswered(urls: Sequence[str], asked: Callable[[str], Statistics] = ask) -> list[str]:
-    """Load balancers that do not answer now, one sentence each.
-
-    :raises HitlessError: one of them answers, and not with statistics that could be used.
-    """
-
-    def tried(url: str) -> str:
-        try:
-            asked(url)
-        except NoAnswer as error:
-            return str(error)
-        return ""
-
-    return [problem for problem in _at_once(tried, urls) if problem]
 
 
 @dataclass(frozen=True)
@@ -283,7 +145,7 @@ def wait(
     """
     named: dict[str, str] = {}
     while True:
-        _at_once(lambda one: one.look(asked), watched)
+        at_once(lambda one: one.look(asked), watched)
         passed = clock() - since
         blind = [one for one in watched if one.blind]
         named |= {one.url: one.blind for one in blind}
@@ -323,8 +185,3 @@ def _refuse_followers_of_nobody(busy: Sequence[Watched], deadline: float) -> Non
             f"({taking[0].busy}).",
             hint="Does that load balancer follow Consul? If not, rollout_drain_tasks can take an instance out there.",
         )
-
-
-def _at_once(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
-        return list(pool.map(work, items))

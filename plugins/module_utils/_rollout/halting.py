@@ -24,8 +24,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import sto
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import closed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import (
     CLOSED,
+    FAILURE,
     FREEZE,
     GOES_ON,
+    PAUSE,
     PROMOTE,
     STAGE,
     Halt,
@@ -41,6 +43,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress i
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.sizes import EACH, EACH_WAVE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import OK
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import timestamp
 
 LOOK_EVERY = 5.0
@@ -114,9 +117,11 @@ def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0, hal
     :param begun: the last batch that can have begun.
     :param halt: where it is no failure.
     """
-    keys = run.keys(task)
+    keys, is_new = run.keys(task), False
 
     def stopped(found: Progress) -> Progress:
+        nonlocal is_new
+        is_new = not found.stop
         if found.stop:
             return found
         ended = replace(found, stop=why, batch=min(found.batch, begun))
@@ -124,6 +129,8 @@ def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0, hal
 
     try:
         change_progress(task.consul, keys, run.id, stopped, _fence(task, run))
+        if is_new and halt and halt.order is None and halt.kind in (FAILURE, PAUSE):
+            Telling(task.show, run.service).tell(f"{'stops' if halt.kind == FAILURE else 'pauses'}: {why}")
     except HitlessError as error:
         task.warn(f"{run.service} stops before {before}: {why}. That could not be recorded: {error}")
 

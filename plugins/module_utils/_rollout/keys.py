@@ -16,6 +16,7 @@ Below two prefixes, which are settings; docs/keys.md tells what the values hold:
     deploy/<service>/deployments/<id>/in_flight/<node>  a host whose turn has begun in a window, see progress.py
     deploy/<service>/deployments/<id>/spent/<node>   a host that spent the failure budget in a window
     deploy/<service>/deployments/<id>/findings/<watcher>  JSON {failure, why, at}, see findings.py
+    deploy/<service>/deployments/<id>/analysis       JSON {new, old, log_bets, told}, see comparison.py
     deploy/<service>/deployments/<id>/ended          when a host has ended last in a window
     deploy/<service>/deployments/<id>/nodes/<node>   JSON {outcome, from, to, batch, started, finished, error}
     nodes/<node>/deployment/<service>/version        plain text: what runs there now
@@ -181,6 +182,9 @@ class Keys:
     def findings(self, deployment: str, watcher: str = "") -> str:
         """Of one watcher, or the prefix of all."""
         return f"{self.deployment(deployment)}findings/{checked_name(watcher, 'watcher') if watcher else ''}"
+
+    def analysis(self, deployment: str) -> str:
+        return f"{self.deployment(deployment)}analysis"
 
     def in_flight(self, deployment: str, node: str = "") -> str:
         """Of one node, or the prefix of all."""

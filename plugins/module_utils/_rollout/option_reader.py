@@ -11,7 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import pause_options, wave_options
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
+    analysis_options,
+    pause_options,
+    wave_options,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_options import refuse_connections
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_includes import HookVariables, Surroundings
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import (
@@ -138,7 +142,7 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     hosts = values.find_hosts()
     values.check_names(hosts)
     _refuse_ignored_files(sources.search_paths)
-    options = {option.name: values.read(option) for option in OPTIONS if not option.per_host}
+    options = values.read_all()
     kind = kind_of(options["direction"])
     if kind.direction == ROLLBACK:
         _be_quick(values, options)
@@ -166,6 +170,7 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
     in_window = _is_window(way, options)
     waves = wave_options.read_waves(options, values.by_host, values.resolved_of)
     pause_options.refuse_contradictions(options, in_window=in_window, waves=len(waves))
+    analysis_options.refuse_contradictions(options)
     if not in_window:
         rollback_steps = [way] if options["mode"] == "agent" else _steps(way, options)
         first = [step for step, wanted in (("facts", "gather_facts"), ("prepare", "prepare_tasks")) if options[wanted]]
@@ -298,7 +303,7 @@ def _refuse_short_progress(options: Mapping[str, Any]) -> None:
 
     Its rollback is not counted, nor how long it waits for others to be healthy. A bake before it is.
     """
-    drain = "drain_deadline" if options["load_balancers"] else "drain_time"
+    drain = "drain_deadline" if options["load_balancers"] and options["mode"] == "push" else "drain_time"
     accepted = ["accept_deadline"] if options["mode"] == "agent" else []
     pause = pause_options.longest_pause(options)
     bake, kind = pause_options.longest_bake(options), kind_of(options["direction"])

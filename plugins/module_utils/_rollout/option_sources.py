@@ -217,11 +217,21 @@ class Values:
             values.setdefault(value if value in UNSET else str(value), host)
         return values
 
-    def read(self, option: Option) -> Any:
-        """The option's value, else its default."""
+    def read_all(self) -> dict[str, Any]:
+        """Each option that holds for the whole rollout; the last one may name what is deployed."""
+        last = BY_NAME["analysis"]
+        options = {option.name: self.read(option) for option in OPTIONS if not option.per_host and option != last}
+        about = {"deploy_version": options["version"] or "", "deploy_service": options["service"]}
+        return {**options, last.name: self.read(last, about)}
+
+    def read(self, option: Option, given: Mapping[str, Any] | None = None) -> Any:
+        """The option's value, else its default.
+
+        :param given: variables that its template is given beside the user's.
+        """
         if option.name == "hosts":
             return self._pattern
-        value = self._found(option.variable)
+        value = self._found(option.variable, given)
         return option.default if value in UNSET else option.kind.read(value, option.variable)
 
     def is_given(self, option: Option) -> bool:
@@ -254,16 +264,16 @@ class Values:
         own = (self.sources.extra, self.sources.play, *((self.sources.localhost,) if localhost else ()))
         return next((variables[variable] for variables in own if variable in variables), _ABSENT)
 
-    def _found(self, variable: str) -> Any:
+    def _found(self, variable: str, given: Mapping[str, Any] | None = None) -> Any:
         own = self._first_own(variable, localhost=False)
         if own is not _ABSENT:
-            return self._resolved(own, variable)
+            return self._resolved(own, variable, given=given)
         pairs = [(host, variables.get(variable)) for host, variables in self.by_host.items()]
         if all(value in UNSET for _host, value in pairs):
-            return self._resolved(self._first_own(variable), variable)
+            return self._resolved(self._first_own(variable), variable, given=given)
         first_host, first = pairs[0]
         if has_template([value for _host, value in pairs]):
-            pairs = self._resolved_of_hosts(pairs, variable)
+            pairs = self._resolved_of_hosts(pairs, variable, given)
             first = pairs[0][1]
         other = next(((host, value) for host, value in pairs if value != first), None)
         if other:
@@ -274,7 +284,9 @@ class Values:
             )
         return first
 
-    def _resolved_of_hosts(self, pairs: Iterable[tuple[str, Any]], variable: str) -> list[tuple[str, Any]]:
+    def _resolved_of_hosts(
+        self, pairs: Iterable[tuple[str, Any]], variable: str, given: Mapping[str, Any] | None = None
+    ) -> list[tuple[str, Any]]:
         """Each host's value; resolved once for hosts that agree in all it names, since it takes 4 ms a host."""
         results: list[tuple[str, Any]] = []
         known: list[tuple[Any, Mapping[str, Any], Any]] = []
@@ -283,18 +295,20 @@ class Values:
             same = (result for one, its, result in known[-4:] if inputs is not None and (one, its) == (value, inputs))
             result = next(same, _ABSENT)
             if result is _ABSENT:
-                result = self._resolved(value, variable, host)
+                result = self._resolved(value, variable, host, given)
                 known.append((value, inputs or {}, result))
             results.append((host, result))
         return results
 
-    def _resolved(self, value: Any, variable: str, host: str | None = None) -> Any:
+    def _resolved(
+        self, value: Any, variable: str, host: str | None = None, given: Mapping[str, Any] | None = None
+    ) -> Any:
         if value is _ABSENT:
             return None
         if not has_template(value):
             return value
         try:
-            return self._inventory.resolve(value, host)
+            return self._inventory.resolve(value, host, given)
         except HitlessError as error:
             where = f" of {host}" if host else ""
             raise HitlessError(f"The template in {variable}{where} cannot be resolved: {error}") from None

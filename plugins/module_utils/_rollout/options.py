@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import RULE, parse_analysis
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.change_windows import parse_windows
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import KINDS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kinds import (
@@ -48,7 +49,6 @@ ROLLBACK_PREFIX = "rollback_"
 ROLLBACK_SIZE = "100%"
 """As many hosts at a time as the minimum of healthy ones allows: a rollback by hand is in a hurry."""
 LATER = (
-    "analysis",
     "joiners",
     "probe_failures",
     "probe_url",
@@ -234,6 +234,13 @@ OPTIONS: tuple[Option, ...] = (
         10,
         "what was changed is watched for so long after each stage, and after the last host, before the next stage or "
         "the word successful",
+    ),
+    Option(
+        "analysis",
+        Parsed(RULE, parse_analysis),
+        [],
+        "what says whether the new version is good: `load_balancers` compares new with old instances by HAProxy's "
+        "counters, all the time; checks are HTTP requests or commands of yours while it bakes, see policy.md",
     ),
     Option(
         "watch_grace",

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, fleet
+from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet, haproxy
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import comparison_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_options import refuse_beyond
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.paused import continued
@@ -75,8 +77,13 @@ def read_plan(
         notes += fleet.sidecar_notes(task.consul, run.service, changing, options["maintenance"])
     notes += [*fleet.namesake_notes(there), *fleet.unusable_versions(there, changing)]
     notes += [*fleet.assumed_intervals(there, unasked, options["check_interval"]), *_too_many(plan, forks)]
+    silent = haproxy.unanswered(options["load_balancers"])
+    if silent and changing and options["direction"] != "rollback" and comparison_of(options):
+        raise HitlessError(f"rollout_analysis cannot compare: {silent[0]}", hint="Nothing was changed.")
+    if run.by_agents:
+        return plan, notes
     fixed = f"Each drain is waited for by the fixed time ({options['drain_time']:g} s) there."
-    return plan, notes + [f"{problem} {fixed}" for problem in drain.unanswered(options["load_balancers"])]
+    return plan, notes + [f"{problem} {fixed}" for problem in silent]
 
 
 def _too_many(plan: Plan, forks: int) -> list[str]:

@@ -21,6 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.holder impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     TXN_LIMIT,
     in_transactions,
+    json_object,
     kv_check_session,
     kv_read,
     kv_set,
@@ -84,6 +85,8 @@ class Deployment(Listed):
     """See ``progress.Progress``."""
     control: Control = field(default_factory=Control)
     latest: str = ""
+    analysis: str = ""
+    """What a comparison by the load balancers' counters has come to, for a person; empty where there is none."""
     unwritten: Sequence[Outcome] | None = None
     """Its end as nobody has written it yet, see ``ending.conclude``: the outcomes that are missing; None where Consul
     holds all of this."""
@@ -121,6 +124,7 @@ class Deployment(Listed):
             "batch": self.batch,
             "hosts": {host: outcome.as_dict() for host, outcome in self.outcomes.items()},
             "control": [dict(one) for one in self.control.noted.uses],
+            "analysis": self.analysis,
         }
 
 
@@ -200,6 +204,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         kv_read(keys.record(deployment)),
         kv_read(keys.plan(deployment)),
         *reads(keys, deployment),
+        kv_read(keys.analysis(deployment)),
         kv_read(keys.outcomes(deployment)),
         kv_read(keys.lock),
     ]
@@ -215,6 +220,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
     }
     outcomes = outcomes_of(record, written)
     progress = Progress.of(keys, deployment, values)
+    compared = values.get(keys.analysis(deployment))
     return Deployment(
         record,
         _lock_of(values.get(keys.lock)),
@@ -224,6 +230,7 @@ def read(client: Client, keys: Keys, deployment: str) -> Deployment | None:
         in_flight=progress.in_flight,
         control=progress.control,
         latest=progress.latest,
+        analysis=str((json_object(kv_text(compared)) or {}).get("told") or "") if compared else "",
     )
 
 

@@ -79,7 +79,8 @@ def _running_line(running: Mapping[str, Any] | None, now: datetime) -> str:
         f"{running.get('holder') or '-'}, {_progress(running)}: "
         f"{counted(running.get('results', {}), running=True, under_way=running.get('under_way'))}"
     )
-    return f"  running  {plain(described)}"
+    analysis = running.get("analysis")
+    return f"  running  {plain(described)}" + (f"\n  analysis {plain(analysis)}" if analysis else "")
 
 
 def _paused_lines(paused: Mapping[str, Any] | None) -> list[str]:

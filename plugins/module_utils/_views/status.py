@@ -199,6 +199,7 @@ def _running(known: Iterable[Deployment], versions: Mapping[str, NodeVersion]) -
         "stages": len(now.record.windows),
         "wave": now.record.waves.told(max(now.batch, 1)),
         "results": now.results,
+        "analysis": now.analysis,
         "under_way": {
             name: str(status.get("state"))
             for name, status in statuses.items()

@@ -55,14 +55,17 @@ def story(
     steps: Mapping[str, Sequence[Mapping[str, str]]],
     log: Mapping[str, str],
     uses: Sequence[Mapping[str, Any]] = (),
+    analysis: str = "",
 ) -> str:
     """One deployment told: who, when, the plan, each host with its times, its steps and its whole error, the log.
 
     :param steps: host -> {state, at} of each of its steps.
     :param log: host -> what was written of it.
+    :param analysis: what new instances against old ones came to; empty where that was not asked for.
     :param uses: what operators said to it, see ``control.Controlled``.
     """
     lines = [beginning(state, record), *map(_said, uses)]
+    lines += [f"  analysis  {plain(analysis)}"] if analysis else []
     rows = []
     for name, planned in record.hosts.items():
         one = outcomes.get(name)

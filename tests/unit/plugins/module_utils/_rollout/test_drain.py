@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain
-from tests.http_server import HttpServer, Reply, nobody
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain, haproxy
 
 pytestmark = pytest.mark.oldest
 
@@ -25,76 +24,10 @@ def out(sessions: int = 0, queued: int = 0, status: str = "MAINT (resolution)", 
     return page(f"web,web1,{queued},{sessions},{ever},{status},2,,")
 
 
-def test_servers_are_read() -> None:
-    shown = drain.parse(LB, page(UP, "web,web2,3,0,0,MAINT (resolution),2,,"))
-    assert shown.servers == {
-        ("web", "web1"): drain.Server("10.0.0.1:8080", "UP", 1, 0),
-        ("web", "web2"): drain.Server("", "MAINT (resolution)", 0, 3),
-    }
-    assert shown.sessions_ever == 37
-
-
-@pytest.mark.parametrize(
-    ("status", "takes"),
-    [
-        ("UP", True),
-        ("UP 1/3", True),
-        ("no check", True),
-        ("DOWN", False),
-        ("DOWN 1/2", False),
-        ("MAINT", False),
-        ("MAINT (via web/web1)", False),
-        ("DRAIN", False),
-        ("NOLB", False),
-    ],
-)
-def test_who_gets_new_requests(status: str, takes: bool) -> None:
-    assert drain.Server("10.0.0.1:8080", status, 0, 0).takes_requests is takes
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (
-            "Active connections: 1 \nserver accepts handled requests\n",
-            "is the status of nginx, which counts no sessions",
-        ),
-        ("<html>", "does not answer with HAProxy's statistics"),
-        ("", "does not answer with HAProxy's statistics"),
-        (page("web,web1,0,1,10,UP,2,,"), "shows no addresses of its servers"),
-    ],
-)
-def test_what_could_not_be_used_is_refused(text: str, says: str) -> None:
-    with pytest.raises(HitlessError, match=says):
-        drain.parse(LB, text)
-
-
-def test_the_same_address_written_in_two_ways() -> None:
-    assert drain.normal("[2001:DB8::0:1]:80") == drain.normal("2001:db8::1:80") == "2001:db8::1:80"
-    assert drain.normal("localhost:80") in ("127.0.0.1:80", "::1:80")
-    assert drain.normal("no such name:80") == "no such name:80"
-
-
-def test_asked_over_http() -> None:
-    with HttpServer(Reply(body=page(UP))) as server:
-        assert drain.ask(f"{server.url}/stats").servers
-        assert server.asked[0].path == "/stats;csv"
-    with pytest.raises(drain.NoAnswer, match="does not answer"):
-        drain.ask(nobody())
-    with HttpServer(Reply(status=401, body="no")) as server, pytest.raises(drain.NoAnswer, match="401|Unauthorized"):
-        drain.ask(f"{server.url}/")
-
-
-def test_what_does_not_answer_before_anything_begins_is_told() -> None:
-    answers: dict[str, str | None] = {LB: page(UP), OTHER: None}
-    told = drain.unanswered([LB, OTHER], lambda url: answer(url, answers[url]))
-    assert told == [f"{OTHER} does not answer (refused)."]
-
-
-def answer(url: str, text: str | None) -> drain.Statistics:
+def answer(url: str, text: str | None) -> haproxy.Statistics:
     if text is None:
-        raise drain.NoAnswer(f"{url} does not answer (refused).")
-    return drain.parse(url, text)
+        raise haproxy.NoAnswer(f"{url} does not answer (refused).")
+    return haproxy.parse(url, text)
 
 
 class Story:
@@ -104,7 +37,7 @@ class Story:
         self._answers = {{"lb": LB, "other": OTHER}[name]: list(texts) for name, texts in answers.items()}
         self.now = 0.0
 
-    def asked(self, url: str) -> drain.Statistics:
+    def asked(self, url: str) -> haproxy.Statistics:
         texts = self._answers[url]
         return answer(url, texts.pop(0) if len(texts) > 1 else texts[0])
 

@@ -99,6 +99,7 @@ def test_the_least_that_is_needed() -> None:
             "maintenance": "service",
             "drain_time": 10,
             "load_balancers": [],
+            "analysis": [],
             "drain_min_time": 1,
             "drain_deadline": 60,
             "drain_tasks": None,
@@ -207,7 +208,7 @@ def test_a_template_is_resolved_once_for_hosts_that_agree() -> None:
     inventory = of_hosts(*hosts)
     asked = []
 
-    def resolve(value: Any, host: str | None) -> Any:
+    def resolve(value: Any, host: str | None, _given: Mapping[str, Any] | None = None) -> Any:
         asked.append(host)
         return 4 if host is None else inventory.hosts[host]["other"]
 
@@ -359,6 +360,8 @@ def test_a_drain_has_room(project: Callable[..., SearchPaths]) -> None:
         "rollout_drain_deadline (5 s) is less than rollout_drain_min_time (9 s)."
     )
     agent = {"rollout_mode": "agent", "rollout_deploy_command": "", "rollout_load_balancers": "http://lb1:8404/"}
+    compared = read(extra={**agent, "rollout_analysis": "load_balancers"}).options
+    assert compared["load_balancers"] == ["http://lb1:8404/"], "for what they count, and not for the drain"
     assert "rollout_load_balancers cannot be used with rollout_mode agent" in refused(
         extra=agent, search_paths=project()
     )
