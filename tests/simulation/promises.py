@@ -382,13 +382,14 @@ class Promises:
         self._is_undone(result)
 
     def _is_undone(self, result: Mapping[str, Any]) -> None:
-        """What an analysis has found bad does not stay, unless all other instances fail as well."""
+        """What an analysis has found bad does not stay, unless too few others are healthy to take any of it away."""
         seen = self.of(result["id"])
         if seen.kind != "failure" or self.options["rollback"] != "fleet" or result["rollback"]:
             return
         has_it = [name for name, outcome in result["hosts"].items() if outcome == "ok"]
         others = [one for one in self.world.machines.values() if one.name not in has_it and one.shown.in_rotation]
-        if has_it and others:
+        serving = sum(one.shown.in_rotation for one in self.world.machines.values())
+        if has_it and others and serving > self.world.minimum:
             self.breaks("analysis", f"it was found bad, and {', '.join(has_it)} have it")
 
     def _is_clean(self) -> None:
