@@ -13,6 +13,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import FAILURE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import joined, not_well
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
@@ -86,7 +87,8 @@ def _show_standing(task: Task, run: Run, found: store.Deployment, *, undone: boo
         return
     failing = {one.node: told_of(one) for one in instances if not one.in_rotation}
     in_rotation = {one.node for one in instances} - failing.keys()
-    task.show(standing(found.record, found.outcomes, in_rotation, failing, undone=undone))
+    found_bad = found.control.noted.kind == FAILURE
+    task.show(standing(found.record, found.outcomes, in_rotation, failing, undone=undone, found_bad=found_bad))
 
 
 def told_of(one: Instance) -> str:

@@ -37,12 +37,14 @@ def standing(
     failing: Mapping[str, str] | None = None,
     *,
     undone: bool = False,
+    found_bad: bool = False,
 ) -> str:
     """What is, as the catalog shows it now; why hosts did not end well, in full; what to do.
 
     :param in_rotation: nodes on which the service gets traffic.
     :param failing: node -> the checks that keep it out, in words.
     :param undone: whether the same run has rolled it back since.
+    :param found_bad: whether it was stopped since an analysis, or another watcher, has found it bad.
     """
     hosts = record.hosts
     runs = Counter(
@@ -66,7 +68,7 @@ def standing(
     if old_ones and not number and record.state != PAUSED:
         lines.append("Next: what does not have it fails as well. See to that first, and run the same command again.")
     else:
-        lines += _next(record, outcomes, undone=undone)
+        lines += _next(record, outcomes, undone=undone, found_bad=found_bad)
     return "\n".join([*lines, _story(record)])
 
 
@@ -119,7 +121,7 @@ def _last_line(output: str) -> str:
     return f' It printed last: "{plain(last)[:200]}".' if last else ""
 
 
-def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> list[str]:
+def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool, found_bad: bool) -> list[str]:
     """What to do, where there is something."""
     if record.state == PAUSED:  # its sentence says so
         return []
@@ -134,7 +136,7 @@ def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool) -> l
         return ["Next: once they can be reached, run the same command again, or hitless.consul.recover."]
     if FAILED in ended:
         return ["Next: roll out a version that works; it takes over what is held in maintenance."]
-    if REGRESSED in ended:
+    if REGRESSED in ended or (found_bad and has_it):
         return ["Next: hitless.consul.rollback undoes it; or roll out a version that works."]
     if ROLLED_BACK in ended or UNTOUCHED in ended:
         version = record.version or "it"

@@ -101,3 +101,11 @@ def test_many_reasons_are_counted() -> None:
 def test_without_a_known_version() -> None:
     record = Record(ID, "web", "2", hosts={"a": PlannedHost("a", "a", to_version="2")})
     assert standing(record, {}, {"a"}).startswith("web: 1 of 1 in rotation, on an unknown version.")
+
+
+def test_what_was_found_bad_and_has_not_gone_back_is_to_be_undone() -> None:
+    """By rollout_rollback none, for instance: hosts are well by their checks, and the same command would be no help."""
+    hosts = {name: PlannedHost(name, name, from_version="1", to_version="2") for name in "ab"}
+    outcomes = {"a": Outcome("a", "a", "ok", from_version="1", to_version="2"), "b": Outcome("b", "b", "pending")}
+    lines = standing(Record(ID, "web", "2", hosts=hosts), outcomes, {"a", "b"}, found_bad=True).splitlines()
+    assert lines[-2] == "Next: hitless.consul.rollback undoes it; or roll out a version that works."
