@@ -156,6 +156,11 @@ def _look_back(edge: Edge, batch: int) -> None:
         edge.task.warn(f"What was changed could not be watched: {error}")
 
 
+def read_batch(edge: Edge) -> Result:
+    """Read how the hosts of the batch ended."""
+    return gate.read_batch(edge.task, edge.run, edge.name)
+
+
 def begin_batch(edge: Edge) -> Result:
     """Say that the batch is begun, whose hook has run."""
     return gate.begin_batch(edge.task, edge.run, edge.name)
@@ -268,6 +273,7 @@ STEPS: Mapping[str, Step] = {
     "plan": Step(plan),
     "gate": Step(open_gate),
     "begin_batch": Step(begin_batch),
+    "read_batch": Step(read_batch),
     "stop": Step(stop),
     "stage": Step(open_stage),
     "turn": Step(turn, on_host=True),

@@ -168,6 +168,7 @@ class Edge:
         self, variables: Mapping[str, Any], variable: str, deployment: str, version: str, previous: str, reason: str
     ) -> str:
         about = {
+            "deploy_service": self.run.service,
             "deploy_version": version,
             "deploy_previous_version": previous,
             "deploy_id": deployment,

@@ -215,6 +215,57 @@ def test_what_is_no_host_s_failure_is_shown_beside_those_of_hosts(web: Service) 
     assert told["why"].count("the before_batch hook failed: no") == 1
 
 
+def test_what_hooks_are_told_at_the_end(web: Service) -> None:
+    run = web.begin("d1", message="CHG-1")
+    web.end_host(run, "web1", "ok")
+    web.end_host(run, "web2", "rolled_back", error="it was not healthy")
+    assert "told" not in web.finish(run)
+    told = web.finish(replace(run, options={**run.options, "finish_tasks": "finish.yml"}))["told"]
+    result = told.pop("result")
+    hosts = told.pop("hosts")
+    assert told == {
+        "id": "d1",
+        "service": web.keys.service,
+        "version": "2",
+        "reason": "deploy",
+        "operator": "anna@ci",
+        "message": "CHG-1",
+    }
+    assert hosts == {
+        "web1": {"from": "1", "to": "2", "outcome": "ok", "why": ""},
+        "web2": {"from": "1", "to": "2", "outcome": "rolled_back", "why": "it was not healthy"},
+        "web3": {"from": "2", "to": "2", "outcome": "current", "why": ""},
+        "web4": {"from": "1", "to": "2", "outcome": "skipped", "why": "oncall: disk"},
+    }
+    assert (result["result"], result["failed_hosts"]) == ("failed", ["web2"])
+    assert result["why"] == "web2: it was not healthy"
+    assert result["verdict"] == deployments.require(web.client, web.keys, "d1").record.description
+    assert result["standing"] in web.shown
+    assert (result["rollback"], result["undoes"]) == (None, "")
+    assert result["seconds"] >= 0
+
+
+def test_hooks_are_told_of_the_deployment_that_was_started_and_of_its_rollback(web: Service) -> None:
+    run = web.begin("d1", finish_tasks="finish.yml")
+    web.end_host(run, "web1", "ok")
+    web.end_host(run, "web2", "regressed", error="it answers 500")
+    hosts = {name: {"node": node, "from": "2", "to": "1"} for name, node in (("web1", "n1"), ("web2", "n2"))}
+    back = replace(run.undoing("d1"), id="d2", plan={"batches": [["web1", "web2"]], "hosts": hosts})
+    deployments.create(web.client, web.keys, record_of(back), run.session)
+    for host in hosts:
+        web.end_host(back, host, "ok")
+    ended = web.finish(back)
+    told = ended["told"]
+    assert (told["id"], told["version"], told["reason"]) == ("d1", "2", "deploy")
+    result = told["result"]
+    assert (result["result"], result["failed_hosts"]) == ("failed", ["web2"])
+    assert result["why"] == "web2: it answers 500"
+    rollback = result["rollback"]
+    assert (rollback["id"], rollback["result"], rollback["failed_hosts"]) == ("d2", "successful", [])
+    assert result["verdict"].endswith(f" {rollback['verdict']}")
+    assert {told["hosts"][name]["outcome"] for name in hosts} == {"rolled_back"}
+
+
 @pytest.mark.parametrize("trace", ["status", "progress"])
 def test_a_host_without_an_outcome_is_lost_where_its_turn_had_begun(web: Service, trace: str) -> None:
     run = web.begin("d1")
@@ -283,6 +334,8 @@ def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
     assert ended["failed_hosts"] == []
     assert web.shown[0].endswith(f"\n\n{ended['verdict']}")
     assert web.state("d1") == "running"
+    told = web.finish(replace(run, options={**run.options, "finish_tasks": "finish.yml"}))["told"]
+    assert told["result"]["verdict"].endswith(ended["unrecorded"])
     assert ended["unrecorded"] in release(web._task({}), run, ended, ["the finish hook failed"])["why"]
     with pytest.raises(LockLost):
         web.start(web.rollout("d2", run.session))

@@ -80,7 +80,8 @@ def test_a_batch_begins_with_the_first_write_to_a_host_of_it(rollout: Rollout) -
     head = rollout.gate(1)
     assert (head["proceed"], head["stop"], head["coordinator"]) == (True, "", "batch-1")
     assert head["hosts"] == {"a": {"from": "1", "to": "2", "rollback_to": "1"}}
-    assert (head["names"], head["steps"]) == (["a"], ["drain"])
+    assert (head["service"], head["steps"]) == (rollout.keys.service, ["drain"])
+    assert "told" not in head
     assert rollout.progress() == (0, "")
     assert rollout.results() == dict.fromkeys(HOSTS, "pending")
 
@@ -97,7 +98,17 @@ def test_or_with_its_gate_where_something_else_comes_first(consul: Server, steps
 def test_or_after_its_hook(consul: Server) -> None:
     rollout = Rollout(consul, before_batch_tasks="before.yml")
     rollout.run = Run.of({**rollout.run.as_dict(), "steps": ["facts", "drain"]})
-    assert rollout.gate(1)["proceed"]
+    head = rollout.gate(1)
+    assert head["proceed"]
+    assert head["told"] == {
+        "id": rollout.run.id,
+        "service": rollout.keys.service,
+        "version": "2",
+        "reason": "deploy",
+        "operator": rollout.run.operator,
+        "message": "",
+        "hosts": {"a": {"from": "1", "to": "2", "outcome": "pending", "why": ""}},
+    }
     assert rollout.progress() == (0, "")
     assert gate.begin_batch(rollout.task, rollout.run, "batch-1")["proceed"]
     assert rollout.progress() == (1, "")
@@ -162,3 +173,17 @@ def test_the_minimum_is_waited_for(consul: Server) -> None:
     rollout.run = Run.of({**rollout.run.as_dict(), "plan": {**rollout.run.plan, "hosts": planned}})
     store.create(rollout.web.client(), rollout.keys, record_of(rollout.run), rollout.run.session)
     assert "fewer than the minimum of 1 (rollout_min_healthy)" in rollout.gate(1)["stop"]
+
+
+def test_the_hook_after_a_batch_is_told_how_its_hosts_ended(consul: Server) -> None:
+    rollout = Rollout(consul)
+    plan = {**rollout.run.plan, "batches": [["a", "b"], ["c"]]}
+    rollout.run = Run.of({**rollout.run.as_dict(), "plan": plan})
+    rollout.ended("a", "ok")
+    told = gate.read_batch(rollout.task, rollout.run, "batch-1")["told"]
+    lost = "it could not be reached any more during its turn"
+    assert told["hosts"] == {
+        "a": {"from": "1", "to": "2", "outcome": "ok", "why": ""},
+        "b": {"from": "1", "to": "2", "outcome": "lost", "why": lost},
+    }
+    assert (told["id"], told["version"]) == (rollout.run.id, "2")

@@ -53,7 +53,7 @@ def conclude(client: Client, keys: Keys, deployment: str, *, state: str | None =
 
 
 def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:
-    """What can be told of a deployment whose end cannot be read: the result of one that can, with an empty table.
+    """What can be told of a deployment whose end cannot be read: the result of one that can, with empty tables.
 
     Whoever watches gets a verdict in any case; the record is settled by the run's keeper, or by the next run.
     """

@@ -15,6 +15,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Cons
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import FAILURE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import joined, not_well
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import about, hosts_told, why_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
@@ -25,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import SKIPPED, sentence
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import seconds_between
 from ansible_collections.hitless.consul.plugins.module_utils._views import report
 from ansible_collections.hitless.consul.plugins.module_utils._views.standing import standing
 
@@ -42,9 +44,11 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
             first = ending.conclude(task.consul, keys, run.undoes, state=INTERRUPTED)
             failed, found = not_well(first, ended.results), joined(first, ended)
     except HitlessError as error:
-        return ending.unread(keys, run.id, error)
+        return _with_told(run, ending.unread(keys, run.id, error), {**run.told, "hosts": {}})
     task.show(report.ended(found.record, found.outcomes))
-    _show_standing(task, run, found, undone=bool(run.undoes))
+    stands = _standing(task, run, found, undone=bool(run.undoes))
+    if stands:
+        task.show(stands)
     is_paused = found.record.state == PAUSED
     is_spent = budget_spent(found.outcomes.values()) > found.record.failure_budget
     result = {
@@ -75,20 +79,53 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
         answer_request(task, run, str(result["result"]), reason=found.record.description)
     except HitlessError as error:
         task.warn(f"The request that this deployment follows could not be answered: {error}")
-    return result
+    return _with_told(run, result, _told(run, found, ended, result, stands))
 
 
-def _show_standing(task: Task, run: Run, found: store.Deployment, *, undone: bool) -> None:
+def _with_told(run: Run, result: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with what the hooks at the end are told, where there are some; see ``hook_variables``."""
+    if "release" not in run.parts:
+        return result
+    same = {name: result[name] for name in ("result", "verdict", "failed_hosts", "table")}
+    same["verdict"] = " ".join(one for one in (result["verdict"], result["unrecorded"]) if one)
+    more = {"why": "", "rollback": None, "undoes": "", "seconds": None, "standing": "", **told.get("result", {})}
+    return {**result, "told": {**told, "result": {**same, **more}}}
+
+
+def _told(
+    run: Run, found: store.Deployment, ended: store.Deployment, result: Mapping[str, Any], stands: str
+) -> dict[str, Any]:
+    """What they are told of a deployment, which is the one that was started also where it has been rolled back.
+
+    :param ended: the one that ends now: itself, or its rollback.
+    """
+    record, back = found.record, ended.record
+    told = about(record.id, run.service, record.version, record.direction, run.operator, record.message)
+    undone = {"id": back.id, "result": back.state, "verdict": back.description, "failed_hosts": ended.failed_hosts}
+    return {
+        **told,
+        "hosts": hosts_told(record.hosts.values(), found.outcomes),
+        "result": {
+            "why": why_of(result["failed_hosts"], result["errors"], found.stop),
+            "rollback": undone if run.undoes else None,
+            "undoes": record.undoes,
+            "seconds": seconds_between(record.started, back.finished),
+            "standing": stands,
+        },
+    }
+
+
+def _standing(task: Task, run: Run, found: store.Deployment, *, undone: bool) -> str:
     """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
     try:
         instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
     except ConsulError as error:
         task.warn(f"How {run.service} stands now could not be read: {error}")
-        return
+        return ""
     failing = {one.node: told_of(one) for one in instances if not one.in_rotation}
     in_rotation = {one.node for one in instances} - failing.keys()
     found_bad = found.control.noted.kind == FAILURE
-    task.show(standing(found.record, found.outcomes, in_rotation, failing, undone=undone, found_bad=found_bad))
+    return standing(found.record, found.outcomes, in_rotation, failing, undone=undone, found_bad=found_bad)
 
 
 def told_of(one: Instance) -> str:

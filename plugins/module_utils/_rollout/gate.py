@@ -29,9 +29,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Dead
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet import warnings_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import outlast, pauses_after, record_stop
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import hosts_told
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, read_progress
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Record, planned_outcome
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
+    Record,
+    planned_hosts,
+    planned_outcome,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import LOST
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.telling import Telling
@@ -150,6 +155,7 @@ def healthy_stop(head: Head, min_healthy: int, waited: float, wave: str = "") ->
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the progress while a gate waits for healthy instances: a stop has to be heard."""
+_LOST = "it could not be reached any more during its turn"
 _FIRST_WRITES = ("drain", "drain_by_hook")
 """Steps whose first write to a host says that its batch is begun."""
 
@@ -210,6 +216,15 @@ def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
     return _head(run, batch)
 
 
+def read_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
+    """How the hosts of a batch ended, for the hook after it; one that told nothing is lost."""
+    batch = run.coordinators.index(coordinator) + 1
+    found = store.require(task.consul, run.keys(task), run.id)
+    planned = [found.record.hosts[name] for name in run.plan["batches"][batch - 1]]
+    outcomes = {one.host: found.outcomes.get(one.host) or planned_outcome(one, LOST, _LOST) for one in planned}
+    return {"told": {**run.told, "hosts": hosts_told(planned, outcomes)}}
+
+
 def stop_before(task: Task, run: Run, coordinator: str, why: str) -> dict[str, Any]:
     """Stop the rollout before a batch, or before the first where it is no coordinator that asks."""
     batch = run.coordinators.index(coordinator) + 1 if coordinator in run.coordinators else 1
@@ -220,20 +235,17 @@ def _head(run: Run, batch: int, stop: str = "") -> dict[str, Any]:
     """What the tasks of a batch take from their run: small, since Ansible resolves all of it for each of them."""
     names = run.plan["batches"][batch - 1] if run.plan["batches"] else []
     options = run.options
-    wanted = (
-        "version",
-        "direction",
-        "become",
-        "deploy_timeout",
-        *(name for name in options if name.endswith("_tasks")),
-    )
+    wanted = ("direction", "become", "deploy_timeout", *(name for name in options if name.endswith("_tasks")))
+    planned = planned_hosts({name: run.plan["hosts"][name] for name in names})
+    told = {"told": {**run.told, "hosts": hosts_told(planned.values(), {})}} if options["before_batch_tasks"] else {}
     return {
+        **told,
         "proceed": not stop,
         "stop": stop,
         "id": run.id,
         "coordinator": run.coordinators[batch - 1] if run.coordinators else "",
         "hosts": {name: {key: run.plan["hosts"][name][key] for key in ("from", "to", "rollback_to")} for name in names},
-        "names": list(names),
+        "service": run.service,
         "steps": list(run.steps),
         "rollback_steps": list(run.rollback_steps),
         "deploy_role": options["deploy_role"],
@@ -274,7 +286,7 @@ def _decide(task: Task, run: Run, batch: int) -> str:
     outcomes = [one for name, one in found.outcomes.items() if found.record.hosts[name].batch is not None]
     for name in lost_before(found.record, outcomes, batch):
         planned = found.record.hosts[name]
-        outcomes.append(planned_outcome(planned, LOST, "it could not be reached any more during its turn"))
+        outcomes.append(planned_outcome(planned, LOST, _LOST))
         ended = store.outcome_ops(keys, run.id, outcomes[-1], unsure=run.is_unsure(planned, LOST))
         client.txn([kv_check_session(keys.lock, run.session), *ended])
     finished = [parse_timestamp(one.finished) for one in outcomes] + [parse_timestamp(found.record.started)]

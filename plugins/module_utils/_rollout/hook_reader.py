@@ -48,6 +48,7 @@ _KEYWORDS = {
 _INCLUDES_TASKS = {"include_tasks", "import_tasks"}
 _INCLUDES_ROLE = {"include_role", "import_role"}
 _SETS_NOTHING = STAYS_HERE | {
+    *("community.general.haproxy", "community.general.mail", "community.general.slack"),
     *("apt", "apt_key", "apt_repository", "async_status", "blockinfile", "command", "copy", "cron"),
     *("deb822_repository", "dnf", "dnf5", "fetch", "file", "find", "get_url", "git", "group", "hostname"),
     *("known_hosts", "lineinfile", "meta", "package", "pause", "pip", "raw", "reboot", "replace", "rpm_key"),
@@ -170,14 +171,17 @@ class _Reader:
             self._cannot_tell(handlers=module == "")
             if re.search("fact|setup|vars", module):
                 self.found.facts = None
-        texts = (*_texts(arguments), *_texts(entry.get("environment"))) if runs else ()
-        self._add_task(entry, action, texts)
+        texts = (*_texts(arguments), *_texts(entry.get("environment")))
+        self._add_task(entry, action, texts, sure=runs)
         if module in _INCLUDES_ROLE:
             self._include_role(entry, arguments, shares=module == "import_role")
 
-    def _add_task(self, entry: Mapping[str, Any], action: str, texts: tuple[str, ...] = ()) -> None:
+    def _add_task(
+        self, entry: Mapping[str, Any], action: str, texts: tuple[str, ...] = (), *, sure: bool = False
+    ) -> None:
         name, notifies = str(entry.get("name") or ""), tuple(self._notified(entry))
-        task = HookTask(name, action, notifies, texts, self.path, self.template, self.rests_on)
+        certain, uncertain = (texts, ()) if sure else ((), texts)
+        task = HookTask(name, action, notifies, certain, uncertain, self.path, self.template, self.rests_on)
         self.found.tasks.append(task)
 
     def _include(self, entry: Mapping[str, Any], arguments: Any, *, sure: bool) -> None:

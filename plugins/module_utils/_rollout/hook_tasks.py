@@ -38,6 +38,7 @@ class HookTask:
 
     :param action: its module, as it is written there.
     :param texts: what is resolved for certain before it runs: its arguments, unless it has a condition or a loop.
+    :param uncertain: likewise what may not be, or may fail: of a task with these, or with somebody to mend it.
     :param path: its file.
     :param template: the template by which its file was named, where it was.
     :param rests_on: the words of such templates; None where the file is only a candidate.
@@ -47,6 +48,7 @@ class HookTask:
     action: str
     notifies: tuple[Notified, ...] = ()
     texts: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
     path: str = ""
     template: str = ""
     rests_on: frozenset[str] | None = frozenset()

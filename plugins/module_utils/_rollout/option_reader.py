@@ -183,7 +183,7 @@ def read_options(sources: OptionSources, *, deploys: bool = True) -> RolloutOpti
 
 def _surroundings(values: Values, options: Mapping[str, Any]) -> Surroundings:
     sources = values.sources
-    given, stand_ins = given_to(options["version"], options["direction"])
+    given, stand_ins = given_to(options["version"], options["direction"], options["service"])
     resolve = sources.inventory.resolve
     variables = HookVariables(values.by_host, sources.play, sources.extra, resolve, given, stand_ins)
     return Surroundings(variables, sources.search_paths.included_roles)
@@ -361,10 +361,10 @@ def _hosts_with_health_url(values: Values) -> list[str]:
 
 def _check_templates(values: Values, options: Mapping[str, Any], hooks: list[HookTasks]) -> None:
     """Options that are read on the hosts, and the user's tasks, must not fail for want of a variable."""
-    given, stand_ins = given_to(options["version"], options["direction"])
+    given, stand_ins = given_to(options["version"], options["direction"], options["service"])
     sources = values.sources
     shared = {**sources.play, **sources.extra}
-    templates = Templates(values.by_host, shared, hooks, sources.needed)
+    templates = Templates(values.by_host, sources.localhost, shared, hooks, sources.needed)
     for option in OPTIONS:
         if option.per_host:
             found = values.templates_of(option.variable)

@@ -22,8 +22,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_reader import Load
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import RESERVED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_templates import RESERVED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
     LATER,

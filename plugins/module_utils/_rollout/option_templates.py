@@ -16,11 +16,13 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
     ON_HOST,
+    HookTask,
     HookTasks,
     MissingHandler,
     missing_handlers,
     variables_set,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import OF_HOST, RESERVED, given_by
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_words import (
     has_template,
     inputs_of,
@@ -29,14 +31,14 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_w
 
 STAND_IN = "1.0.0"
 """A version where none is known yet."""
-RESERVED = ("deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason")
-"""What the user's deployment is given: a variable of the user would beat ours, in the rollback too."""
 _MAGIC = {
     *("environment", "group_names", "groups", "hostvars", "inventory_dir", "inventory_file"),
     *("inventory_hostname", "inventory_hostname_short", "item", "omit", "play_hosts", "playbook_dir"),
     *("role_name", "role_names", "role_path", "vars"),
 }
 """Ansible's own names, besides those that begin with ansible_."""
+_OURS = "deploy_"
+"""What the variables begin with that hooks get."""
 _MOST = 5
 """Warnings of one kind."""
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
@@ -81,17 +83,19 @@ def _warning(one: MissingHandler) -> str:
     )
 
 
-def given_to(version: str | None, direction: str) -> tuple[dict[str, str], set[str]]:
-    """What the user's deployment is given, and which of these are only stand-ins so far."""
-    given = dict.fromkeys(RESERVED, version or STAND_IN) | {"deploy_reason": direction}
-    return given, {"deploy_previous_version", "deploy_id", *([] if version else ["deploy_version"])}
+def given_to(version: str | None, direction: str, service: str) -> tuple[dict[str, str], set[str]]:
+    """What the user's deployment is given, and what of that, or of what other hooks are told, nobody knows yet."""
+    given = dict.fromkeys(OF_HOST, version or STAND_IN) | {"deploy_reason": direction, "deploy_service": service}
+    known = {"deploy_reason", "deploy_service", *(["deploy_version"] if version else [])}
+    return given, {*RESERVED} - known
 
 
 class Templates:
     """Tries templates before anything is changed.
 
     :param hosts: the hosts with their variables, templates unresolved.
-    :param shared: variables that all hosts have besides.
+    :param localhost: likewise those of the controller.
+    :param shared: variables that all of these have besides.
     :param hooks: the user's tasks.
     :param needed: the variables without which a template cannot be resolved.
     """
@@ -99,12 +103,14 @@ class Templates:
     def __init__(
         self,
         hosts: Mapping[str, Mapping[str, Any]],
+        localhost: Mapping[str, Any],
         shared: Mapping[str, Any],
         hooks: Sequence[HookTasks],
         needed: Callable[[str], Iterable[str]],
     ) -> None:
         self._hosts = hosts
-        self._shared = {*shared, *RESERVED, *_MAGIC}
+        self._localhost = {"localhost": localhost}
+        self._shared = {*shared, *_MAGIC}
         self._hooks = hooks
         self._needed = needed
         self._sets = variables_set(hooks)
@@ -151,23 +157,38 @@ class Templates:
         return name in (self._sets or ()) or name.startswith(("ansible_", "_"))
 
     def refuse_unknown_variables(self) -> None:
-        """Refuse a task that needs a variable which a host does not have, and which no hook sets."""
+        """Refuse a task that needs a variable which is not there where it runs, and which no hook sets.
+
+        Of a task that may not run, or may fail, only a name that looks like one of ours: a mistake in what tells
+        somebody of the end would show at the end only.
+        """
         if self._sets is None:
             return
-        on_host = ((hook, task) for hook in self._hooks if hook.option in ON_HOST for task in hook.tasks)
-        for hook, task in on_host:
-            names = {name for text in task.texts for name in self._needed(text)}
-            missing = next(((name, host) for host in self._hosts if (name := self._missing(names, host))), None)
-            if missing:
-                raise HitlessError(
-                    f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) needs the variable "
-                    f"{missing[0]}, which {missing[1]} does not have.",
-                    hint="Nothing was changed. Is it misspelt? Where it may be missing, give it a default.",
-                )
+        for hook in self._hooks:
+            places = self._hosts if hook.option in ON_HOST else self._localhost
+            given = given_by(hook.option)
+            for task in hook.tasks:
+                names = {name for text in task.texts for name in self._needed(text)}
+                ours = {name for text in task.uncertain for name in self._needed(text) if name.startswith(_OURS)}
+                for host, variables in places.items():
+                    missing = self._missing(names, variables, given) or self._missing(ours, variables, RESERVED)
+                    if missing:
+                        raise self._refusal(hook, task, missing, host)
 
-    def _missing(self, names: Iterable[str], host: str) -> str:
+    @staticmethod
+    def _refusal(hook: HookTasks, task: HookTask, name: str, host: str) -> HitlessError:
+        hint = "Is it misspelt? Where it may be missing, give it a default."
+        if name.startswith(_OURS):
+            hint = f"This hook gets {', '.join(given_by(hook.option))}."
+        return HitlessError(
+            f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) needs the variable {name}, "
+            f"which {host} does not have.",
+            hint=f"Nothing was changed. {hint}",
+        )
+
+    def _missing(self, names: Iterable[str], variables: Mapping[str, Any], given: Iterable[str]) -> str:
         """The first variable that is missing, or that one of these needs; empty where there is none."""
-        variables, seen, left = self._hosts[host], set(self._shared), list(names)
+        seen, left = {*self._shared, *given}, sorted(names)
         while left:
             name = left.pop()
             if name in seen or self._may_come(name):

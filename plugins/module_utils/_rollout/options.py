@@ -111,7 +111,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("deploy_tasks", TasksFile(), help="or a tasks file"),
     Option("deploy_role", RoleName(), help="or a role; exactly one of the three is required"),
     Option("deploy_success_codes", ExitCodes(), [0], "exit codes of the command that mean success (puppet: `[0, 2]`)"),
-    Option("deploy_timeout", Number(1, unit="seconds"), 1800, "for the command, or for each task"),
+    Option("deploy_timeout", Number(1, unit="seconds"), 1800, "for the command, or each task, those of hooks as well"),
     Option(
         "restart_command",
         Text("command line"),

@@ -19,6 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import trigger
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import about, hosts_told
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import TURN
@@ -85,7 +86,16 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**own, "parts": self.parts, "reached": self.reached, "plays": self.plays}
+        made = {name: getattr(self, name) for name in ("parts", "reached", "plays")}
+        if self.options.get("start_tasks"):
+            made["told"] = {**self.told, "hosts": hosts_told(self.changing, {})}
+        return {**own, **made}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the user's hooks are told of it, see ``hook_variables``."""
+        options = self.options
+        return about(self.id, self.service, options["version"], options["direction"], self.operator, options["message"])
 
     @property
     def service(self) -> str:

@@ -45,7 +45,7 @@ class Lab:
             path.write_text(text, encoding="utf-8")
         self.play: dict[str, Any] = {"stage": "prod"}
         self.extra: dict[str, Any] = {}
-        given, stand_ins = given_to(version, "deploy")
+        given, stand_ins = given_to(version, "deploy", "web")
         self.variables = HookVariables(HOSTS, self.play, self.extra, self.resolve, given, stand_ins)
         self.around = Surroundings(self.variables, [str(folder / "roles")])
 
@@ -110,7 +110,7 @@ def test_a_value_of_each_host_resolved_once_for_those_that_agree(tmp_path: Path)
 def test_a_template_of_too_many_values_is_left_open(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     many = {f"web{number}": {"inventory_hostname": f"web{number}"} for number in range(1000)}
-    given, stand_ins = given_to("2.0.0", "deploy")
+    given, stand_ins = given_to("2.0.0", "deploy", "web")
     variables = HookVariables(many, {}, {}, lambda value, host, given: lab.asked.append(host), given, stand_ins)
     assert not variables.choose("{{ inventory_hostname }}.yml", Scope(), on_host=True).complete
     assert len(lab.asked) == 200

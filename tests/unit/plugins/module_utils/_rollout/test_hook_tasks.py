@@ -162,18 +162,19 @@ def test_texts_that_are_resolved_for_certain(tmp_path: Path) -> None:
     text = """
 - {command: first}
 - {copy: {src: [second], dest: {x: third}}, environment: {X: fourth}}
-- {block: [{shell: fifth}], always: [{shell: no}]}
-- {command: no, when: x}
-- {command: no, loop: [1]}
-- {command: no, with_items: [1]}
-- {command: no, ignore_errors: true}
-- {block: [{command: no}], when: x}
-- {block: [{command: no}], rescue: [{command: no}]}
+- {block: [{shell: fifth}], always: [{shell: maybe}]}
+- {command: maybe, when: x}
+- {command: maybe, loop: [1]}
+- {command: maybe, with_items: [1]}
+- {command: maybe, ignore_errors: true}
+- {block: [{command: maybe}], when: x}
+- {block: [{command: maybe}], rescue: [{command: maybe}]}
 - {import_tasks: more.yml, when: x}
 - {import_tasks: sure.yml}
 """
-    found = Files(tmp_path, deploy=text, more="- {command: no}\n", sure="- {command: sixth}\n").tasks()
+    found = Files(tmp_path, deploy=text, more="- {command: maybe}\n", sure="- {command: sixth}\n").tasks()
     assert texts(found) == ["first", "second", "third", "fourth", "fifth", "sixth"]
+    assert {text for task in found.tasks for text in task.uncertain} == {"maybe"}
 
 
 # --- the first tasks -----------------------------------------------------------------------------------------

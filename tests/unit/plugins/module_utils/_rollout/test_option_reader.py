@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import RESERVED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths, find_role
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import RolloutOptions, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources, Settings
@@ -420,7 +421,7 @@ def test_results_of_tasks_are_no_options() -> None:
     assert read(localhost={"rollout_plan": result}, inventory=of_hosts({"rollout_reach": result})).hosts == ["web1"]
 
 
-@pytest.mark.parametrize("name", ["deploy_version", "deploy_previous_version", "deploy_id", "deploy_reason"])
+@pytest.mark.parametrize("name", RESERVED)
 @pytest.mark.parametrize(
     ("where", "told"),
     [

@@ -31,7 +31,7 @@ def hook(*texts: str, option: str = "deploy_tasks", sets: set[str] | None = froz
 
 
 def templates(*hooks: HookTasks, hosts: Mapping[str, Mapping[str, Any]] = HOSTS) -> Templates:
-    return Templates(hosts, {"of_play": 1}, hooks, needed)
+    return Templates(hosts, {"of_localhost": 1}, {"of_play": 1}, hooks, needed)
 
 
 class Resolver:
@@ -39,7 +39,7 @@ class Resolver:
 
     def __init__(self, hosts: Mapping[str, Mapping[str, Any]] = HOSTS) -> None:
         self._hosts = hosts
-        self._given = given_to("2.0.0", "deploy")[0]
+        self._given = given_to("2.0.0", "deploy", "web")[0]
         self.asked: list[str] = []
 
     def __call__(self, value: str, host: str) -> None:
@@ -56,7 +56,7 @@ def tried(
     value: str, *hooks: HookTasks, hosts: Mapping[str, Mapping[str, Any]] = HOSTS, version: str | None = "2.0.0"
 ) -> list[str]:
     resolver = Resolver(hosts)
-    stand_ins = given_to(version, "deploy")[1]
+    stand_ins = given_to(version, "deploy", "web")[1]
     templates(*hooks, hosts=hosts).refuse_unresolvable(
         "rollout_health_url", dict.fromkeys(hosts, value), stand_ins, resolver
     )
@@ -128,9 +128,57 @@ def test_a_task_that_needs_a_variable_that_needs_what_is_missing() -> None:
         [hook("{{ release }}"), hook(option="prepare_tasks", sets={"release"})],
         [hook("{{ release }}", sets=None)],
         [hook("{{ release }}"), opaque("deploy_role", "acme.web.install")],
-        # It runs on the controller, and keeps no host out of rotation.
-        [hook("{{ release }}", option="finish_tasks")],
+        [hook("{{ of_localhost }}{{ of_play }}{{ deploy_hosts }}", option="before_batch_tasks")],
+        # What runs on the controller may set what it needs.
+        [hook("{{ release }}", option="finish_tasks", sets={"release"})],
     ],
 )
 def test_tasks_that_may_well_run(hooks: list[HookTasks]) -> None:
     templates(*hooks).refuse_unknown_variables()
+
+
+RUN = ["deploy_id", "deploy_service", "deploy_version", "deploy_reason"]
+ONCE = [*RUN, "deploy_operator", "deploy_message", "deploy_hosts"]
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        *((name, [*RUN, "deploy_previous_version"]) for name in ("prepare_tasks", "drain_tasks", "restore_tasks")),
+        *((name, ONCE) for name in ("start_tasks", "before_batch_tasks", "after_batch_tasks")),
+        *((name, [*ONCE, "deploy_result"]) for name in ("on_failure_tasks", "finish_tasks")),
+    ],
+)
+def test_each_hook_knows_what_it_gets_and_nothing_else(option: str, given: list[str]) -> None:
+    for name in (*ONCE, "deploy_previous_version", "deploy_result"):
+        found = templates(hook(f"{{{{ {name} }}}}", option=option))
+        if name in given:
+            found.refuse_unknown_variables()
+        else:
+            with pytest.raises(HitlessError, match=rf"needs the variable {name}, .* gets {given[0]}, .*{given[-1]}\.$"):
+                found.refuse_unknown_variables()
+
+
+def test_a_hook_on_the_controller_that_needs_what_is_not_there() -> None:
+    told = r"^rollout_finish_tasks: the task Install \(/deploy.yml\) needs the variable chat_url, which localhost"
+    with pytest.raises(HitlessError, match=told):
+        templates(hook("{{ chat_url }}", option="finish_tasks")).refuse_unknown_variables()
+    # What hosts have is not there either.
+    with pytest.raises(HitlessError, match="needs the variable meta, which localhost"):
+        templates(hook("{{ meta.rack }}", option="start_tasks")).refuse_unknown_variables()
+
+
+def test_what_may_fail_names_what_hooks_get() -> None:
+    """A misspelt name in a message that may fail would be told to nobody."""
+
+    def may_fail(text: str, option: str = "finish_tasks", sets: tuple[str, ...] = ()) -> Templates:
+        task = HookTask("Tell", "uri", uncertain=(text,))
+        return templates(HookTasks(option, "/tell.yml", [task], sets=set(sets)))
+
+    with pytest.raises(HitlessError, match=r"needs the variable deploy_reslut, .* This hook gets .*, deploy_result\.$"):
+        may_fail("{{ deploy_reslut.verdict }}").refuse_unknown_variables()
+    for text in ("{{ deploy_result.verdict }}", "{{ typo }}"):
+        may_fail(text).refuse_unknown_variables()
+    # One file for two hooks asks whether it is there.
+    may_fail("{{ deploy_result.verdict }}", "start_tasks").refuse_unknown_variables()
+    may_fail("{{ deploy_place }}", sets=("deploy_place",)).refuse_unknown_variables()
