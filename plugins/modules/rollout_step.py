@@ -21,9 +21,10 @@ options:
     type: str
     required: true
     choices:
-      [request, prepare, reach, plan, gate, begin_batch, stop, stage, turn, leave, drain, wait_until_drained, deploy,
-      restart, reboot, verify, begin_restore, return, verify_and_return, deploy_by_agent, on_failure, after_undrain,
-      settle, finish, release, prepare_recovery, recover, recover_host, recover_verify, recover_return,
+      [request, prepare, reach, plan, gate, begin_batch, read_batch, stop, stage, turn, leave, drain,
+      wait_until_drained, deploy, restart, reboot, verify, begin_restore, return, verify_and_return, deploy_by_agent,
+      on_failure, after_undrain, settle, finish, release, prepare_recovery, recover, recover_host, recover_verify,
+      recover_return,
       recovered]
   run: {description: "Name of the variable of localhost that holds the run.", type: str}
   turn: {description: "Name of the variable in which the last step of a host has left its turn.", type: str}

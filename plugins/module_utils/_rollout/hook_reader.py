@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_inclu
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_tasks import (
     ON_HOST,
-    STAYS_HERE,
+    SETS_NOTHING,
     HookTask,
     HookTasks,
     Notified,
@@ -47,15 +47,6 @@ _KEYWORDS = {
 """What may stand in a task beside its module (ansible-core 2.16 to 2.21)."""
 _INCLUDES_TASKS = {"include_tasks", "import_tasks"}
 _INCLUDES_ROLE = {"include_role", "import_role"}
-_SETS_NOTHING = STAYS_HERE | {
-    *("community.general.haproxy", "community.general.mail", "community.general.slack"),
-    *("apt", "apt_key", "apt_repository", "async_status", "blockinfile", "command", "copy", "cron"),
-    *("deb822_repository", "dnf", "dnf5", "fetch", "file", "find", "get_url", "git", "group", "hostname"),
-    *("known_hosts", "lineinfile", "meta", "package", "pause", "pip", "raw", "reboot", "replace", "rpm_key"),
-    *("script", "service", "shell", "slurp", "stat", "systemd", "systemd_service", "tempfile", "template"),
-    *("unarchive", "uri", "user", "wait_for", "wait_for_connection", "yum", "yum_repository"),
-}
-"""Modules that set no variable but what their task registers; others may return facts."""
 
 
 def read_tasks(option: str, path: str, load: Load, around: Surroundings = NOTHING_KNOWN) -> HookTasks:
@@ -85,6 +76,7 @@ class _Reader:
     :param scope: the variables that its tasks have by where they stand.
     :param hosts: the hosts that come to it; empty for all of them.
     :param conditional: whether a condition stands above, which may keep some of these from it.
+    :param handled: whether a block above handles what fails here, which runs for certain.
     :param template: as in :class:`HookTask`; likewise ``rests_on``.
     """
 
@@ -96,6 +88,7 @@ class _Reader:
     scope: Scope = field(default_factory=Scope)
     hosts: Sequence[str] = ()
     conditional: bool = False
+    handled: bool = False
     template: str = ""
     rests_on: frozenset[str] | None = frozenset()
 
@@ -113,9 +106,10 @@ class _Reader:
                 runs = sure and not {"when", "rescue", "ignore_errors"} & entry.keys()
                 inside = self._inside(entry)
                 inside.add_notified(entry)
-                inside.read(entry["block"], sure=runs)
+                handled = inside.handled or (sure and "when" not in entry)
+                replace(inside, handled=handled).read(entry["block"], sure=runs)
                 for part in ("rescue", "always"):
-                    inside.read(entry.get(part) or [], sure=False)
+                    replace(inside, handled=False).read(entry.get(part) or [], sure=False)
             else:
                 self._read_task(entry, sure=sure)
 
@@ -167,22 +161,23 @@ class _Reader:
                 self._note(name, fact=True)
         elif module in _INCLUDES_ROLE:
             self._tell_later()
-        elif module == "set_fact" or module not in _SETS_NOTHING:
+        elif module == "set_fact" or module not in SETS_NOTHING:
             self._cannot_tell(handlers=module == "")
             if re.search("fact|setup|vars", module):
                 self.found.facts = None
         texts = (*_texts(arguments), *_texts(entry.get("environment")))
-        self._add_task(entry, action, texts, sure=runs)
+        is_handled = (sure or self.handled) and not loops and "when" not in entry
+        kind = "texts" if runs else "handled" if is_handled else "uncertain"
+        self._add_task(entry, action, **{kind: texts})
         if module in _INCLUDES_ROLE:
             self._include_role(entry, arguments, shares=module == "import_role")
 
-    def _add_task(
-        self, entry: Mapping[str, Any], action: str, texts: tuple[str, ...] = (), *, sure: bool = False
-    ) -> None:
+    def _add_task(self, entry: Mapping[str, Any], action: str, **texts: tuple[str, ...]) -> None:
+        """A task; ``texts`` by how certain it is that they are resolved, see :class:`HookTask`."""
         name, notifies = str(entry.get("name") or ""), tuple(self._notified(entry))
-        certain, uncertain = (texts, ()) if sure else ((), texts)
-        task = HookTask(name, action, notifies, certain, uncertain, self.path, self.template, self.rests_on)
-        self.found.tasks.append(task)
+        certain, handled, uncertain = (texts.get(kind, ()) for kind in ("texts", "handled", "uncertain"))
+        where = (self.path, self.template, self.rests_on)
+        self.found.tasks.append(HookTask(name, action, notifies, certain, handled, uncertain, *where))
 
     def _include(self, entry: Mapping[str, Any], arguments: Any, *, sure: bool) -> None:
         file = arguments.get("file") if isinstance(arguments, Mapping) else arguments
@@ -278,7 +273,8 @@ class _Reader:
     def _inside(self, entry: Mapping[str, Any]) -> _Reader:
         """What reads on inside a block or an include."""
         conditional = self.conditional or "when" in entry
-        return replace(self, scope=self.scope.inside(entry.get("vars")), conditional=conditional)
+        handled = self.handled and not {"when", "loop"} & entry.keys()
+        return replace(self, scope=self.scope.inside(entry.get("vars")), conditional=conditional, handled=handled)
 
     def _notified(self, entry: Mapping[str, Any]) -> Iterator[Notified]:
         value = entry.get("notify")

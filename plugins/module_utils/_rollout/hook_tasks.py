@@ -17,6 +17,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.template_w
 
 STAYS_HERE = {"assert", "debug", "fail", "set_fact"}
 """Modules that touch no host."""
+SETS_NOTHING = STAYS_HERE | {
+    *("community.general.haproxy", "community.general.mail", "community.general.slack"),
+    *("apt", "apt_key", "apt_repository", "async_status", "blockinfile", "command", "copy", "cron"),
+    *("deb822_repository", "dnf", "dnf5", "fetch", "file", "find", "get_url", "git", "group", "hostname"),
+    *("known_hosts", "lineinfile", "meta", "package", "pause", "pip", "raw", "reboot", "replace", "rpm_key"),
+    *("script", "service", "shell", "slurp", "stat", "systemd", "systemd_service", "tempfile", "template"),
+    *("unarchive", "uri", "user", "wait_for", "wait_for_connection", "yum", "yum_repository"),
+}
+"""Modules that set no variable but what their task registers; others may return facts."""
 ON_HOST = ("prepare_tasks", "deploy_tasks", "deploy_role", "smoke_tasks", "drain_tasks", "restore_tasks")
 """Hooks that run for each host, with its variables."""
 
@@ -38,7 +47,7 @@ class HookTask:
 
     :param action: its module, as it is written there.
     :param texts: what is resolved for certain before it runs: its arguments, unless it has a condition or a loop.
-    :param uncertain: likewise what may not be, or may fail: of a task with these, or with somebody to mend it.
+    :param handled: the same of a task whose failure the user handles; ``uncertain``: of one that may not run.
     :param path: its file.
     :param template: the template by which its file was named, where it was.
     :param rests_on: the words of such templates; None where the file is only a candidate.
@@ -48,6 +57,7 @@ class HookTask:
     action: str
     notifies: tuple[Notified, ...] = ()
     texts: tuple[str, ...] = ()
+    handled: tuple[str, ...] = ()
     uncertain: tuple[str, ...] = ()
     path: str = ""
     template: str = ""

@@ -159,17 +159,19 @@ class Templates:
     def refuse_unknown_variables(self) -> None:
         """Refuse a task that needs a variable which is not there where it runs, and which no hook sets.
 
-        Of a task that may not run, or may fail, only a name that looks like one of ours: a mistake in what tells
-        somebody of the end would show at the end only.
+        A mistake in what tells somebody of the end would show at the end only. So what runs on the controller is looked
+        at also where the user handles its failure, and of all tasks whether a name looks like one of ours.
         """
         if self._sets is None:
             return
         for hook in self._hooks:
-            places = self._hosts if hook.option in ON_HOST else self._localhost
-            given = given_by(hook.option)
+            on_host, given = hook.option in ON_HOST, given_by(hook.option)
+            places = self._hosts if on_host else self._localhost
             for task in hook.tasks:
-                names = {name for text in task.texts for name in self._needed(text)}
-                ours = {name for text in task.uncertain for name in self._needed(text) if name.startswith(_OURS)}
+                certain = task.texts if on_host else (*task.texts, *task.handled)
+                names = {name for text in certain for name in self._needed(text)}
+                others = (*task.handled, *task.uncertain)
+                ours = {name for text in others for name in self._needed(text) if name.startswith(_OURS)}
                 for host, variables in places.items():
                     missing = self._missing(names, variables, given) or self._missing(ours, variables, RESERVED)
                     if missing:
@@ -180,9 +182,9 @@ class Templates:
         hint = "Is it misspelt? Where it may be missing, give it a default."
         if name.startswith(_OURS):
             hint = f"This hook gets {', '.join(given_by(hook.option))}."
+        what = f"the task {task.name or task.action} ({task.path or hook.path})"
         return HitlessError(
-            f"rollout_{hook.option}: the task {task.name or task.action} ({hook.path}) needs the variable {name}, "
-            f"which {host} does not have.",
+            f"rollout_{hook.option}: {what} needs the variable {name}, which {host} does not have.",
             hint=f"Nothing was changed. {hint}",
         )
 

@@ -166,15 +166,18 @@ def test_texts_that_are_resolved_for_certain(tmp_path: Path) -> None:
 - {command: maybe, when: x}
 - {command: maybe, loop: [1]}
 - {command: maybe, with_items: [1]}
-- {command: maybe, ignore_errors: true}
+- {command: mended, ignore_errors: true}
 - {block: [{command: maybe}], when: x}
-- {block: [{command: maybe}], rescue: [{command: maybe}]}
-- {import_tasks: more.yml, when: x}
-- {import_tasks: sure.yml}
+- {block: [{command: mended}, {command: maybe, when: x}, {import_tasks: mended.yml}], rescue: [{command: maybe}]}
+- {block: [{command: maybe}], rescue: [{command: maybe}], when: x}
+- {import_tasks: maybe.yml, when: x}
+- {import_tasks: sixth.yml}
 """
-    found = Files(tmp_path, deploy=text, more="- {command: maybe}\n", sure="- {command: sixth}\n").tasks()
+    others = {name: f"- {{command: {name}}}\n" for name in ("maybe", "sixth", "mended")}
+    found = Files(tmp_path, deploy=text, **others).tasks()
     assert texts(found) == ["first", "second", "third", "fourth", "fifth", "sixth"]
     assert {text for task in found.tasks for text in task.uncertain} == {"maybe"}
+    assert [text for task in found.tasks for text in task.handled] == ["mended"] * 3
 
 
 # --- the first tasks -----------------------------------------------------------------------------------------

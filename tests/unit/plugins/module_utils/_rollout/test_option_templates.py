@@ -168,17 +168,23 @@ def test_a_hook_on_the_controller_that_needs_what_is_not_there() -> None:
         templates(hook("{{ meta.rack }}", option="start_tasks")).refuse_unknown_variables()
 
 
-def test_what_may_fail_names_what_hooks_get() -> None:
-    """A misspelt name in a message that may fail would be told to nobody."""
+def hook_that(option: str = "finish_tasks", sets: tuple[str, ...] = (), **texts: tuple[str, ...]) -> Templates:
+    return templates(HookTasks(option, "/tell.yml", [HookTask("Tell", "uri", **texts)], sets=set(sets)))
 
-    def may_fail(text: str, option: str = "finish_tasks", sets: tuple[str, ...] = ()) -> Templates:
-        task = HookTask("Tell", "uri", uncertain=(text,))
-        return templates(HookTasks(option, "/tell.yml", [task], sets=set(sets)))
 
+@pytest.mark.parametrize("kind", ["handled", "uncertain"])
+def test_a_misspelt_name_of_ours_is_found_in_any_task(kind: str) -> None:
+    """A message that may fail would be told to nobody."""
     with pytest.raises(HitlessError, match=r"needs the variable deploy_reslut, .* This hook gets .*, deploy_result\.$"):
-        may_fail("{{ deploy_reslut.verdict }}").refuse_unknown_variables()
-    for text in ("{{ deploy_result.verdict }}", "{{ typo }}"):
-        may_fail(text).refuse_unknown_variables()
-    # One file for two hooks asks whether it is there.
-    may_fail("{{ deploy_result.verdict }}", "start_tasks").refuse_unknown_variables()
-    may_fail("{{ deploy_place }}", sets=("deploy_place",)).refuse_unknown_variables()
+        hook_that(**{kind: ("{{ deploy_reslut.verdict }}",)}).refuse_unknown_variables()
+    hook_that(**{kind: ("{{ deploy_result.verdict }}",)}).refuse_unknown_variables()
+    hook_that(sets=("deploy_place",), **{kind: ("{{ deploy_place }}",)}).refuse_unknown_variables()
+
+
+def test_what_else_is_found_where_a_failure_is_handled() -> None:
+    with pytest.raises(HitlessError, match="needs the variable chat_url, which localhost does not have"):
+        hook_that(handled=("{{ chat_url }}",)).refuse_unknown_variables()
+    for text in ("{{ chat_url }}", "{{ deploy_result.verdict }}"):
+        # One file for two hooks may ask which of them it is.
+        hook_that("start_tasks", uncertain=(text,)).refuse_unknown_variables()
+        hook_that("drain_tasks", handled=(text,)).refuse_unknown_variables()
