@@ -217,12 +217,12 @@ def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
 
 
 def read_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
-    """How the hosts of a batch ended, for the hook after it; one that told nothing is lost."""
+    """The head of a batch with how its hosts ended, for the hook after it; one that told nothing is lost."""
     batch = run.coordinators.index(coordinator) + 1
     found = store.require(task.consul, run.keys(task), run.id)
     planned = [found.record.hosts[name] for name in run.plan["batches"][batch - 1]]
     outcomes = {one.host: found.outcomes.get(one.host) or planned_outcome(one, LOST, _LOST) for one in planned}
-    return {"told": {**run.told, "hosts": hosts_told(planned, outcomes)}}
+    return {**_head(run, batch), "told": {**run.told, "hosts": hosts_told(planned, outcomes)}}
 
 
 def stop_before(task: Task, run: Run, coordinator: str, why: str) -> dict[str, Any]:
