@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts the program that keeps a lock for a run, ``keeper.py`` (a private helper of this collection)."""
+"""Starts a program that lives beside a run, above all the keeper of its lock (a private helper of this collection)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Holder
@@ -63,6 +65,21 @@ def start_keeper(
     :raises HitlessError: it did not start.
     """
     config = {
+        **consul_config(connection, keys, session, pipe),
+        "deployments": keys.deployments if holder.deployment else "",
+        "ttl": ttl,
+        "progress_deadline": progress_deadline,
+        "controller": controller,
+        "results": results,
+    }
+    descriptors = (pipe,) if results is None else (pipe, results)
+    what = f"The program that keeps the lock of {keys.service}"
+    start_program(KEEPER, (keys.service, holder.deployment), config, descriptors, what)
+
+
+def consul_config(connection: Connection, keys: Keys, session: str, pipe: int) -> dict[str, Any]:
+    """``keeper.Config`` as a program of a run needs it to ask Consul, behind the lock that the session holds."""
+    return {
         "http": http.__file__,
         "url": connection.base,
         "headers": connection.headers,
@@ -70,25 +87,35 @@ def start_keeper(
         "datacenter": connection.datacenter or "",
         "timeout": connection.timeout,
         "lock": keys.lock,
-        "deployments": keys.deployments if holder.deployment else "",
+        "deployments": "",
         **_below_a_deployment(keys),
         "session": session,
-        "ttl": ttl,
-        "progress_deadline": progress_deadline,
-        "controller": controller,
+        "ttl": TTL,
+        "progress_deadline": 0,
+        "controller": 0,
         "pipe": pipe,
-        "results": results,
     }
+
+
+def start_program(
+    program: Path, names: Sequence[str], config: dict[str, Any], descriptors: Sequence[int], what: str
+) -> None:
+    """Start a program that lives beside the run; returns when it has detached itself.
+
+    :param names: for those who look at a process list. Everything else, the token above all, goes by standard input;
+        what it may keep of the environment is little, and no token.
+    :param descriptors: that it inherits.
+    :param what: it is, for the message.
+    :raises HitlessError: it did not start.
+    """
     try:
-        # Names for those who look at a process list; everything else, the token above all, by standard input.
-        # What it may keep of the environment is little, and no token.
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [sys.executable, "-I", str(KEEPER), keys.service, holder.deployment],
+            [sys.executable, "-I", str(program), *names],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             close_fds=True,
-            pass_fds=(pipe,) if results is None else (pipe, results),
+            pass_fds=tuple(descriptors),
             cwd="/",
             env={name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ},
             start_new_session=True,
@@ -103,9 +130,7 @@ def start_keeper(
     except OSError as error:
         failed, problem = True, str(error)
     if failed:
-        raise HitlessError(
-            f"The program that keeps the lock of {keys.service} did not start ({sys.executable} {KEEPER}): {problem}."
-        )
+        raise HitlessError(f"{what} did not start ({sys.executable} {program}): {problem}.")
 
 
 def _below_a_deployment(keys: Keys) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.holder impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, paused, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, paused, probing, store
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import clear_order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
@@ -78,6 +78,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
 
     Where a deployment is paused the run goes on with it, or has nothing to do, or takes over.
     """
+    probing.require_answer(run)
     if task.check_mode:
         return replace(run, plan=plan_run(task, run, hosts, forks, paused.would_go_on(task, run)))
     keys = run.keys(task)
@@ -103,6 +104,8 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
         run = replace(run, plan=plan_run(task, run, hosts, forks, claim.goes_on))
         for one in ending.mark_interrupted(task.consul, keys, run.session):
             task.warn(one.record.description)
+        if not run.plan["nothing_to_do"]:
+            run = probing.start(task, run, controller)
         if claim.goes_on:
             paused.go_on(task, run, claim)
             run = begun(replace(run, resumed=history.chain(claim.id)[1:]))
@@ -113,6 +116,7 @@ def begin(task: Task, run: Run, hosts: Sequence[fleet.WantedHost], controller: C
             run = record_run(task, run, replace(record_of(run), resumes=resumes), claim.leftover)
         clear_order(task.consul, keys, claim.used_up)
     except BaseException:
+        probing.end(run)
         lock.release(task.consul, keys, run.session)
         raise
     answer_request(task, run, RUNNING, deployment=run.id)

@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import STOP, UNDONE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent, summary_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.probed import Probed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
     FAILED,
     INTERRUPTED,
@@ -40,16 +41,22 @@ from ansible_collections.hitless.consul.plugins.module_utils._views import repor
 from ansible_collections.hitless.consul.plugins.module_utils._views.paused import goes_on
 
 
-def conclude(client: Client, keys: Keys, deployment: str, *, state: str | None = None) -> Deployment:
+def conclude(
+    client: Client, keys: Keys, deployment: str, *, state: str | None = None, probed: Mapping[str, Any] | None = None
+) -> Deployment:
     """How a deployment ended: each host with an outcome, the verdict, a sentence. Writes nothing.
 
     Only what Consul holds counts, so that its own run, its keeper's successor and a recovery come to the same. A host
     without an outcome is lost where its turn had begun, else pending. What has ended already stays as it is.
 
     :param state: instead of the verdict (cancelled, interrupted).
+    :param probed: what the probe of its run has counted.
     """
     found = require(client, keys, deployment)
-    return found if found.record.state != RUNNING else _concluded(client, keys, found, state)
+    if found.record.state != RUNNING:
+        return found
+    account = found.record.probed.and_then(Probed.of(probed))
+    return _concluded(client, keys, replace(found, record=replace(found.record, probed=account)), state)
 
 
 def unread(keys: Keys, deployment: str, error: HitlessError) -> dict[str, Any]:

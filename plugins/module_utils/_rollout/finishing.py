@@ -38,7 +38,7 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     """
     keys = run.keys(task)
     try:
-        ended = found = ending.conclude(task.consul, keys, run.id)
+        ended = found = ending.conclude(task.consul, keys, run.id, probed=run.probed)
         failed = found.failed_hosts
         if run.undoes:
             first = ending.conclude(task.consul, keys, run.undoes, state=INTERRUPTED)

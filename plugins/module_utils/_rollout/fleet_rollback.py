@@ -15,13 +15,15 @@ from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, probing
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask, others_keep_failing
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import undo_failed
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, STOP, UNDONE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ABORT, FAILURE, STOP, UNDONE
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import halt_of, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import is_changed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome, budget_spent
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import FAILED, PlannedHost
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
@@ -42,9 +44,10 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.Wa
     """
     try:
         bake(task, run, ask)
+        run = _end_probe(task, run)
         if run.options["rollback"] != "fleet" or run.options["direction"] == "rollback":
             return run
-        found = ending.conclude(task.consul, run.keys(task), run.id)
+        found = ending.conclude(task.consul, run.keys(task), run.id, probed=run.probed)
         if not stopped_by_failure(found):
             return run
         # Whoever aborts has looked.
@@ -60,7 +63,19 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.Wa
         return undo_failed(task, run, found, hosts(), forks)
     except HitlessError as error:
         task.warn(f"What {run.id} has changed is not rolled back: {error}")
+        return probing.end(run)
+
+
+def _end_probe(task: Task, run: Run) -> Run:
+    """The run without its probe; what that has found at the very last counts, too."""
+    if not run.probing:
         return run
+    run = probing.end(run)
+    progress = read_progress(task.consul, run.keys(task), run.id)
+    halt = halt_of(run, progress)
+    if halt and halt.kind == FAILURE and not progress.stop:
+        record_stop(task, run, "its end", halt.why, len(run.plan["batches"]), halt)
+    return run
 
 
 def stopped_by_failure(found: Deployment) -> bool:

@@ -138,15 +138,31 @@ class Urls:
     def read(self, value: Any, name: str) -> list[str]:
         urls = Names(self.rule).read(value, name)
         for url in urls:
-            parts = _split(url)
-            if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-                raise HitlessError(f"{name} must be a {self.rule} (http://...), and holds {url!r}.")
-            if parts.username is not None:
-                raise HitlessError(
-                    f"{name} holds a user or a password for {parts.hostname}, which would show in warnings and logs.",
-                    hint="Let the page answer the controller's address without one.",
-                )
+            _check_url(url, name, self.rule)
         return [url.removesuffix(";csv") for url in urls]
+
+
+@dataclass(frozen=True)
+class Url:
+    """One address of a web page, likewise."""
+
+    rule: str = "URL"
+
+    def read(self, value: Any, name: str) -> str:
+        url = Text(self.rule).read(value, name)
+        _check_url(url, name, self.rule)
+        return url
+
+
+def _check_url(url: str, name: str, rule: str) -> None:
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise HitlessError(f"{name} must be a {rule} (http://...), and holds {url!r}.")
+    if parts.username is not None:
+        raise HitlessError(
+            f"{name} holds a user or a password for {parts.hostname}, which would show in warnings and logs.",
+            hint="Let the page answer the controller's address without one.",
+        )
 
 
 def _split(url: str) -> SplitResult | None:

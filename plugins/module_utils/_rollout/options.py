@@ -30,6 +30,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_kin
     ServiceName,
     TasksFile,
     Text,
+    Url,
     Urls,
     Version,
 )
@@ -50,8 +51,6 @@ ROLLBACK_SIZE = "100%"
 """As many hosts at a time as the minimum of healthy ones allows: a rollback by hand is in a hurry."""
 LATER = (
     "joiners",
-    "probe_failures",
-    "probe_url",
 )
 """Options of later versions: one who sets them must not believe that they do anything."""
 UNSET = (None, "")
@@ -267,6 +266,14 @@ OPTIONS: tuple[Option, ...] = (
         help="what was changed is watched for so long after each wave",
         shown="`rollout_bake_time`",
     ),
+    Option(
+        "probe_url",
+        Url(),
+        help="the public address, asked all the time as a client does, from here; more failures than "
+        "`rollout_probe_failures` stop the deployment, see policy.md",
+    ),
+    Option("probe_interval", _SOME_SECONDS, 0.1, "between two probes"),
+    Option("probe_failures", Number(), 10, "probes that may fail before the deployment does"),
     Option(
         "pause_after",
         Parsed("list of numbers of stages (batches), 1 for the first, or `each`, or `each_wave`", parse_pause_after),

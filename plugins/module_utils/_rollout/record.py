@@ -19,6 +19,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import Hitl
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import Kind, kind_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan_chunks import chunks_of, joined
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.probed import Probed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import (
     CURRENT,
     GOOD,
@@ -127,6 +128,7 @@ class Brief:
     :param resumes: the deployment to the same version that it goes on with, which did not reach all of its hosts;
         ``undoes``: the one that a rollback undoes. Empty where there is none.
     :param is_automatic: whether the run of that one began it, since it had failed.
+    :param probed: what its probe has counted; empty without one.
     """
 
     id: str
@@ -149,6 +151,7 @@ class Brief:
     resumes: str = ""
     undoes: str = ""
     is_automatic: bool = False
+    probed: Probed = field(default_factory=Probed)
 
     @property
     def seconds(self) -> float | None:
@@ -189,6 +192,7 @@ class Brief:
             "resumes": self.resumes,
             "undoes": self.undoes,
             "automatic": self.is_automatic,
+            **({"probe": self.probed.as_dict()} if self.probed else {}),
         }
 
     @classmethod
@@ -217,6 +221,7 @@ class Brief:
                 resumes=str(data.get("resumes") or ""),
                 undoes=str(data.get("undoes") or ""),
                 is_automatic=bool(data.get("automatic")),
+                probed=Probed.of(data.get("probe")),
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
                 windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
                 waves=Waves.of((data.get("plan") or {}).get("waves")),

@@ -52,6 +52,8 @@ class Run:
     :param recorded: whether the deployment has a record.
     :param undoes: the deployment that this one undoes by itself, since that has failed; empty where it is none such.
     :param resumed: the deployments that it goes on with, the newest first: what they changed is watched, too.
+    :param probing: the file of the probe that runs beside it, empty where none does; ``probed``: what one has counted
+        that has ended, see probing.py.
     :param leftovers: maintenance that interrupted runs left, see ``recovery.Left``; ``unknown``: hosts of it that are
         not in the inventory.
     """
@@ -76,6 +78,8 @@ class Run:
     recorded: bool = False
     undoes: str = ""
     resumed: Sequence[str] = ()
+    probing: str = ""
+    probed: Mapping[str, Any] = field(default_factory=dict)
     leftovers: Sequence[Mapping[str, Any]] = ()
     unknown: Sequence[str] = ()
 
@@ -183,7 +187,7 @@ class Run:
         message = self.options["message"] or f"{failed} failed"
         of_all = {"rollback_deployment": failed, "failure_budget": len(self.hosts), "message": message}
         options = {**self.options, **UNDOING, **of_all}
-        return replace(self, id=new_deployment_id("rollback"), options=options, undoes=failed)
+        return replace(self, id=new_deployment_id("rollback"), options=options, undoes=failed, probed={})
 
     def place_of(self, name: str) -> tuple[int, int]:
         """A host's place among those that change, 1 for the first, and how many there are; 0 where it is none."""

@@ -198,7 +198,8 @@ def verdict_sentence(record: Record, outcomes: Mapping[str, Outcome], reason: st
     because = f" It {did} because {plain(reason).rstrip('.')}." if plain(reason) else ""
     became = counted(results, interrupted=interrupted, kind=record.kind)
     missing = _not_reached(record, results)
-    return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{missing}{_not_covered(record)}")
+    probed = f" {record.probed.told}." if record.probed else ""
+    return plain(f"{title(record)} {how}{took}{more}: {became}.{because}{missing}{_not_covered(record)}{probed}")
 
 
 def _not_reached(record: Record, results: Mapping[str, str]) -> str:
