@@ -30,7 +30,7 @@ def check_versions_unchanged(drive: Drive) -> None:
 def test_restart(drive: Drive) -> None:
     before = pids(drive)
     with Load(drive.lab) as load, RotationWatch(drive.lab) as watch:
-        result = drive.run(None, name="restart", batch_size=4)
+        result = drive.run(None, name="restart", batch_size=4, probe_url=drive.lab.frontend)
     assert result.rc == 0, result.output
     load.check_nothing_lost()
     assert all(one != other for one, other in zip(before, pids(drive), strict=True))
@@ -42,6 +42,8 @@ def test_restart(drive: Drive) -> None:
     record = drive.record()
     assert (record["direction"], record["state"], record["version"]) == ("restart", "successful", None)
     assert "5 restarted." in result.output
+    assert (record["probe"]["failed"], record["probe"]["count"] > 10) == (0, True)
+    assert f"{record['probe']['count']} probes, 0 failed, longest gap " in flat(result.output)
 
     back = drive.run(None, "--check", name="rollback")
     assert "No deployment of web is recorded" in flat(back.output), "a restart is none that could be undone"

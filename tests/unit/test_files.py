@@ -42,6 +42,7 @@ ELSEWHERE = {
     "_rollout/option_kinds.py": "unit/plugins/module_utils/_rollout/test_options.py",
     "_rollout/option_sources.py": "integration/test_rollout_options.py",
     "_rollout/plan_reader.py": "integration/test_plan.py",
+    "_rollout/probing.py": "integration/test_probing.py",
     "_rollout/pruning.py": "integration/test_deployment.py",
     "_rollout/reach.py": "integration/test_reach.py",
     "_rollout/recorded_host.py": "integration/test_host.py",
