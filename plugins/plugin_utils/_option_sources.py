@@ -105,6 +105,8 @@ class AnsibleInventory:
         if host is not None:
             known = {**self.variables(host), **self.play, **self.extra, **(given or {}), "hostvars": self._hostvars}
             templar = templar.copy_with_new_env(available_variables=known)
+        elif given:
+            templar = templar.copy_with_new_env(available_variables={**templar.available_variables, **given})
         try:
             return decrypted(templar.template(value))
         except AnsibleError as error:

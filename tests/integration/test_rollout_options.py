@@ -112,6 +112,9 @@ def test_every_place_is_read(project: Project) -> None:
                 "rollout_batch_size: [1, '{{ share }}']",
                 "rollout_message: '{{ hostvars.web3.inventory_hostname }}'",
                 "rollout_strict: true",
+                "rollout_analysis: [{url: 'http://m/?q={{ query | urlencode }}'}, {command: '{{ look }}'}]",
+                "look: look {{ deploy_version }}",
+                'query: up{version="{{ deploy_version }}"}',
                 "share: 25%",
             ]
         ),
@@ -130,6 +133,8 @@ def test_every_place_is_read(project: Project) -> None:
         "min_healthy": 1,
     }
     assert {name: found["options"][name] for name in expected} == expected
+    checked = [one.get("url") or one["command"] for one in found["options"]["analysis"]]
+    assert checked == ["http://m/?q=up%7Bversion%3D%221.10%22%7D", "look 1.10"]
     assert found["id"].split("-")[1] == "1.10"
 
 

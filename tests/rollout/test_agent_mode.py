@@ -99,6 +99,19 @@ def test_a_broken_version_is_put_back_and_what_it_printed_is_shown(drive: Drive)
     assert steps[-1] == "done"
 
 
+@pytest.mark.slow
+def test_a_version_that_makes_errors_is_found_by_the_load_balancer(drive: Drive) -> None:
+    """The controller asks it for this alone: each machine drains itself, by its own time."""
+    stats = drive.lab.balancer.stats_url
+    asked = {"batch_size": [1, "100%"], "bake_time": 20, "load_balancers": stats, "analysis": "load_balancers"}
+    with drive.lab.load(rate=200):
+        result = drive.run("3.0.0-flaky20", kind="agent", **asked)
+    assert result.rc not in (0, 4), result.output
+    assert ": worse (e " in result.output
+    assert drive.running() == [OLD] * 4
+    assert drive.is_settled()
+
+
 def test_a_machine_whose_agent_is_down_is_lost_and_does_not_deploy_later(drive: Drive) -> None:
     three = "web1:web2:web3"
     vm = drive.lab.vm("web2")

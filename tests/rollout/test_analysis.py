@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,18 @@ def test_a_threshold_for_the_whole_service_sees_it_later(drive: Drive) -> None:
         result = drive.run(FLAKY, **STAGES)
     print(load.report())
     assert result.rc == 0, "and nothing else sees it at all"
+
+
+@pytest.mark.slow
+def test_in_batches_it_is_the_same(drive: Drive, tmp_path: Path) -> None:
+    """Ansible takes each step for a batch; what compares goes on beside all of it."""
+    tasks = tmp_path / "deploy.yml"
+    command = "'{{ lab_vm_dir }}/deploy {{ deploy_version }}'"
+    tasks.write_text(f"- name: Install\n  ansible.builtin.command: {command}\n", encoding="utf-8")
+    asked = {**compared(drive), "deploy_command": "", "deploy_tasks": str(tasks)}
+    with drive.lab.load(rate=RATE):
+        result = drive.run(FLAKY, **asked)
+    assert result.rc not in (0, 4), result.output
+    assert ": worse (e " in result.output
+    check_back(drive, result.output)
+    assert len(drive.deployed()) == 1

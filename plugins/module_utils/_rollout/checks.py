@@ -76,7 +76,8 @@ def _ask(check: Mapping[str, Any]) -> Measured:
             error.read(_LARGEST)
         status, text = error.code, b""
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Measured(INCONCLUSIVE, f"no answer ({getattr(error, 'reason', None) or error})")
+        why = getattr(error, "reason", None) or error
+        return Measured(INCONCLUSIVE, f"no answer ({getattr(why, 'strerror', None) or why})")
     if status != check["status"]:
         return Measured(FAILED, f"status {status}, and not {check['status']}")
     return _compare(check, text) if check["json"] else Measured(PASSED, f"status {status}")

@@ -4,8 +4,9 @@
 """New instances against old ones, by what load balancers count of each (a private helper of this collection). Pure.
 
 Whether new ones make more errors is tested, see evidence.py. What is counted between two looks is evidence only where
-that is sure to be of one version: the same server, at the same address, on the same side at both. A counter that has
-gone back (HAProxy was reloaded) begins anew, and an instance without requests adds nothing.
+that is sure to be of one version: the same server, at the same address, on the same side at both; and only while
+instances of both sides get requests, since what goes wrong at some time must not be held against what did at another. A
+counter that has gone back (HAProxy was reloaded) begins anew, and an instance without requests adds nothing.
 
 How long answers take is compared, and not tested: HAProxy tells an average, in whole milliseconds, of which each
 further request replaces a 1024th (swrate_add in HAProxy's freq_ctr.h). So a new instance counts once it has had 1,024
@@ -73,7 +74,7 @@ class Comparison:
         :param answers: of the load balancers that answer, by URL.
         :param sides: address of an instance -> new or old; one whose version is not known now is not among them.
         """
-        counted = {NEW: Count(), OLD: Count()}
+        counted: dict[str, Count] = {}
         seen: dict[tuple[str, Name], Seen] = {}
         for url, shown in answers.items():
             for name, server in shown.servers.items():
@@ -85,13 +86,17 @@ class Comparison:
                 if before is not None and now.follows(before):
                     now = Seen(side, server, before.first)
                     more = Count(server.requests - before.now.requests, server.errors - before.now.errors)
-                    counted[side] += more
+                    if server.takes_requests and before.now.takes_requests:
+                        counted[side] = counted.get(side, Count()) + more
                 seen[key] = now
         # One that does not answer now goes on where it was.
         kept = {key: one for key, one in self._seen.items() if key[0] not in answers}
         self._seen = {**kept, **seen}
-        self.counts = {side: self.counts[side] + counted[side] for side in counted}
-        self.evidence.add(counted[NEW], counted[OLD])
+        if len(counted) == 2:
+            self.counts = {side: self.counts[side] + counted[side] for side in counted}
+            self.evidence.add(counted[NEW], counted[OLD])
+        else:
+            self.evidence.interrupt()
         self._slow = self._slow + 1 if self._is_slow() else 0
 
     @property

@@ -72,6 +72,10 @@ class Evidence:
                 self.log_bets[number] += errors * (math.log(ratio) + less) + old_errors * less
         self._block = [0, 0, 0, 0]
 
+    def interrupt(self) -> None:
+        """One side gets no requests for now: what it is asked later is of another time."""
+        self._block = [0, 0, 0, 0]
+
     @property
     def e(self) -> float:
         """The evidence, an e-value: 1 for none; it reaches 1/alpha by chance in at most a share alpha of runs."""

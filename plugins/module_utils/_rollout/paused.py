@@ -194,7 +194,8 @@ def _open(found: store.Deployment) -> list[str]:
 def _same(task: Task, run: Run, found: store.Deployment) -> Claim:
     """It goes on where it was told so, or where what it waits for is over."""
     noted, order = found.control.noted, found.control.pending
-    halt = found.control.halt(run.options["direction"], closed(run.options["windows"]))
+    # What a watcher could not tell is asked anew.
+    halt = replace(found.control, findings=()).halt(run.options["direction"], closed(run.options["windows"]))
     if halt and not halt.pauses:
         return Claim(GO_ON, found, found.control, halt.why)  # which its first gate hears
     order = order if order and order.word in GOES_ON else None
@@ -271,14 +272,15 @@ def continued(plan: Plan, found: store.Deployment) -> Plan:
     first = min(numbers.values(), default=len(batches))
     later = [name for name, host in plan.hosts.items() if name not in record.hosts and host.state == TO_CHANGE]
     group = "stage" if record.windows else "batch"
-    count = f"{len(numbers)} host{'' if len(numbers) == 1 else 's'}"
+    count = f"{len(numbers)} host{'' if len(numbers) == 1 else 's'} to come"
+    where = f"at {group} {first} of {len(batches)}, {count}" if numbers else "where all but its last bake is done"
     return replace(
         plan,
         hosts=hosts,
         batches=batches,
         windows=record.windows,
         waves=record.waves.going_on(plan.waves),
-        description=f"{plan.service}: goes on with {record.id} at {group} {first} of {len(batches)}, {count} to come; "
+        description=f"{plan.service}: goes on with {record.id} {where}; "
         f"at least {plan.minimum} of {plan.registered} stay healthy",
         warnings=[*plan.warnings, *([f"Not in its plan, and left as they are: {named(later)}."] if later else [])],
     )

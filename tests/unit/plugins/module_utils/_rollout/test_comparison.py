@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_reload_begins_anew() -> None:
 def test_an_instance_that_is_changed_meanwhile_is_on_neither_side() -> None:
     looks = [{LB: shown((NEW, n, n), (OLD, n, 0))} for n in (0, 10, 20, 30)]
     sides = [{NEW: "old", OLD: "old"}, {OLD: "old"}, SIDES, SIDES]
-    assert counts(after(*looks, sides=sides)) == [(10, 10), (30, 0)]
+    assert counts(after(*looks, sides=sides)) == [(10, 10), (10, 0)]
 
 
 def test_a_slot_that_another_instance_takes_begins_anew() -> None:
@@ -70,6 +71,26 @@ def test_a_slot_that_another_instance_takes_begins_anew() -> None:
 def test_a_load_balancer_that_did_not_answer_once_goes_on_where_it_was() -> None:
     looks = [{LB: shown((NEW, 0, 0), (OLD, 0, 0))}, {}, {LB: shown((NEW, 9, 1), (OLD, 9, 0))}]
     assert counts(after(*looks)) == [(9, 1), (9, 0)]
+
+
+def test_only_what_both_were_asked_at_the_same_time_counts() -> None:
+    """All instances have errors, from just before the new one gets its first requests on."""
+    alone = [{LB: shown((NEW, 0, 0), (OLD, n, 0))} for n in range(0, 10_000, 1000)]
+    both = [{LB: shown((NEW, n, n // 2), (OLD, 9000 + 4 * n, 2 * n))} for n in range(0, 100, 10)]
+    sides = [{OLD: "old"}] * len(alone) + [SIDES] * len(both)
+    comparison = after(*alone, *both, sides=sides)
+    assert counts(comparison) == [(90, 45), (360, 180)]
+    assert comparison.evidence.e < 1
+
+
+@pytest.mark.parametrize("status", ["DOWN", "MAINT"])
+def test_nor_does_it_while_an_instance_gets_no_requests(status: str) -> None:
+    looks = [{LB: shown((NEW, n if n > 50 else 0, 0), (OLD, n, 0))} for n in (0, 50, 100, 150)]
+    for one in looks[:2]:
+        servers = dict(one[LB].servers)
+        servers["web", "s1"] = replace(servers["web", "s1"], status=status)
+        one[LB] = replace(one[LB], servers=servers)
+    assert counts(after(*looks)) == [(50, 0), (50, 0)]
 
 
 def test_it_says_that_it_is_worse() -> None:

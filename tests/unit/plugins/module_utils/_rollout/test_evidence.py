@@ -94,6 +94,14 @@ def test_one_side_alone_tells_nothing_until_there_is_the_other() -> None:
     assert evidence.e > 100
 
 
+def test_what_was_asked_before_an_interruption_is_not_held_against_what_is_asked_later() -> None:
+    evidence = Evidence()
+    evidence.add(Count(), Count(1000, 0))
+    evidence.interrupt()
+    evidence.add(Count(10, 5), Count(10, 5))
+    assert evidence.e < 1
+
+
 def test_it_goes_on_from_what_an_earlier_run_has_seen() -> None:
     first = Evidence()
     first.add(Count(50, 2), Count(50, 0))

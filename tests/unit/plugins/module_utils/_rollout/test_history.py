@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.holder import Held, Holder
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Control, Controlled
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.findings import Finding
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, is_changed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import Brief
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import OUTCOMES
@@ -189,6 +193,23 @@ def test_one_that_was_interrupted_once_it_had_failed(
     assert history(failing).unfinished_rollback("1.5.0") == expected
     ended = deployment("3", None, {"web0": ("current", "1.4.2", None)}, undoes="2", is_automatic=True)
     assert history(failing, ended).unfinished_rollback("1.5.0") == ""
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (Control(), ""),
+        (Control(findings=(Finding("analysis", True, "worse"),)), "2"),  # before anybody has heard of it
+        (Control(findings=(Finding("analysis", False, "no answer"),)), ""),
+        (Control(noted=Controlled(kind="failure")), "2"),
+        (Control(noted=Controlled(kind="abort")), "2"),
+        (Control(noted=Controlled(kind="stop"), findings=(Finding("analysis", True, "worse"),)), ""),
+    ],
+)
+def test_one_that_was_interrupted_once_it_was_found_bad(control: Control, expected: str) -> None:
+    about: dict[str, object] = {"state": "interrupted", "options": {"rollback": "fleet"}}
+    bad = deployment("2", "1.5.0", {"web0": ("ok", "1.4.2", "1.5.0"), "web1": ("pending", "1.4.2", "1.5.0")}, **about)
+    assert history(replace(bad, control=control)).unfinished_rollback("1.5.0") == expected
 
 
 def test_those_that_a_deployment_resumed_one_after_the_other() -> None:

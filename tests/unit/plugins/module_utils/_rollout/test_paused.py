@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -22,6 +23,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.control im
     Controlled,
     Order,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.findings import Finding
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
@@ -115,6 +117,14 @@ def test_the_same_start_goes_on_or_waits(
     assert claim.why
 
 
+def test_what_a_watcher_could_not_tell_is_asked_anew() -> None:
+    """What it said stands in its key until then."""
+    for said, does in (("resume", GO_ON), ("", WAIT)):
+        found = a_deployment(PAUSE, said)
+        doubt = replace(found.control, findings=(Finding("analysis", False, "no answer"),))
+        assert look(replace(found, control=doubt), a_run()).does == does
+
+
 def test_it_is_promoted_by_itself_once_it_was_healthy_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     bad: set[str] = set()
     monkeypatch.setattr(paused, "unhealthy_nodes", lambda *_of: bad)
@@ -199,6 +209,13 @@ def test_it_goes_on_where_it_was() -> None:
     )
     assert plan.description == "web: goes on with d1 at stage 2 of 2, 2 hosts to come; at least 2 of 4 stay healthy"
     assert plan.warnings == ["Not in its plan, and left as they are: 1 host: web4."]
+
+
+def test_where_only_the_last_bake_is_to_come_it_says_so() -> None:
+    ended = {name: Outcome(name, name, "ok") for name in HOSTS}
+    plan = paused.continued(a_plan(**dict.fromkeys(HOSTS, CURRENT)), replace(a_deployment(PAUSE), outcomes=ended))
+    assert plan.batches == [[], []]
+    assert "goes on with d1 where all but its last bake is done; " in plan.description
 
 
 def test_hosts_are_looked_at_anew() -> None:
