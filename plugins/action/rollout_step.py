@@ -32,6 +32,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     finishing,
     fleet_rollback,
     gate,
+    joiners,
     reach,
     recovery,
     trigger,
@@ -104,7 +105,10 @@ def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
 def settle(edge: Edge) -> Result:
     """Watch what was changed, and begin to roll it back where the deployment has failed."""
     run = edge.run
-    return fleet_rollback.settle(edge.task, run, edge.ask, lambda: edge.wanted_hosts(run), _forks()).as_dict()
+    settled = fleet_rollback.settle(edge.task, run, edge.ask, lambda: edge.wanted_hosts(run), _forks())
+    if _errors(edge, [*run.coordinators, "localhost"]):  # a hook failed, and so has the rollout
+        return settled.as_dict()
+    return joiners.follow(edge.task, settled, edge.again, _forks()).as_dict()
 
 
 def _forks() -> int:
@@ -114,8 +118,17 @@ def _forks() -> int:
 
 def finish(edge: Edge) -> Result:
     """Find and record how the deployment ended; without hooks that are told of it, this is all."""
+    if edge.run.follows:  # the one before was watched at its end
+        _watch(edge)
     result = finishing.finish(edge.task, edge.run)
     return result if "release" in edge.run.parts else _release(edge, result)
+
+
+def _watch(edge: Edge) -> None:
+    try:
+        bake(edge.task, edge.run, edge.ask)
+    except HitlessError as error:
+        edge.task.warn(f"What was changed could not be watched: {error}")
 
 
 def release(edge: Edge) -> Result:

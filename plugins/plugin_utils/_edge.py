@@ -25,7 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 )
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.probe import ask
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import fleet, reach, recovery
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import beginning, fleet, reach, recovery
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import REBOOT, restart_command
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS, PREFIX
@@ -133,9 +133,14 @@ class Edge:
     def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
         """The hosts of the rollout, by what was found when they were reached; in agent mode by their variables."""
         reaches = "reach" in prepared.parts
-        reached = {host: self.left("reach", host) if reaches else self.known(host) for host in prepared.hosts}
+        reached = {host: (self.left("reach", host) if reaches else {}) or self.known(host) for host in prepared.hosts}
         smoke_test = bool(prepared.options["smoke_tasks"])
         return fleet.wanted_hosts(reached, prepared.options["version"], prepared.health_urls, smoke_test=smoke_test)
+
+    def again(self) -> tuple[Run, list[fleet.WantedHost]]:
+        """The run as its options are now, and its hosts, those too that were not there when the others were reached."""
+        prepared = beginning.prepare(self.task, self.action.sources(self), self.run.claim)
+        return prepared, self.wanted_hosts(prepared)
 
     def ask(self, planned: PlannedHost) -> str | None:
         """Ask a host's health URL from here -> what is wrong, empty where nothing is; None where that cannot be told.

@@ -22,6 +22,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     halting,
     history,
     host,
+    joiners,
+    planning,
     progress,
     record,
     recorded_host,
@@ -31,6 +33,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     undo,
     window,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
 Patch = Callable[[], tuple[object, str, object]]
 """What is replaced: where, its name, and by what."""
@@ -39,6 +42,19 @@ Patch = Callable[[], tuple[object, str, object]]
 def _gate_off_by_one() -> tuple[object, str, object]:
     right = gate.may_begin
     return window, "may_begin", lambda head, minimum: right(head, minimum - 1)
+
+
+def _no_waves_in_the_plan() -> tuple[object, str, object]:
+    return planning, "_waves", lambda *_given: Waves()
+
+
+def _no_minimum_in_a_wave() -> tuple[object, str, object]:
+    right = window.bounds_for
+    return window, "bounds_for", lambda *given, **more: right(*given, **more)[:1]
+
+
+def _what_joins_is_not_looked_for() -> tuple[object, str, object]:
+    return joiners, "nodes_joined", lambda *_given: []
 
 
 def _no_compare_and_set() -> tuple[object, str, object]:
@@ -177,6 +193,9 @@ def _no_trouble_is_shared() -> tuple[object, str, object]:
 
 FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the gate's minimum is off by one": ("minimum", [_gate_off_by_one]),
+    "the plan forgets the waves": ("waves", [_no_waves_in_the_plan]),
+    "the gate forgets the waves": ("minimum of a wave", [_no_minimum_in_a_wave]),
+    "what joins is not looked for": ("joiners", [_what_joins_is_not_looked_for]),
     "turns begin without compare-and-set": ("minimum", [_no_compare_and_set]),
     "nothing is drained": ("drain", [_no_drain]),
     "one host too many is in flight": ("window", [_window_off_by_one]),

@@ -68,6 +68,8 @@ class Machine:
         self.left_at = self.critical_since = self.serf_since = self.dropped_at = -math.inf
         """When it last left the rotation by itself; when its check, or its node's, last failed; when somebody else
         ended our maintenance."""
+        self.joined_at = -math.inf
+        """When it has registered itself; before all else where it was there from the beginning."""
         self._starts = 0
         self._phase = world.rng.uniform(0, world.scenario.check[0])
 

@@ -69,8 +69,13 @@ class Edge:
     def way_of(self, _host: HostDeployment) -> Way:
         return Way(COMMAND, URL if self.controller.world.scenario.has_url else "", "")
 
+    def again(self) -> tuple[Run, list[fleet.WantedHost]]:
+        prepared = self.controller.prepare()
+        return prepared, self.wanted_hosts(prepared)
+
     def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
-        return fleet.wanted_hosts(self.controller.reached, prepared.options["version"], prepared.health_urls)
+        reached = {name: self.controller.reached.get(name) or reach.known(name, name) for name in prepared.hosts}
+        return fleet.wanted_hosts(reached, prepared.options["version"], prepared.health_urls)
 
 
 class Controller:
@@ -133,7 +138,7 @@ class Controller:
 
     def _roll_out(self) -> str:
         self.reached = {name: self._reach(name) for name in self.world.machines}
-        prepared = self._prepare()
+        prepared = self.prepare()
         try:
             run = self._take("plan", prepared)
         except HitlessError as error:
@@ -147,12 +152,13 @@ class Controller:
         first = run.id
         run = self._take("settle", run)
         self.world.promises.baked(first)
-        if "back_window" in run.parts:
+        if "again_window" in run.parts:
             self._stages(run)
         self.result = rollout_step.STEPS["finish"].take(self._edge(run))
         return ""
 
-    def _prepare(self) -> Run:
+    def prepare(self) -> Run:
+        """The run as its options are, with the machines that there are."""
         options = {
             **DEFAULTS,
             "service": SERVICE,
@@ -161,11 +167,15 @@ class Controller:
             **self.world.scenario.options,
         }
         names = list(self.world.machines)
+        waves = self.world.scenario.waves
+        if waves:  # see World.wave_of
+            waves = {**waves, "zone1": [*waves["zone1"], *names[self.world.scenario.hosts :]]}
         return Run(
             id=new_deployment_id(self.world.version),
             options=options,
             hosts=names,
             steps=["turn"],
+            waves=waves,
             health_urls=names if self.world.scenario.has_url else [],
             operator="anna@ci",
             origin=self.process.name,

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PROMISES = {
     "minimum": "our own action leaves no fewer instances in rotation than the minimum",
     "drain": "nothing is deployed on a host that is not in maintenance, and drained for drain_time",
+    "waves": "no stage has hosts of two waves, and no wave begins before the one in front of it has ended",
+    "minimum of a wave": "nor are fewer left in a wave than its share of the minimum",
+    "joiners": "what joins while a rollout runs that is successful has its version at the end, or is named",
     "window": "no more hosts are in flight than the window",
     "stop": "no host begins once a stop is recorded",
     "budget": "no host begins once the failure budget is spent",
@@ -74,6 +77,10 @@ class Seen:
     bad_at: float = math.inf
     kind: str = ""
     current: set[str] = field(default_factory=set)
+    waves: list[str] = field(default_factory=list)
+    """Of each host that has begun."""
+    whole: set[str] = field(default_factory=set)
+    """The waves of which all hosts were in rotation when it was planned."""
     well: set[str] = field(default_factory=set)
 
 
@@ -156,6 +163,8 @@ class Promises:
             elif what == "plan":
                 hosts = json.loads(text)["hosts"].items()
                 self.of(deployment).current = {name for name, one in hosts if one["state"] == "current"}
+                out = {self.world.wave_of(one.name) for one in self.world.machines.values() if not self._is_well(one)}
+                self.of(deployment).whole = set(self.world.scenario.waves) - out
             self.world.log(f"{process.name} writes {rest} = {text[:160]}")
 
     def _progresses(self, seen: Seen, stop: str) -> None:
@@ -195,6 +204,26 @@ class Promises:
         if len(flying) + 1 > self.world.window(seen.direction):
             self.breaks("window", f"{name} begins beside {', '.join(flying)}")
         self._keeps_minimum(machine, flying)
+        if self.world.scenario.waves:
+            self._keeps_to_waves(seen, machine, flying)
+
+    def _is_well(self, machine: Machine) -> bool:
+        return machine.shown.in_rotation and self.now - machine.in_since > 3 * SOON
+
+    def _keeps_to_waves(self, seen: Seen, machine: Machine, flying: Sequence[str]) -> None:
+        """A rollback takes all waves at once, and one host of a wave that is not whole can always go back."""
+        name, wave, names = machine.name, self.world.wave_of(machine.name), list(self.world.scenario.waves)
+        others = [one for one in flying if self.world.wave_of(one) != wave]
+        later = [one for one in seen.waves if names.index(one) > names.index(wave)]
+        if seen.direction == "deploy" and (others or later):
+            self.breaks("waves", f"{name} of {wave} begins beside {', '.join(others)}, after {', '.join(later)}")
+        seen.waves.append(wave)
+        if not machine.shown.in_rotation or (seen.direction == "rollback" and wave not in seen.whole):
+            return
+        serving, minimum = self._serving_beside(machine, flying), self.world.minimum_in(wave)
+        left = sum(self.world.wave_of(one.name) == wave for one in serving)
+        if left < minimum:
+            self.breaks("minimum of a wave", f"{name} begins, and {left} of {minimum} would serve in {wave}")
 
     def set_by_hand(self, key: str, text: str) -> None:
         """A key is set outside of transactions: what an operator says, to the deployment that has the lock."""
@@ -217,13 +246,16 @@ class Promises:
     def _keeps_minimum(self, machine: Machine, flying: Sequence[str]) -> None:
         if not machine.shown.in_rotation:
             return
+        serving = self._serving_beside(machine, flying)
+        if len(serving) < self.world.minimum:
+            self.breaks("minimum", f"{machine.name} begins, and {len(serving)} of {self.world.minimum} would serve")
+
+    def _serving_beside(self, machine: Machine, flying: Sequence[str]) -> list[Machine]:
+        """What gets traffic beside a machine whose turn begins."""
         # One that was out when its turn began takes nothing away; once it is in rotation it has been verified.
         takes = [one for one in flying if one in self.taken]
         others = [one for one in self.world.machines.values() if one is not machine and one.name not in takes]
-        soon = self._not_held()
-        serving = [one for one in others if one.shown.in_rotation or self.now - one.left_at <= soon]
-        if len(serving) < self.world.minimum:
-            self.breaks("minimum", f"{machine.name} begins, and {len(serving)} of {self.world.minimum} would serve")
+        return [one for one in others if one.shown.in_rotation or self.now - one.left_at <= self._not_held()]
 
     def _has_long_regressed(self, seen: Seen, machine: Machine) -> bool:
         """Whether it was changed, was well, and has been bad for longer than it takes to be sure."""
@@ -380,11 +412,22 @@ class Promises:
         for name, outcome in outcomes.items():
             self._stands(self.world.machines[name], outcome, result)
         self._is_undone(result)
+        for machine in self.world.machines.values():
+            # One that joined in between two runs is a host like any other.
+            is_told = machine.name in outcomes or machine.name in result["verdict"]
+            if (
+                good
+                and machine.version != self.world.version
+                and not is_told
+                and self.now - machine.joined_at > 2 * SOON
+            ):
+                self.breaks("joiners", f"{machine.name} runs {machine.version} and is not named")
 
     def _is_undone(self, result: Mapping[str, Any]) -> None:
         """What an analysis has found bad does not stay, unless too few others are healthy to take any of it away."""
         seen = self.of(result["id"])
-        if seen.kind != "failure" or self.options["rollback"] != "fleet" or result["rollback"]:
+        follows = self.seen.get(seen.resumes, Seen()).state == "successful"  # what has joined, which goes back alone
+        if seen.kind != "failure" or self.options["rollback"] != "fleet" or result["rollback"] or follows:
             return
         has_it = [name for name, outcome in result["hosts"].items() if outcome == "ok"]
         others = [one for one in self.world.machines.values() if one.name not in has_it and one.shown.in_rotation]

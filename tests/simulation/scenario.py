@@ -85,6 +85,8 @@ class Scenario:
     :param loses: the share of the answers to writes that are lost.
     :param outages: when, and for how long, Consul has no leader.
     :param closed: from when to when no host may begin (rollout_windows); None for always.
+    :param zones: of each host, by turns; 1 where there are no waves.
+    :param joins: when a further machine registers itself, each with the old version.
     """
 
     seed: int
@@ -104,6 +106,15 @@ class Scenario:
     loses: float = 0.0
     outages: Sequence[tuple[float, float]] = ()
     closed: tuple[int, int] | None = None
+    zones: int = 1
+    joins: Sequence[float] = ()
+
+    @property
+    def waves(self) -> dict[str, list[str]]:
+        """Wave -> its hosts, in the order of the waves; none where there is one zone."""
+        names = [f"web{number + 1}" for number in range(self.hosts)]
+        zones = {f"zone{zone + 1}": names[zone :: self.zones] for zone in range(self.zones)}
+        return zones if self.zones > 1 else {}
 
     def temper(self, rng: random.Random, version: str) -> Temper:
         """How a version takes this deployment."""
@@ -156,6 +167,11 @@ def scenario_of(seed: int) -> Scenario:
         options |= {"load_balancers": [BALANCER], "analysis": parse_analysis("load_balancers", "analysis")}
         options["analysis"][0]["load_balancers"]["inconclusive_limit"] = 5
     silent = (analysed.uniform(0, 60), analysed.uniform(2, 30)) if analysed.random() < 0.3 else None
+    beside = random.Random(f"waves and joiners of {seed}")
+    options |= {"joiners": beside.choice(["name", "roll"])}
+    zones = beside.choice([1, 1, 2, 3])
+    if zones > 1:
+        options |= {"waves_by": "zone", "wave_bake_time": options["bake_time"] + beside.choice([0.0, 5.0])}
     return Scenario(
         seed=seed,
         errors=errors,
@@ -173,6 +189,8 @@ def scenario_of(seed: int) -> Scenario:
         said=_said(rng),
         loses=rng.choice([0.0, 0.0, 0.0, 0.02]),
         closed=closed,
+        zones=min(zones, hosts),
+        joins=[beside.uniform(0, 60) for _one in range(beside.choice([0, 0, 0, 1, 2]))],
         outages=[(rng.uniform(0, 120), rng.uniform(0.5, 17))] if rng.random() < 0.15 else [],
     )
 

@@ -62,6 +62,8 @@ class World:
         self._counted_at = self.began
         for trouble in scenario.troubles:
             self.scheduler.after(trouble.at, partial(self._happens, trouble))
+        for at in scenario.joins:
+            self.scheduler.after(at, self._joins)
         for number, said in enumerate(scenario.said):
             operator = Process(f"operator{number}")
             speak = partial(self.scheduler.spawn, partial(self._speak, said), operator)
@@ -76,7 +78,19 @@ class World:
     @property
     def minimum(self) -> int:
         """Instances that have to stay in rotation."""
-        return minimum_of(self.scenario.options["min_healthy"], len(self.machines))
+        return minimum_of(self.scenario.options["min_healthy"], self.scenario.hosts)
+
+    def minimum_in(self, wave: str) -> int:
+        """Instances of a wave that have to stay in rotation: the same share, rounded down, but for one of them."""
+        wanted, there = self.scenario.options["min_healthy"], len(self.scenario.waves[wave])
+        total = self.scenario.hosts
+        share = there * int(wanted[:-1]) // 100 if isinstance(wanted, str) else there * wanted // total
+        return max(0, min(share, there - 1))
+
+    def wave_of(self, name: str) -> str:
+        """The wave of a host, the first of what has joined; empty where there are none."""
+        waves = self.scenario.waves
+        return next((wave for wave, hosts in waves.items() if name in hosts), next(iter(waves), ""))
 
     def window(self, direction: str) -> int:
         """The most hosts that may be in flight at once in any stage."""
@@ -217,6 +231,16 @@ class World:
             self.consul.set_key(Keys(SERVICE).control, said.word)
         else:
             self.say(said.word)
+
+    def _joins(self) -> None:
+        """A further machine, as an image makes it."""
+        name = f"web{len(self.machines) + 1}"
+        self.log(f"{name} joins")
+        machine = Machine(self, name, OLD)
+        machine.joined_at = self.scheduler.now
+        self.machines[name] = self.consul.machines[name] = machine
+        self.consul.machine_changed(name)
+        self.consul.set_key(Keys(SERVICE).version(name), OLD)
 
     # -- trouble ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import end
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import FAILURE
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.fleet_rollback import joined, not_well
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_variables import about, hosts_told, why_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.joiners import with_joiners
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import budget_spent
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pruning import prune
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
@@ -45,8 +46,11 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
             failed, found = not_well(first, ended.results), joined(first, ended)
     except HitlessError as error:
         return _with_told(run, ending.unread(keys, run.id, error), {**run.told, "hosts": {}})
+    instances = _instances(task, run)
+    if instances and not run.undoes:
+        ended = found = _with_joiners(task, run, ended, instances)
     task.show(report.ended(found.record, found.outcomes))
-    stands = _standing(task, run, found, undone=bool(run.undoes))
+    stands = "" if instances is None else _standing(found, instances, undone=bool(run.undoes))
     if stands:
         task.show(stands)
     is_paused = found.record.state == PAUSED
@@ -115,13 +119,25 @@ def _told(
     }
 
 
-def _standing(task: Task, run: Run, found: store.Deployment, *, undone: bool) -> str:
-    """The last lines: what is. Where the catalog cannot be read, what stands above has to do."""
+def _instances(task: Task, run: Run) -> list[Instance] | None:
+    """As the catalog shows them now; None where it cannot be read: what hosts have come to has to do then."""
     try:
-        instances, _answer = read_instances(task.consul, run.service, None, run.options["tags"])
+        return read_instances(task.consul, run.service, None, run.options["tags"])[0]
     except ConsulError as error:
         task.warn(f"How {run.service} stands now could not be read: {error}")
-        return ""
+        return None
+
+
+def _with_joiners(task: Task, run: Run, ended: store.Deployment, instances: Sequence[Instance]) -> store.Deployment:
+    try:
+        return with_joiners(task.consul, run.keys(task), ended, instances)
+    except HitlessError as error:
+        task.warn(f"What has joined {run.service} meanwhile could not be read: {error}")
+        return ended
+
+
+def _standing(found: store.Deployment, instances: Sequence[Instance], *, undone: bool) -> str:
+    """The last lines: what is."""
     failing = {one.node: told_of(one) for one in instances if not one.in_rotation}
     in_rotation = {one.node for one in instances} - failing.keys()
     found_bad = found.control.noted.kind == FAILURE

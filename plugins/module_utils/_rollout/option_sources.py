@@ -26,7 +26,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_varia
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
-    LATER,
     OPTIONS,
     PREFIX,
     ROLLBACK_PREFIX,
@@ -326,9 +325,6 @@ def _is_result(value: Any) -> bool:
 def _refuse_unknown(variable: str, where: str) -> None:
     if any(option.variable == variable for option in OPTIONS):
         return
-    if variable.removeprefix(PREFIX) in LATER:
-        sentence = f"{variable} (in {where}) is not known in this version of hitless.consul."
-        raise HitlessError(sentence, hint="Remove it.")
     near = difflib.get_close_matches(variable, [option.variable for option in OPTIONS], n=1, cutoff=0.6)
     raise HitlessError(
         f"{variable} (in {where}) is not an option of a rollout.",

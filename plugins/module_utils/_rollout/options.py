@@ -49,10 +49,6 @@ ROLLBACK_PREFIX = "rollback_"
 """Of what only the playbook ``rollback`` takes."""
 ROLLBACK_SIZE = "100%"
 """As many hosts at a time as the minimum of healthy ones allows: a rollback by hand is in a hurry."""
-LATER = (
-    "joiners",
-)
-"""Options of later versions: one who sets them must not believe that they do anything."""
 UNSET = (None, "")
 """Values that stand for "not set": a survey of AWX sends empty text for an answer that was left out."""
 
@@ -304,6 +300,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "unreachable", Choice(("fail", "skip")), "fail", "refuse to begin with an unreachable host, or leave it out"
     ),
+    Option(
+        "joiners",
+        Choice(("name", "roll")),
+        "name",
+        "instances that registered while it ran: named at its end, or rolled too by the same run, see policy.md",
+    ),
     Option("strict", Flag(), False, "hosts that were skipped make the exit code non-zero"),
     Option("lock_wait", _SECONDS, 0, "to wait for another deployment of the service to end"),
     Option(
@@ -332,6 +334,8 @@ UNDOING: Mapping[str, Any] = {
     "unverified": True,
 }
 """What a rollout that has failed sets for the rollback of itself: as fast as the minimum allows, as far as possible."""
+JOINING: Mapping[str, Any] = {"skip_current": True, "pause_after": [], "auto_promote": 0}
+"""What a rollout sets for the one that follows it, of what has joined: the others are left alone, and nobody waits."""
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in OPTIONS}
 

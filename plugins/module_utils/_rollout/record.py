@@ -47,6 +47,8 @@ LEFT_OUT = (OTHER_OWNER, UNREACHABLE, CHANGED_SINCE)
 _OUTCOME_OF_PLAN = {CURRENT: CURRENT, **dict.fromkeys(LEFT_OUT, SKIPPED)}
 """State of a host in the plan -> its outcome where it gets no turn."""
 
+JOINED_LIMIT = 100
+"""Nodes kept that have joined."""
 WHY_LIMIT = 300
 """Characters kept of a host's reason in the plan."""
 
@@ -129,6 +131,8 @@ class Brief:
         ``undoes``: the one that a rollback undoes. Empty where there is none.
     :param is_automatic: whether the run of that one began it, since it had failed.
     :param probed: what its probe has counted; empty without one.
+    :param joined: node -> version that runs there, empty where nobody knows: what registered while it ran, and does not
+        run its version; at most :data:`JOINED_LIMIT` of them.
     """
 
     id: str
@@ -152,6 +156,7 @@ class Brief:
     undoes: str = ""
     is_automatic: bool = False
     probed: Probed = field(default_factory=Probed)
+    joined: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -193,6 +198,7 @@ class Brief:
             "undoes": self.undoes,
             "automatic": self.is_automatic,
             **({"probe": self.probed.as_dict()} if self.probed else {}),
+            "joined": dict(self.joined),
         }
 
     @classmethod
@@ -222,6 +228,7 @@ class Brief:
                 undoes=str(data.get("undoes") or ""),
                 is_automatic=bool(data.get("automatic")),
                 probed=Probed.of(data.get("probe")),
+                joined=dict(data.get("joined") or {}),
                 chunks=int((data.get("plan") or {}).get("chunks") or 0),
                 windows=tuple(int(one) for one in (data.get("plan") or {}).get("windows") or ()),
                 waves=Waves.of((data.get("plan") or {}).get("waves")),

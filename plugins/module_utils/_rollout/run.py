@@ -51,6 +51,7 @@ class Run:
     :param order: the hosts of the rolling play, each batch led by its coordinator; ``serial``: the size of each batch.
     :param recorded: whether the deployment has a record.
     :param undoes: the deployment that this one undoes by itself, since that has failed; empty where it is none such.
+    :param follows: the deployment that has just ended, after which this one rolls what has joined; empty else.
     :param resumed: the deployments that it goes on with, the newest first: what they changed is watched, too.
     :param probing: the file of the probe that runs beside it, empty where none does; ``probed``: what one has counted
         that has ended, see probing.py.
@@ -77,6 +78,7 @@ class Run:
     serial: Sequence[int] = (1,)  # a play's serial must not be empty
     recorded: bool = False
     undoes: str = ""
+    follows: str = ""
     resumed: Sequence[str] = ()
     probing: str = ""
     probed: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +92,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        made = {name: getattr(self, name) for name in ("parts", "reached", "plays")}
+        made = {name: getattr(self, name) for name in ("parts", "reached", "plays", "is_second")}
         if self.options.get("start_tasks"):
             made["told"] = {**self.told, "hosts": hosts_told(self.changing, {})}
         return {**own, **made}
@@ -131,7 +133,7 @@ class Run:
         kinds = {hook["kind"] for hook in self.hooks}
         reaches = not self.is_window or not self.by_agents
         ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
-        play = "back" if self.undoes else "out"
+        play = "again" if self.is_second else "out"
         wanted = {
             "reach": reaches,
             "parse_hooks": "tasks" in kinds,
@@ -146,6 +148,8 @@ class Run:
             "after_batch_hook": bool(self.options.get("after_batch_tasks")),
             "finish": self.recorded,
             "on_failure_hook": bool(self.options.get("on_failure_tasks")),
+            "joiners": self.options.get("joiners") == "roll",
+            "again_coordinators": self.options.get("joiners") == "roll" and not self.is_window,
             "finish_hook": bool(self.options.get("finish_tasks")),
             "release": ends_with_hook,
         }
@@ -153,9 +157,14 @@ class Run:
 
     @property
     def plays(self) -> dict[str, dict[str, Sequence[Any]]]:
-        """Hosts and batches of the plays that roll out and back; one of them has no tasks, and localhost alone."""
+        """Hosts and batches of the two plays that roll; one of them has no tasks, and localhost alone."""
         ours = {"hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
-        return {"out": _NO_HOSTS if self.undoes else ours, "back": ours if self.undoes else _NO_HOSTS}
+        return {"out": _NO_HOSTS if self.is_second else ours, "again": ours if self.is_second else _NO_HOSTS}
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it comes after another deployment of the same start: its rollback, or what has joined."""
+        return bool(self.undoes or self.follows)
 
     @property
     def reached(self) -> list[str]:

@@ -217,6 +217,16 @@ def _not_covered(record: Record) -> str:
     return f" Not covered: {record.service} on {listed}." if nodes else ""
 
 
+def joined(nodes: Mapping[str, str]) -> str:
+    """What registered while a deployment ran and does not run its version, as a sentence.
+
+    :param nodes: node -> version that runs there, empty where nobody knows.
+    """
+    listed = ", ".join(f"{node} on {version or 'an unknown version'}" for node, version in list(nodes.items())[:_NAMED])
+    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+    return plain(f"Joined meanwhile, and not changed: {listed}{more}.")
+
+
 def ended(record: Record, outcomes: Mapping[str, Outcome], *, width: int = WIDTH) -> str:
     """What a person sees at the end of a run: the sentence, and the table where it says more than the lines before."""
     if all(name in outcomes and outcomes[name].outcome in (OK, CURRENT) for name in record.hosts):

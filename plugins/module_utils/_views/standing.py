@@ -145,6 +145,8 @@ def _next(record: Record, outcomes: Mapping[str, Outcome], *, undone: bool, foun
         return [f"Next: repair {version}, and run the same command again. No host has it now, and nothing is to undo."]
     if PENDING in ended or DEFERRED in ended:
         return ["Next: run the same command again; hosts that have the version are left alone."]
+    if record.joined:
+        return ["Next: run the same command again; it rolls what has joined, where that is among rollout_hosts."]
     return []
 
 

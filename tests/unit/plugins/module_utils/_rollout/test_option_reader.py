@@ -18,7 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.hook_varia
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_files import SearchPaths, find_role
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_reader import RolloutOptions, read_options
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.option_sources import OptionSources, Settings
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import LATER, OPTIONS
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import OPTIONS
 
 NEEDED = {"rollout_service": "web", "rollout_version": "2.0.0", "rollout_deploy_command": "deploy"}
 
@@ -128,6 +128,7 @@ def test_the_least_that_is_needed() -> None:
             "previous_version": None,
             "skip_current": True,
             "unreachable": "fail",
+            "joiners": "name",
             "strict": False,
             "lock_wait": 0,
             "accept_deadline": 60,
@@ -399,11 +400,6 @@ def test_a_turn_has_time_before_the_progress_deadline() -> None:
 @pytest.mark.parametrize("name", [name for name in SHORT if name != "rollout_progress_deadline"])
 def test_each_part_of_a_turn_counts(name: str) -> None:
     assert "(101 s: " in refused(extra={**SHORT, name: SHORT[name] + 1})
-
-
-def test_later_options_are_said_to_be_unknown_yet() -> None:
-    for name in LATER:
-        assert f"rollout_{name} (in extra vars) is not known in this version" in refused(extra={f"rollout_{name}": 1})
 
 
 # --- refusals ------------------------------------------------------------------------------------------------

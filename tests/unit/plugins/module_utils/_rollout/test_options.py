@@ -14,7 +14,6 @@ import yaml
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import (
     BY_NAME,
     DEFAULTS,
-    LATER,
     OPTIONS,
     PREFIX,
     argument_spec,
@@ -43,11 +42,6 @@ def test_the_role_s_argument_specs_are_the_table() -> None:
 
 def test_what_a_record_keeps_are_options() -> None:
     assert set(SETTINGS) <= set(BY_NAME)
-
-
-def test_what_comes_later_is_announced_and_not_there() -> None:
-    assert not set(LATER) & set(BY_NAME)
-    assert list(LATER) == sorted(LATER)
 
 
 @pytest.mark.parametrize("old", ["drain_least", "drain_most", "drain_observe", "pickup_deadline"])
