@@ -74,7 +74,7 @@ def test_one_that_fails_goes_back_alone(drive: Drive) -> None:
     new = f"4.0.0-deployslow3-broken-only-web{number}"
     result = run_while_one_joins(drive, new, joiners="roll", after_batch_tasks=hook(drive))
     assert result.rc not in (0, 4), result.output
-    assert drive.running() == [new] * (number - 1) + [OLD]
+    assert drive.running() == [new] * (number - 1) + [OLD], result.output
     assert drive.outcomes() == {f"web{number}": "rolled_back"}
     assert result.red == {f"web{number}"}, result.output
     assert drive.is_settled()
