@@ -57,7 +57,8 @@ def with_joiners(client: Client, keys: Keys, ended: Deployment, instances: Seque
     :param instances: of the service, as the catalog shows them now.
     """
     record = ended.record
-    nodes = nodes_joined(record, instances) if record.state in (SUCCESSFUL, FAILED) else []
+    is_over = record.state in (SUCCESSFUL, FAILED) and not record.kind.keeps_version
+    nodes = nodes_joined(record, instances) if is_over else []
     if not nodes:
         return ended
     recorded = read_versions(client, keys, [node for node in nodes if NAME.fullmatch(node) and ".." not in node])

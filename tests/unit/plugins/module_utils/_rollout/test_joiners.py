@@ -85,6 +85,10 @@ def test_what_goes_on_later_is_not_over(state: str) -> None:
     assert not joined(FakeConsul(), an_end(state=state), web3="1").joined
 
 
+def test_a_restart_has_no_version_that_it_could_lack() -> None:
+    assert not joined(FakeConsul(), an_end(direction="restart"), web3="1").joined
+
+
 def test_of_many_three_are_named_and_a_hundred_kept() -> None:
     found = joined(FakeConsul(), an_end(), **{f"other{number:03}": "1" for number in range(150)})
     assert len(found.joined) == joiners.JOINED_LIMIT
