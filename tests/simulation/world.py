@@ -239,6 +239,7 @@ class World:
         machine = Machine(self, name, OLD)
         machine.joined_at = self.scheduler.now
         self.machines[name] = self.consul.machines[name] = machine
+        self._counts[name] = [0.0, 0.0]
         self.consul.machine_changed(name)
         self.consul.set_key(Keys(SERVICE).version(name), OLD)
 
