@@ -131,8 +131,7 @@ class Brief:
         ``undoes``: the one that a rollback undoes. Empty where there is none.
     :param is_automatic: whether the run of that one began it, since it had failed.
     :param probed: what its probe has counted; empty without one.
-    :param joined: node -> version that runs there, empty where nobody knows: what registered while it ran, and does not
-        run its version; at most :data:`JOINED_LIMIT` of them.
+    :param joined: node -> version there, or empty: what registered while it ran, and does not run its version.
     """
 
     id: str
