@@ -18,6 +18,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     LockLost,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import drain
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.abort_listener import AbortListener
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
@@ -352,6 +353,26 @@ def test_a_maintenance_that_the_deployment_dropped_is_put_back(web: Services, ru
     thread.join()
     assert seen == [ours(web)]
     assert web.reasons() == {web.name: None}
+
+
+def test_one_that_got_requests_meanwhile_is_drained_before_it_goes_back(
+    web: Services, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step is a process of its own; one whose maintenance never ended is not drained a second time."""
+    drains: list[object] = []
+    monkeypatch.setattr(drain, "wait_as_set", lambda *given: drains.append(given) or [])
+    for number, is_dropped in enumerate([False, True]):
+        host = drained(web, run)
+        with host.watched():
+            if is_dropped:
+                web.operator("", enable=False)
+                wait_until("it is put back", lambda: web.reasons() == {web.name: ours(web)})
+        failed = web.host(run, asdict(host.turn))
+        failed.on_failure({"msg": "It did not answer."}, "Verify")
+        back = web.host(run, asdict(failed.turn))
+        back.drain()
+        assert (back.turn.rolling_back, len(drains)) == (True, [1, 3][number])
+        back.end_maintenance()
 
 
 def test_a_service_that_never_comes_back(web: Services, run: Run) -> None:

@@ -246,6 +246,19 @@ def test_a_bake_ends_with_the_first_regression(consul: Server) -> None:
         assert "web2 regressed" in baked(made)
 
 
+@pytest.mark.parametrize(("rollback", "second"), [("host", "regressed"), ("fleet", "ok")])
+def test_where_the_others_stay_as_they_are_they_are_looked_at_once_more(
+    consul: Server, rollback: str, second: str
+) -> None:
+    """It has stopped for the first one already; with ``fleet`` the second goes back in any case, and at once."""
+    made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=0.4, bake_time=LONG, rollback=rollback))
+    made.set(HOSTS[0], "critical")
+    look(made)
+    made.set(HOSTS[1], "critical")
+    assert "web1 regressed" in baked(made)
+    assert outcomes(made) == {HOSTS[0]: "regressed", HOSTS[1]: second}
+
+
 def test_within_the_budget_it_goes_on(consul: Server) -> None:
     made = changed(Window(consul, minimum=5, watch_grace=0.4, check_interval=0.4, bake_time=0, failure_budget=1))
     made.set(HOSTS[0], "critical")

@@ -54,14 +54,15 @@ def claim(web: Services, allow: Sequence[str] = requests.ALLOWED, *, check_mode:
     return requests.take(task(web, check_mode=check_mode), Keys(web.name), allow, "anna", "here")
 
 
-def test_a_paused_one_is_claimed_again_once_it_is_told_to_go_on(web: Services) -> None:
+@pytest.mark.parametrize("word", ["promote", "resume", "stop", "abort"])
+def test_a_paused_one_is_claimed_again_once_it_is_told_what_to_do(web: Services, word: str) -> None:
     ask(web, '{"version": "2.0.0", "batch_size": 2}')
     first = claim(web)
     tell(web, first["claim"], "paused", deployment=ID, reason="stage 1 has ended")
     assert not claim(web)["claimed"]
     web.client().set_key(Keys(web.name).control, "pause")
     assert not claim(web)["claimed"]
-    web.client().set_key(Keys(web.name).control, '{"word": "promote", "by": "anna"}')
+    web.client().set_key(Keys(web.name).control, json.dumps({"word": word, "by": "anna"}))
     again = claim(web)
     assert again["claimed"]
     wanted = ("rollout_version", "rollout_batch_size")

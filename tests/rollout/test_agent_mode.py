@@ -222,6 +222,24 @@ def test_what_a_failed_rollout_has_changed_goes_back(drive: Drive, new: str) -> 
 
 
 @pytest.mark.slow
+def test_aborted_during_the_command(drive: Drive) -> None:
+    """Its machine ends its turn, and goes back with the one that was done before."""
+    new = "3.0.0-deployslow4"
+    with Load(drive.lab) as load, drive.start(new, kind="agent") as run:
+        wait_until("web2 deploys", lambda: drive.status("web2") == "deploying", 60)
+        drive.lab.consul.call("PUT", "kv/deploy/web/control", b"abort")
+        done = run.wait()
+    load.check_nothing_lost()
+    assert done.rc != 0, done.output
+    assert drive.running() == [OLD] * 4, done.output
+    assert drive.outcomes("deploy") == {"web1": "ok", "web2": "ok", "web3": "pending", "web4": "pending"}
+    assert "aborted it" in drive.record("deploy")["description"]
+    assert [run.version for run in drive.lab.vm("web2").deploys()] == [new, OLD]
+    assert drive.record("rollback")["state"] == "successful"
+    assert drive.is_settled()
+
+
+@pytest.mark.slow
 def test_killed_on_the_way_back_the_same_command_ends_it(drive: Drive) -> None:
     new = "3.0.0-brokenon-web4"
     with Load(drive.lab) as load:

@@ -36,10 +36,7 @@ def start(ansible: Ansible, drive: Drive, tmp_path: Path) -> Iterator[Callable[[
     drive.lab.write_inventory({**VARIABLES, "rollout_check_interval": 2})
     variables = tmp_path / "vars.yml"
     variables.write_text("service: web\n", encoding="utf-8")
-    # In a folder of their own, so that a rulebook's hot reload watches that alone.
-    rulebook = tmp_path / "rulebook.yml"
-    collection = ansible.collections / "ansible_collections/hitless/consul"
-    shutil.copy(collection / "extensions/eda/rulebooks/rollout-on-request.yml", rulebook)
+    rulebooks = ansible.collections / "ansible_collections/hitless/consul/extensions/eda/rulebooks"
     path = {"PATH": f"{EDA}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     java = {name: os.environ[name] for name in ("JAVA_HOME",) if name in os.environ}
     whole = environment(ansible.collections, ansible.home, {**drive.lab.environment, **path, **java})
@@ -47,7 +44,10 @@ def start(ansible: Ansible, drive: Drive, tmp_path: Path) -> Iterator[Callable[[
 
     with ExitStack() as stack:
 
-        def begin(*more: str) -> Run:
+        def begin(*more: str, name: str = "rollout-on-request") -> Run:
+            # In a folder of their own, so that a rulebook's hot reload watches that alone.
+            rulebook = tmp_path / f"{name}.yml"
+            shutil.copy(rulebooks / rulebook.name, rulebook)
             command = [EDA / "ansible-rulebook", "--rulebook", rulebook, "-i", inventory, "--vars", variables, "-v"]
             run = stack.enter_context(Run([*command, *more], whole, tmp_path, tmp_path / "rulebooks"))
             stack.callback(kill_with_playbooks, run)
@@ -165,7 +165,7 @@ def test_what_a_rulebook_missed_is_followed_when_it_starts_and_nothing_twice(
     first = start("--hot-reload")
     wait_for_answer(drive, is_now("successful"))
     # A reload reads the request again, and finds it answered.
-    with (tmp_path / "rulebook.yml").open("a", encoding="utf-8") as file:
+    with (tmp_path / "rollout-on-request.yml").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
     wait_until("it has reloaded", lambda: first.stdout.count("Waiting for events") == 2, LIMIT)
     drive.ask("not a version")
@@ -178,6 +178,30 @@ def test_what_a_rulebook_missed_is_followed_when_it_starts_and_nothing_twice(
     wait_for_answer(drive, is_now("successful"))
     assert drive.running() == ["2.1.0"] * 5
     assert len(deployments(drive)) == 2
+
+
+@needs_rulebook
+def test_a_key_approves_a_stage_or_rejects_it(drive: Drive, start: Callable[..., Run]) -> None:
+    """Neither rulebook starts anything by hand: one says the word, the other goes on."""
+    canary = {"rollout_batch_size": [1, "100%"], "rollout_pause_after": [1], "rollout_bake_time": 1}
+    drive.lab.write_inventory({**VARIABLES, "rollout_check_interval": 2, **canary})
+    start()
+    start(name="promote-on-approval")
+    with Load(drive.lab) as load:
+        drive.ask("2.0.0")
+        wait_for_answer(drive, is_now("paused"))
+        assert drive.running() == ["2.0.0", *["1.0.0"] * 4]
+        drive.lab.consul.call("PUT", "kv/approvals/web", b"approved")
+        wait_for_answer(drive, is_now("successful"))
+        assert drive.running() == ["2.0.0"] * 5
+        assert len(deployments(drive)) == 1
+        drive.ask("2.1.0")
+        wait_for_answer(drive, is_now("paused"))
+        drive.lab.consul.call("PUT", "kv/approvals/web", b"rejected")
+        told = wait_for_answer(drive, is_now("failed"))
+    load.check_nothing_lost()
+    assert "rejected by key" in told["reason"]
+    wait_until("it has gone back", lambda: drive.running() == ["2.0.0"] * 5 and drive.is_settled(), LIMIT)
 
 
 @needs_rulebook

@@ -57,6 +57,16 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
         record_stop(
             task, run, f"{what} {ended + 1}" if ended else "its end", stop, begun=ended or len(run.plan["batches"])
         )
+    if stop is not None and not ended and run.options["rollback"] != "fleet":
+        _look_once(task, run, ask)
+
+
+def _look_once(task: Task, run: Run, ask: Ask) -> None:
+    """Of what it has changed the others stay as they are, where it has failed, and nobody looks at them after this."""
+    progress = read_progress(task.consul, run.keys(task), run.id)
+    if not progress.control.noted.is_waiting:
+        instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
+        look_back(task, run, ask, instances, progress.in_flight, whole=True)
 
 
 def _seconds(run: Run, ended: int) -> float:

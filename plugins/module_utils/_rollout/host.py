@@ -94,6 +94,8 @@ class HostDeployment(RecordedHost):
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
         self.turn = replace(self.turn, started=self.turn.started or timestamp())
+        if back and self.end_guard():
+            self.turn = replace(self.turn, dropped=True)
         # Draining is recorded only while nothing can have been deployed there, so that a later run may trust it.
         recorded = states.DEPLOYING if out_already and not back else ""
         self.enter(states.DRAINING, recorded=recorded, also=begun)
@@ -113,8 +115,8 @@ class HostDeployment(RecordedHost):
             "shown_after": round(shown_at - began, 3),
         }
         # What an earlier deployment had taken out is drained again: nobody knows what it did since.
-        is_drained = before == {self.reason} and not self.was_dropped
-        self.was_dropped = False
+        is_drained = before == {self.reason} and not self.turn.dropped
+        self.turn = replace(self.turn, dropped=False)
         return TakenOut(shown_at, is_drained, result)
 
     def wait_until_drained(self, since: float | None = None, *, at_once: bool = False) -> dict[str, Any]:
@@ -227,10 +229,15 @@ class HostDeployment(RecordedHost):
         wait_until_passing(self.task, self.run, self.node, shown)
         return any(change.changed for change in changes)
 
-    def end_guard(self) -> None:
-        """Nothing keeps the host in maintenance any more; somebody who had ended it meanwhile is told of."""
-        if self.guard and self.guard.end():
+    def end_guard(self) -> bool:
+        """Nothing keeps the host in maintenance any more; somebody who had ended it meanwhile is told of.
+
+        :returns: whether somebody had.
+        """
+        dropped = bool(self.guard and self.guard.end())
+        if dropped:
             self.task.warn(put_back(self.node, "ended during its deployment"))
+        return dropped
 
     # -- what fails -----------------------------------------------------------------------------------------------
 

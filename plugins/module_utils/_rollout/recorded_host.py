@@ -68,8 +68,6 @@ class RecordedHost:
         self.guard = guard
         self.telling = Telling(task.show, planned.host, *run.place_of(planned.host))
         self.has_ended = False
-        self.was_dropped = False
-        """Whether its maintenance has ended since it was drained, so that it may have got requests."""
         self._watch: MaintenanceWatch | None = None
         self._control: Control | None = None
         self.keys = run.keys(task)
@@ -130,7 +128,7 @@ class RecordedHost:
                 yield watch
             finally:
                 self._watch = None
-                self.was_dropped = self.was_dropped or watch.dropped
+                self.turn = replace(self.turn, dropped=self.turn.dropped or watch.dropped)
 
     def watch(self, since: int = 0, task: Task | None = None) -> MaintenanceWatch:
         """Keeps the host in maintenance from now on, see there.

@@ -21,7 +21,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import K
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store as deployments
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import GOES_ON, Order
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import PAUSE, Order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys, checked_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import BY_NAME, PREFIX, UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.record import (
@@ -242,7 +242,7 @@ def take(task: Task, keys: Keys, allowed: Sequence[str], by: str, origin: str) -
         if settled:
             text = f"{service}: the run that followed its request has ended as {settled}."
             return {"changed": True, "claimed": False, "state": settled, "text": text}
-    goes_on = found.state == PAUSED and _is_told_to_go_on(client, keys)
+    goes_on = found.state == PAUSED and _is_told(client, keys)
     if found.state != REQUESTED and not goes_on:
         there = f"its request is {found.state} already" if found.state else f"nothing is asked for in {keys.request}"
         return {"changed": False, "claimed": False, "state": found.state, "text": f"{service}: {there}."}
@@ -272,11 +272,11 @@ def take(task: Task, keys: Keys, allowed: Sequence[str], by: str, origin: str) -
     }
 
 
-def _is_told_to_go_on(client: Client, keys: Keys) -> bool:
-    """Whether somebody has said to a paused deployment that it may go on; the run that follows sees to what is left."""
+def _is_told(client: Client, keys: Keys) -> bool:
+    """Whether somebody has said to a paused deployment that it may go on, or ends; the run that follows does that."""
     pair = client.key(keys.control, consistent=True)
     order = Order.of_control(pair.value) if pair else None
-    return order is not None and order.word in GOES_ON
+    return order is not None and order.word != PAUSE
 
 
 def _asked_for(found: Found, *, goes_on: bool) -> str:

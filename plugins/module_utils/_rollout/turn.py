@@ -40,6 +40,7 @@ class Turn:
     :param steps: {state, at} of each step, for the record.
     :param watched: its instances on the load balancers, see ``drain.Watched``.
     :param index: of the answer that showed its maintenance.
+    :param dropped: its maintenance has ended since it was drained, so that it may have got requests.
     :param restored: the user's restore tasks have run, so that it gets requests at their load balancer.
     :param error: why its deployment failed; ``output``: the end of what that printed.
     :param decision: on its last failure, see ``states.decide_on_failure``.
@@ -52,6 +53,7 @@ class Turn:
     steps: Sequence[Mapping[str, str]] = ()
     watched: Sequence[Mapping[str, Any]] = ()
     index: int = 0
+    dropped: bool = False
     restored: bool = False
     error: str = ""
     output: str = ""
