@@ -22,8 +22,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning 
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import Order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.outcome import Outcome
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import Progress, begun_op, read_progress
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import outcome_ops
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.undo import undo
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import read_versions
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way, WholeTurn
@@ -246,6 +248,19 @@ def test_where_it_is_given_up_the_host_goes_back_with_the_others(outage: Deploym
     assert [(one.host, one.target, one.in_rotation) for one in found.back] == [("web1", "1", False)]
 
 
+def test_where_no_old_one_is_left_its_own_way_back_tells(web: Services) -> None:
+    """The others have the new version, and were well on it; here the old one fails as well."""
+    made = Deployment(web, watch_grace=0.2)
+    web.beside("critical")
+    other = Outcome("web2", f"{web.name}-2", "ok", "1", "2")
+    web.client().txn(outcome_ops(made.host.keys, made.run.id, other))
+    made.take(lambda host: "exit 3")
+    found = outcome(web)
+    assert found["outcome"] == "deferred"
+    assert "The rollback failed too" in found["error"]
+    assert "the other instance fails alike" in found["error"]
+
+
 def test_one_instance_that_works_tells_them_apart(web: Services) -> None:
     made = Deployment(web, watch_grace=0.2)
     web.beside("passing")
@@ -258,4 +273,4 @@ def test_whoever_aborts_has_looked(web: Services) -> None:
     made = Deployment(web, watch_grace=0.2)
     web.beside("critical")
     web.client().set_key(made.host.keys.control, "abort")
-    assert alike.trouble_of_all(made.host.task, made.run) == ""
+    assert alike.trouble_of_all(made.host.task, made.run, went_back=False) == ""

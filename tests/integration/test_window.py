@@ -101,6 +101,38 @@ def test_where_one_ends_the_next_begins(consul: Server) -> None:
     assert gate.progress.in_flight == {}
 
 
+def all_fail(gate: Window) -> None:
+    for host in HOSTS:
+        gate.set(host, "critical")
+
+
+def test_where_nothing_works_one_goes_back_first(consul: Server) -> None:
+    """With the first that works again the others follow at once."""
+    gate = Window(consul, minimum=1, direction="rollback", healthy_deadline=30, failure_budget=10)
+    all_fail(gate)
+    beside: list[int] = []
+
+    def turn(name: str) -> None:
+        beside.append(len(gate.progress.in_flight))
+        time.sleep(0.3)
+        gate.set(name, "passing")
+        gate.end(name, "ok")
+
+    assert set(gate.all_at_once(turn).values()) == {""}
+    assert beside[0] == 1
+    assert max(beside) > 1
+
+
+def test_where_the_old_version_does_not_work_either_the_others_are_left(consul: Server) -> None:
+    gate = Window(consul, minimum=1, direction="rollback", healthy_deadline=30, failure_budget=10)
+    all_fail(gate)
+    answers = gate.all_at_once(lambda name: gate.end(name, "failed"))
+    begun = [name for name, why in answers.items() if not why]
+    assert len(begun) == 2
+    assert "works, on its old version neither" in gate.progress.stop
+    assert {why for why in answers.values() if why} == {gate.progress.stop}
+
+
 def test_a_spent_budget_stops_those_that_wait(consul: Server) -> None:
     gate = Window(consul, minimum=9, healthy_deadline=30, failure_budget=0)
     answers = gate.all_at_once(lambda name: gate.end(name, "rolled_back"))

@@ -176,7 +176,7 @@ def _deaf_to_the_operator() -> tuple[object, str, object]:
 
 
 def _open_all_week() -> tuple[object, str, object]:
-    return halting, "closed", lambda *_given: ""
+    return halting, "closed", lambda *_given, **_more: ""
 
 
 def _deaf_to_the_analysis() -> tuple[object, str, object]:
@@ -188,7 +188,7 @@ def _what_is_found_bad_stays() -> tuple[object, str, object]:
 
 
 def _no_trouble_is_shared() -> tuple[object, str, object]:
-    return alike, "trouble_of_all", lambda *_given: ""
+    return alike, "trouble_of_all", lambda *_given, **_more: ""
 
 
 FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {

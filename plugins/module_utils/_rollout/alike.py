@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Old and new instances that fail alike: the new version is not the reason (a private helper of this collection).
 
-Then no instance is left that works, and one at least of those that the deployment has not changed worked before. A
-single one that works, an old or a new one, tells them apart: what fails beside it fails for a reason of its own.
+Then no instance is left that works, and one at least of those that the deployment has not changed worked before; or a
+host fails on its old version too, as it goes back. A single one that works, an old or a new one, tells them apart: what
+fails beside it fails for a reason of its own.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ def cannot_ask(_planned: PlannedHost) -> str | None:
     return None
 
 
-def others_fail(task: Task, run: Run, ask: Ask = cannot_ask) -> int:
+def others_fail(task: Task, run: Run, ask: Ask = cannot_ask, *, changed_too: bool = False) -> int:
     """How many instances the deployment has not changed that were well before, where all instances fail; else 0.
 
     :param ask: asks those that the catalog still shows in rotation: their checks may not have run again yet.
+    :param changed_too: count those that it has changed as well: the old version is known to fail.
     """
     keys, client = run.keys(task), task.consul
     instances, _answer = read_instances(client, run.service, tags=run.options["tags"])
@@ -45,9 +47,11 @@ def others_fail(task: Task, run: Run, ask: Ask = cannot_ask) -> int:
         return 0
     prefix = keys.outcomes(run.id)
     changed = {name.removeprefix(prefix) for name in client.key_names(prefix)}
-    changed |= set(read_progress(client, keys, run.id).in_flight)
-    changed |= {one.node for one in run.planned if one.state == CURRENT or not run.was_healthy(one.host)}
-    return sum(one.node not in changed and not one.maintenance for one in instances)
+    unwell = {one.node for one in run.planned if not run.was_healthy(one.host)} - changed
+    current = {one.node for one in run.planned if one.state == CURRENT}
+    left_out = unwell | set(read_progress(client, keys, run.id).in_flight)
+    left_out |= set() if changed_too else changed | current
+    return sum(one.node not in left_out and not one.maintenance for one in instances)
 
 
 def _answer_badly(task: Task, run: Run, ask: Ask, nodes: Sequence[str]) -> bool:
@@ -65,21 +69,23 @@ def _answer_badly(task: Task, run: Run, ask: Ask, nodes: Sequence[str]) -> bool:
     return True
 
 
-def others_keep_failing(task: Task, run: Run) -> int:
+def others_keep_failing(task: Task, run: Run, *, changed_too: bool = False) -> int:
     """The same, where they have failed throughout rollout_watch_grace."""
     until = time.monotonic() + run.options["watch_grace"]
-    while (others := others_fail(task, run)) and time.monotonic() < until:
+    while (others := others_fail(task, run, changed_too=changed_too)) and time.monotonic() < until:
         time.sleep(LOOK_EVERY)
     return others
 
 
-def trouble_of_all(task: Task, run: Run) -> str:
+def trouble_of_all(task: Task, run: Run, *, went_back: bool) -> str:
     """Why the failure of a host in its turn is not its own, as a sentence; empty where it may be.
 
     Where the deployment is ending anyway there is no later in which the host could take its turn again.
+
+    :param went_back: whether it is its old version that fails there.
     """
     progress = read_progress(task.consul, run.keys(task), run.id)
-    others = 0 if _is_ending(run, progress) else others_keep_failing(task, run)
+    others = 0 if _is_ending(run, progress) else others_keep_failing(task, run, changed_too=went_back)
     if not others:
         return ""
     fails = f"each of the {others} other instances of {run.service} fails" if others > 1 else "the other instance fails"

@@ -272,7 +272,7 @@ class HostDeployment(RecordedHost):
         if not is_rollout or failure.lost or failure.lock_lost or self.turn.state in states.NOTHING_DEPLOYED:
             return ""
         try:
-            return alike.trouble_of_all(self.task, self.run)
+            return alike.trouble_of_all(self.task, self.run, went_back=self.turn.rolling_back)
         except HitlessError:  # then it counts as its own
             return ""
 

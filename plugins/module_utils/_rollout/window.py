@@ -57,6 +57,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps
 
 COUNT_EVERY = 10.0
 """Seconds."""
+WITNESSES = 2
+"""Hosts that go back one after the other, and fail, while no instance works, before no further one does."""
 
 
 def room_for(
@@ -128,7 +130,9 @@ def admit(
             return why
         until += time.monotonic() - began  # a pause is no time in which others could have become healthy
         bounds, answer, progress, is_new = _look(host, progress)
-        if _regressed(host, ask, answer, progress, whole=is_new):
+        began = time.monotonic()
+        if _regressed(host, ask, answer, progress, whole=is_new) or _waits_for_one(host, bounds, progress, answer):
+            until += time.monotonic() - began  # nor is this
             continue
         short = next((one for one in bounds if not may_begin(one.head, one.minimum)), None)
         if short is None:
@@ -158,9 +162,32 @@ def _first_writes(
     """The operations by which a turn begins; by compare-and-set where the others might leave too few."""
     operations = [begun_op(host.keys, host.run.id, host.node, bounds[0].head.takes)]
     others = _others(host, progress)
-    if is_new or not all(may_begin(one.head, one.minimum + others) for one in bounds):
+    is_scarce = not all(may_begin(one.head, one.minimum + others) for one in bounds)
+    if is_new or is_scarce or _goes_back_blindly(host, bounds):
         operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
     return operations
+
+
+def _goes_back_blindly(host: RecordedHost, bounds: Sequence[Bound]) -> bool:
+    """Whether no instance works, so that one host at a time goes back until one does: it may be no version's fault.
+
+    A host that fails stays in maintenance. The others are served again as soon as what all of them miss is there.
+    """
+    return host.run.options["direction"] == "rollback" and bounds[0].head.healthy <= 0
+
+
+def _waits_for_one(host: RecordedHost, bounds: Sequence[Bound], progress: Progress, answer: Answer) -> bool:
+    """Whether it has waited for the one that goes back first, or found that none works on its old version either."""
+    if not _goes_back_blindly(host, bounds):
+        return False
+    if len(progress.spent) >= WITNESSES:
+        spent = ", ".join(progress.spent)
+        _stopped(host, f"no instance of {host.run.service} works, on its old version neither ({spent})")
+    elif progress.in_flight:
+        wait_for_change(host.task.consul, _query(host, whole=False), answer, time.monotonic() + LOOK_EVERY)
+    else:
+        return False
+    return True
 
 
 def _returns(host: RecordedHost, progress: Progress, short: Bound) -> bool:
