@@ -204,8 +204,8 @@ def _same(task: Task, run: Run, found: store.Deployment) -> Claim:
     if noted.kind in (STAGE, PAUSE, ALIKE) and order is None:
         return Claim(WAIT, found, found.control, f"{noted.why}. {goes_on(found.record, noted.kind)}")
     if noted.kind == ALIKE and not _is_served(task, run):
-        why = f"no instance of {run.service} is healthy yet: {noted.why}"
-        return Claim(WAIT, found, found.control, f"{why}. {goes_on(found.record, noted.kind)}")
+        why = f"no instance of {run.service} is healthy yet; once one is, the same start goes on with it"
+        return Claim(WAIT, found, found.control, f"{why}. It was paused because {noted.why}.")
     if halt:
         return Claim(WAIT, found, found.control, f"{halt.why}. {goes_on(found.record, halt.kind)}")
     why = f"{order.word} by {order.told}" if order else "what it waited for is over"
