@@ -177,7 +177,7 @@ class HostDeployment(RecordedHost):
         reboot = Reboot(self.task, self.run, self.planned, self.turn.deployment, boot_id_command)
         longest = self.run.options["reboot_deadline"]
         told = self.telling.waiting(lambda passed: f"rebooting, {passed:.0f} of at most {longest:g} s")
-        with self.watched() as watch, told:
+        with told, self.watched() as watch:
             result = reboot.begin(command)
             reboot.wait_until_back()
         for note in watch.note(self.planned.host, "ended while it rebooted"):
