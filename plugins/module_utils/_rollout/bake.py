@@ -36,7 +36,7 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
 
     :param ended: the stage, or batch, that has ended; 0 for the last one.
     """
-    client, keys, seconds = task.consul, run.keys(task), _seconds(run, ended)
+    client, keys, seconds = task.consul, run.keys(task), bake_seconds(run, ended)
     if run.options["direction"] == "rollback" or not client.key_names(keys.outcomes(run.id)):
         return
     until, telling = time.monotonic() + seconds, Telling(task.show, run.service)
@@ -69,7 +69,7 @@ def _look_once(task: Task, run: Run, ask: Ask) -> None:
         look_back(task, run, ask, instances, progress.in_flight, whole=True)
 
 
-def _seconds(run: Run, ended: int) -> float:
+def bake_seconds(run: Run, ended: int) -> float:
     """How long: batches of one size are no stages, and only looked at in between."""
     if _ends_wave(run, ended):
         return float(run.options[longest_bake(run.options)])

@@ -15,6 +15,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet, paused, probing, store
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake_seconds
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import clear_order
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.history import History, read_history
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
@@ -220,10 +221,13 @@ def plan_run(
 
 
 def _least_seconds(run: Run, plan: Plan) -> float:
-    """What the waits of all turns come to: the drain, and the time for which checks have to stay well."""
+    """What all waits come to: in each turn the drain and the time for which checks have to stay well, and the bakes."""
     options = run.options
     observed = options["load_balancers"] and not run.by_agents
     turn = options["drain_min_time" if observed else "drain_time"] + options["min_healthy_time"]
     windows = plan.windows or [max(1, len(batch)) for batch in plan.batches]
     turns = sum(-(-len(batch) // window) for batch, window in zip(plan.batches, windows, strict=True))
-    return float(turns * turn)
+    if not plan.batches or options["direction"] == "rollback":
+        return float(turns * turn)
+    planned = replace(run, plan={"batches": plan.batches, "waves": plan.waves.as_list()})
+    return float(turns * turn) + sum(bake_seconds(planned, ended) for ended in range(len(plan.batches)))

@@ -199,13 +199,21 @@ def open_stage(task: Task, run: Run, host: str) -> dict[str, Any]:
             stop = outlast(task, run, f"stage {stage}", progress, stage=stage - 1)[1]
         except HitlessError as error:
             stop = str(error)
-    if not stop:
+    if not stop and run.planned_waves.begins_with(stage) and not _has_stopped(task, run):
         tell_wave(task, run, stage)
     return {
         "proceed": not stop,
         "window": run.plan["windows"][stage - 1],
         "become": run.options["become"],
     }
+
+
+def _has_stopped(task: Task, run: Run) -> bool:
+    """Whether each host of a stage finds for itself that it may not begin."""
+    try:
+        return bool(read_progress(task.consul, run.keys(task), run.id).stop)
+    except HitlessError:
+        return False
 
 
 def begin_batch(task: Task, run: Run, coordinator: str) -> dict[str, Any]:
