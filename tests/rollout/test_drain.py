@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -16,7 +18,7 @@ import pytest
 
 from lab import Lab, wait_until
 from lab.binaries import find_tool
-from lab.testkit.ansible_run import flat
+from lab.testkit.ansible_run import CHECKOUT, flat
 from tests.fleet import CONSUL
 from tests.http_server import nobody
 from tests.rollout.drive import Drive, Load, RotationWatch
@@ -188,6 +190,69 @@ def static(fleet: Lab, tmp_path: Path) -> Iterator[Static]:
     fleet.stop_unit("static", signal.SIGTERM)
 
 
+class OfThePage(Static):
+    """As docs/haproxy-static-servers.md configures it, with its files; only addresses and paths differ."""
+
+    PAGE = CHECKOUT / "docs" / "haproxy-static-servers.md"
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        super().__init__(lab, folder)
+        address = lab.controller.address
+        (config,) = re.findall(r"```haproxy\n(.*?)```", self.PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        places = {
+            "/run/haproxy/admin.sock mode 660": str(self.socket),
+            "mode http\n": "mode http\n    retries 0\n",
+            "bind :80\n": f"bind {address}:8001\n",
+            "10.0.0.4:8404": f"{address}:8405",
+            **{f"10.0.0.1{number}:8080": f"{vm.address}:8080" for number, vm in enumerate(lab.vms, 1)},
+        }
+        for shown, here in places.items():
+            assert shown in config
+            config = config.replace(shown, here)
+        self.config.write_text(config, encoding="utf-8")
+        shutil.copytree(CHECKOUT / "examples" / "haproxy-static", folder / "lb")
+        (folder / "lb.ini").write_text("[load_balancers]\nlb1 ansible_connection=local\n", encoding="utf-8")
+        self.arguments = [
+            "-i",
+            str(folder / "lb.ini"),
+            "-e",
+            f"haproxy_socket={self.socket}",
+            "-e",
+            "haproxy_backend=web",
+        ]
+
+    def options(self) -> dict[str, object]:
+        files = {f"{name}_tasks": str(self.folder / "lb" / f"{name}.yml") for name in ("drain", "restore")}
+        return {**files, "load_balancers": self.stats, "drain_min_time": 0, "drain_time": FIXED}
+
+
+def test_the_page_about_static_servers(drive: Drive, fleet: Lab, tmp_path: Path) -> None:
+    """HAProxy's own check fails while a process restarts: with two machines a hook that did not wait would lose all."""
+    static = OfThePage(fleet, tmp_path)
+    page = static.PAGE.read_text(encoding="utf-8")
+    assert (static.folder / "lb" / "drain.yml").read_text(encoding="utf-8").split("\n", 2)[2] in page
+    haproxy = str(find_tool("haproxy", "haproxy"))
+    fleet.start_unit("static", [haproxy, "-f", str(static.config)], tmp_path / "log")
+    try:
+        wait_until("it runs", static.socket.exists)
+        with Load(fleet, static.url) as load, LongRequests(f"{static.url}/") as long:
+            result = drive.run(f"{NEW}-slow2", *static.arguments, **static.options())
+        assert result.rc == 0, result.output
+        assert "waited for by the fixed time" not in flat(result.output)
+        load.check_nothing_lost()
+        assert not long.problems
+        assert load.report.by_version.keys() == {OLD, f"{NEW}-slow2"}
+        assert set(static.states().values()) == {"0"}
+        assert drive.is_settled()
+        wrong = drive.run(OLD, *static.arguments, "-e", "haproxy_backend=wep", **static.options())
+        assert wrong.rc != 0
+        assert "HAProxy: wep/web1 drain: " in flat(wrong.output), wrong.output
+        assert drive.outcomes()["web1"] == "failed", "it was not put back either"
+    finally:
+        fleet.stop_unit("static", signal.SIGTERM)
+
+
+@pytest.mark.slow
 def test_a_load_balancer_that_only_hooks_drive(drive: Drive, static: Static) -> None:
     with Load(drive.lab, static.url) as load, LongRequests(f"{static.url}/") as long:
         result = drive.run(NEW, kind="ssh", **static.hooks())
