@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def lab() -> Iterator[Lab]:
 
 def compared(drive: Drive) -> dict[str, str]:
     return {**STAGES, "load_balancers": drive.lab.balancer.stats_url, "analysis": "load_balancers"}
+
+
+def processes_of(drive: Drive) -> list[int]:
+    """Processes of runs that compare by the lab's load balancer; what is forked from one has its command line."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if drive.lab.balancer.stats_url.encode() in file.read_bytes():
+                found.append(int(file.parent.name))
+    return found
 
 
 def check_back(drive: Drive, output: str) -> None:
@@ -67,8 +78,10 @@ def test_killed_in_a_bake_with_analysis_the_same_command_again_ends_clean(drive:
     asked = {**compared(drive), "bake_time": 8}
     run = drive.start("2.0.0", **asked)
     wait_until("it bakes", lambda: "baking for" in run.stdout, 60)
+    assert len(processes_of(drive)) >= 2
     kill(drive, run, how)
     wait_until("its lock is free", lambda: not drive.holds_lock(), 60)
+    wait_until("nothing of it is left", lambda: not processes_of(drive), 60)
     result = drive.run("2.0.0", **asked)
     assert result.rc == 0, result.output
     assert drive.running() == ["2.0.0"] * HOSTS

@@ -14,7 +14,7 @@ from .promises import PROMISES
 from .simulation import simulate
 
 FEW, MANY, PART = 100, 2000, 100
-FOUND_WITHIN = 400
+FOUND_WITHIN = 500
 """Seeds within which a fault has to show."""
 
 asked = os.environ.get("SIMULATION_SEED", "")
