@@ -157,6 +157,18 @@ def test_a_load_balancer_that_does_not_answer_is_a_doubt_for_as_long_as_that(con
     assert conclude(one.window.web.client(), one.window.keys, one.window.run.id).record.state == "paused"
 
 
+def test_what_it_cannot_do_is_a_doubt_too(consul: Consul) -> None:
+    """Nobody sees its process."""
+    one = Compared(consul, inconclusive_limit=2)
+
+    def broken(_url: str) -> Statistics:
+        raise ValueError("no number")
+
+    looks = iter(range(3))
+    Analyst(one.task, one.window.run, one.settings, broken).work(lambda _seconds: next(looks, None) is None)
+    assert one.window.admit(HOSTS[0]) == "analysis: nothing can be compared for 3 s: ValueError: no number"
+
+
 def test_a_bake_tells_what_it_has_come_to(consul: Consul) -> None:
     one = Compared(consul)
     one.change(HOSTS[0])

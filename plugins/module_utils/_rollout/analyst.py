@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +128,9 @@ class Analyst:
                 return
             except ConsulError:  # there will be another answer, or the lock is lost
                 pass
+            except Exception as error:  # nobody sees this process: what it cannot do has to be a doubt
+                with suppress(HitlessError):
+                    self._doubt([f"{type(error).__name__}: {error}"])
             if ended(EVERY):
                 return
 
@@ -207,7 +211,8 @@ def told(task: Task, run: Run) -> str:
     if comparison_of(run.options) is None:
         return ""
     pair = task.consul.key(run.keys(task).analysis(run.id))
-    return str((json_object(pair.value) or {}).get("told") or "") if pair else ""
+    found = json_object(pair.value) if pair else None
+    return str((found or {}).get("told") or "nothing was compared")
 
 
 def begin(task: Task, run: Run, beside: Callable[[Callable[[Ended], None]], object]) -> None:
