@@ -230,7 +230,7 @@ class Room:
         """These are healthy afterwards, but where their nodes cannot be."""
         for one in batch:
             gained = 0 if one.blocked else one.registered - one.serving
-            for place in {_ALL, one.wave}:
+            for place in dict.fromkeys((_ALL, one.wave)):
                 self._serving[place] += gained
 
     def window(self, stage: Sequence[HostState], size: int) -> int:
