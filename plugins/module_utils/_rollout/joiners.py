@@ -86,7 +86,7 @@ def follow(task: Task, run: Run, again: Again, forks: int) -> Run:
         return run
     keys = run.keys(task)
     try:
-        ended = ending.conclude(task.consul, keys, run.id)
+        ended = ending.conclude(task.consul, keys, run.id, probed=run.probed)
         if ended.record.state != SUCCESSFUL:
             return run
         instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])

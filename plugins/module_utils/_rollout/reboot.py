@@ -12,6 +12,7 @@ show what was before for a while.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import is_maintenance
@@ -30,6 +31,14 @@ COMMAND_WITHIN = 30.0
 """Seconds that the command which sends the machine down may take."""
 KILLED = 128
 """An exit code from here on, or a negative one, is that of a command which the reboot itself has ended."""
+
+
+def own_boot_id() -> str:
+    """That of the machine that Ansible runs on, as rollout_boot_id_command has it by default; empty without one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 class Reboot:
@@ -60,6 +69,12 @@ class Reboot:
             raise
         except HitlessError as error:
             raise HitlessError(str(error), details={"untouched": True}) from None
+        if self._before == own_boot_id():
+            raise HitlessError(
+                f"{self._planned.host} is the machine that Ansible runs on (it has the same id of its boot), and is "
+                "not rebooted.",
+                details={"untouched": True},
+            )
         self._until = time.monotonic() + self._run.options["reboot_deadline"]
         answer: dict[str, Any] = {"rc": None, "output": "", "error": ""}
         try:

@@ -121,6 +121,13 @@ def test_one_that_was_not_sent_down_is_as_it_was(machine: Machine, told: str) ->
     assert (str(error), error.details["untouched"]) == (told, True)
 
 
+def test_the_machine_that_ansible_runs_on_is_not_rebooted() -> None:
+    machine = Machine([module.own_boot_id()])
+    error = failed(lambda: reboot(machine).begin("shutdown -r now"))
+    assert (error.details["untouched"], machine.commands) == (True, ["boot id"])
+    assert str(error).startswith("web1 is the machine that Ansible runs on")
+
+
 def test_one_that_cannot_be_reached_before_is_lost() -> None:
     assert isinstance(failed(lambda: reboot(Machine([GONE])).begin("shutdown -r now")), HostLost)
 
