@@ -158,4 +158,6 @@ def _next_restart(kind: Kind, ended: Container[str]) -> list[str]:
         return [f"Next: no version has changed, and nothing is to roll back. See to what is not healthy, and {again}."]
     if LOST in ended:
         return ["Next: once they can be reached, run the same command again, or hitless.consul.recover."]
-    return [f"Next: run the same command again; {left_alone}."] if UNTOUCHED in ended or PENDING in ended else []
+    if UNTOUCHED in ended:
+        return [f"Next: see to what has kept it from being {kind.done}, and run the same command again; {left_alone}."]
+    return [f"Next: run the same command again; {left_alone}."] if PENDING in ended else []

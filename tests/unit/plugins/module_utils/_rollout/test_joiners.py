@@ -122,7 +122,7 @@ def test_where_it_is_not_asked_for_nothing_is_read(run: Run) -> None:
 
 
 def test_whatever_is_wrong_the_run_ends_with_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_given: object) -> None:
+    def fails(*_given: object, **_named: object) -> None:
         raise ConsulError("no leader")
 
     monkeypatch.setattr(joiners.ending, "conclude", fails)

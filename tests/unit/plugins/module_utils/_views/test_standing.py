@@ -109,3 +109,26 @@ def test_what_was_found_bad_and_has_not_gone_back_is_to_be_undone() -> None:
     outcomes = {"a": Outcome("a", "a", "ok", from_version="1", to_version="2"), "b": Outcome("b", "b", "pending")}
     lines = standing(Record(ID, "web", "2", hosts=hosts), outcomes, {"a", "b"}, found_bad=True).splitlines()
     assert lines[-2] == "Next: hitless.consul.rollback undoes it; or roll out a version that works."
+
+
+@pytest.mark.parametrize(
+    ("outcome", "line"),
+    [
+        (
+            "failed",
+            "Next: no version has changed, and nothing is to roll back. See to what is not healthy, and run the",
+        ),
+        ("regressed", "Next: no version has changed, and nothing is to roll back."),
+        ("lost", "Next: once they can be reached, run the same command again, or hitless.consul.recover."),
+        ("untouched", "Next: see to what has kept it from being rebooted, and run the same command again;"),
+        ("pending", "Next: run the same command again; hosts that were rebooted are left alone."),
+        ("ok", "The story of it"),
+    ],
+)
+def test_of_a_reboot_nothing_is_to_roll_back(outcome: str, line: str) -> None:
+    hosts = {name: PlannedHost(name, name, from_version="1", to_version="1") for name in ("a", "b")}
+    ended = {"a": Outcome("a", "a", outcome, "1", "1", error="It broke."), "b": Outcome("b", "b", "ok", "1", "1")}
+    record = Record(ID, "web", None, direction="reboot", hosts=hosts)
+    lines = standing(record, ended, {"b"}).splitlines()
+    assert any(one.startswith(line) for one in lines[-2:]), lines
+    assert not any("rollback" in one or "roll out" in one for one in lines)
