@@ -192,6 +192,27 @@ def test_where_it_meets_hosts_in_their_turns_these_wait_in_maintenance(drive: Dr
     assert drive.is_settled()
 
 
+@pytest.mark.slow
+def test_where_no_old_one_is_left_the_first_that_go_back_tell(drive: Drive) -> None:
+    """They do not work on the old version either: the others are left alone, and serve once the trouble is over."""
+
+    def all_done() -> bool:
+        return list(drive.outcomes().values()) == ["ok"] * 6
+
+    with once("all are done", all_done, lambda: drive.lab.set_outage(True)):
+        result = drive.run("2.0.0", batch_size=3, bake_time=20, healthy_deadline=4)
+    assert result.rc != 0, result.output
+    assert "no instance of web works, on its old version neither" in flat(result.output), result.output
+    assert drive.record("rollback")["state"] == "failed"
+    assert len(drive.maintenance()) == 2
+    drive.lab.set_outage(False)
+    drive.lab.wait_passing(4)
+    back = drive.run(None, name="rollback")
+    assert back.rc == 0, back.output
+    assert drive.running() == [OLD] * 6
+    assert drive.is_settled()
+
+
 # -- the way back -------------------------------------------------------------------------------------------------
 
 
