@@ -10,6 +10,7 @@ import pytest
 
 from lab import wait_until
 from lab.testkit.ansible_run import Run, flat
+from tests.http_server import Asked, HttpServer, Reply
 from tests.integration.consul_agent import processes
 from tests.rollout.drive import Drive, Load
 from tests.rollout.test_rollout import following_slowly
@@ -69,9 +70,13 @@ def test_it_counts_what_the_load_counts_where_nothing_is_drained(drive: Drive) -
 
 @pytest.mark.slow
 def test_where_clients_get_no_answer_it_stops_and_goes_back(drive: Drive) -> None:
-    """All instances are taken out at once, since the minimum allows it."""
-    options = {"batch_size": 5, "min_healthy": 0, "probe_url": drive.lab.frontend, "probe_failures": 3}
-    failed = drive.run(NEW, **options)
+    """Every check is well all the while: only who asks the public address knows."""
+
+    def answer(_asked: Asked) -> Reply:
+        return Reply(503 if drive.lab.vms[0].deploys() else 200)
+
+    with HttpServer(answer=answer) as public:
+        failed = drive.run(NEW, probe_url=public.url, probe_failures=3)
     assert failed.rc != 0
     assert "probes have failed, more than rollout_probe_failures (3)" in flat(failed.output)
     assert drive.running() == ["1.0.0"] * 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_a_reboot_without_the_way_out_of_rotation_loses_requests(drive: Drive) -
     vm = drive.lab.vms[0]
     with Load(drive.lab) as load:
         was = vm.boot_id()
-        os.spawnl(os.P_WAIT, str(vm.directory / "reboot"), "reboot")
+        subprocess.run([vm.directory / "reboot"], check=True, timeout=30)
         wait_until("it is back", lambda: vm.boot_id() != was, 30)
     assert load.report.lost
 
