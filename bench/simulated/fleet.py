@@ -24,19 +24,22 @@ FIRST = "1.0.0"
 NETWORKS = range(64, 192)
 """Of 127.N.0.0/16: a fleet takes one."""
 _IN_A_ROW = 250
-_CONNECTIONS, _DESCRIPTORS = 2, 4
-"""For each machine, to Consul and in all: it follows a key, listens, and has some more in its turn."""
+_IN_TURN = 2
+"""Open files of a machine in its turn, beside the one by which it follows its key and the one at which it listens."""
 
 
 class Fleet:
     """The machines `web-0001` and so on, and what became of them; made by :func:`simulated`."""
 
-    def __init__(self, consul: Consul, machines: list[Machine], link: Link, loop: Loop, folder: Path) -> None:
+    def __init__(
+        self, consul: Consul, machines: list[Machine], link: Link, loop: Loop, folder: Path, *, listens: bool
+    ) -> None:
         self.consul = consul
         self.machines = machines
         self.folder = folder
         self._link = link
         self._loop = loop
+        self._listens = listens
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,8 +59,9 @@ class Fleet:
         connection = {
             "ansible_connection": "local",
             "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "rollout_health_url": f"http://{{{{ consul_address }}}}:{PORT}/health",
         }
+        if self._listens:
+            connection["rollout_health_url"] = f"http://{{{{ consul_address }}}}:{PORT}/health"
         group = {"hosts": hosts, "vars": {**connection, **variables}}
         file = self.folder / "inventory.json"
         file.write_text(json.dumps({"all": {"children": {self.machines[0].service: group}}}), encoding="utf-8")
@@ -85,18 +89,29 @@ def _ordinary(_number: int) -> Behaviour:
 
 @contextlib.contextmanager
 def simulated(
-    number: int, service: str = "web", behaviour: Callable[[int], Behaviour] = _ordinary, consul: str | None = None
+    number: int,
+    service: str = "web",
+    behaviour: Callable[[int], Behaviour] = _ordinary,
+    consul: str | None = None,
+    *,
+    listens: bool = True,
+    at_once: int | None = None,
 ) -> Iterator[Fleet]:
     """A fleet that ends with the context.
 
     :param behaviour: of the machine with that number, from 1 on.
     :param consul: version or path of Consul; any that is found where not given.
+    :param listens: whether machines answer others, as their agents and applications do. Else there is agent mode only,
+        and no health URL.
+    :param at_once: how many have their turns at a time at most; all where not given.
+    :raises RuntimeError: this process may not open as many files.
     """
-    _allow_files(number * _DESCRIPTORS + 1000)
+    in_turn = _IN_TURN * (number if at_once is None else at_once)
+    _allow_files(number * (2 if listens else 1) + in_turn + 500)
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="hitless-simulated-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
-        server = stack.enter_context(running(find_consul(consul), folder, number * _CONNECTIONS + 500))
+        server = stack.enter_context(running(find_consul(consul), folder, number + in_turn + 500))
         network = stack.enter_context(_network())
         link = Link(server.address, f"127.{network}.0.1")
         stack.callback(link.close)
@@ -106,10 +121,10 @@ def simulated(
         ]
         server.write([machine.operations() for machine in machines])
         state = folder / "machines"
-        loop = Loop(machines, link, lambda machine: settle(machine, link, state))
+        loop = Loop(machines, link, lambda machine: settle(machine, link, state), listens=listens)
         loop.start()
         stack.callback(loop.stop)
-        yield Fleet(server, machines, link, loop, folder)
+        yield Fleet(server, machines, link, loop, folder, listens=listens)
 
 
 def _address(network: int, number: int) -> str:
@@ -129,7 +144,9 @@ def _network() -> Iterator[int]:
 
 
 def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files as far as is needed and allowed."""
+    """Raise the limit of open files, of this process and of Consul, which is started by it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise RuntimeError(f"this fleet needs {wanted} open files, and at most {hard} are allowed (ulimit -Hn)")
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

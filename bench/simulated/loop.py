@@ -29,12 +29,16 @@ class Loop:
     """Runs in a thread of its own from :meth:`start` to :meth:`stop`.
 
     :param settle: what to do, in a thread, when a machine's key has changed.
+    :param listens: whether the machines answer others.
     """
 
-    def __init__(self, machines: Iterable[Machine], link: Link, settle: Callable[[Machine], None]) -> None:
+    def __init__(
+        self, machines: Iterable[Machine], link: Link, settle: Callable[[Machine], None], *, listens: bool
+    ) -> None:
         self._machines = {machine.address: machine for machine in machines}
         self._link = link
         self._settle = settle
+        self._listens = listens
         self._loop = asyncio.new_event_loop()
         self._workers = ThreadPoolExecutor(32)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -66,7 +70,7 @@ class Loop:
     async def _main(self) -> None:
         listening, tasks = [], []
         try:
-            for machine in self._machines.values():
+            for machine in self._machines.values() if self._listens else ():
                 place = socket.create_server((machine.address, PORT), backlog=16)
                 listening.append(await asyncio.start_server(self._answer, sock=place))
             first: list[asyncio.Future[None]] = []
