@@ -157,6 +157,12 @@ def scenario_of(seed: int) -> Scenario:
     options = _options(rng, check)
     if minimum_of(options["min_healthy"], hosts) >= hosts:
         options["min_healthy"] = 0  # else it is refused, which is another test's
+    scarce = random.Random(f"scarce in {seed}")
+    fail_soon: list[Trouble] = []
+    if hosts > 4 and scarce.random() < 0.3:
+        # Old instances fail, so that of the many workers at the gate one may begin: what they do at once shows then.
+        options |= {"batch_size": 3, "min_healthy": hosts - 3, "pause_after": []}
+        fail_soon = [Trouble(scarce.uniform(1, 8), "process_dies", hosts - number) for number in (1, 2)]
     closed = _closed(random.Random(seed * 7 + 3))
     if closed:
         until, again = (f"{EPOCH + timedelta(seconds=seconds):%H:%M}" for seconds in closed)
@@ -184,7 +190,7 @@ def scenario_of(seed: int) -> Scenario:
         first=[_first(rng) for _host in range(hosts)],
         share_of=_shares(rng),
         bad_after=rng.uniform(2, 60) if rng.random() < 0.2 else None,
-        troubles=_troubles(rng, hosts),
+        troubles=[*_troubles(rng, hosts), *fail_soon],
         deaths=_deaths(rng),
         said=_said(rng),
         loses=rng.choice([0.0, 0.0, 0.0, 0.02]),
