@@ -69,7 +69,7 @@ def _ask(check: Mapping[str, Any]) -> Measured:
     body = check["body"].encode() or None
     try:
         request = urllib.request.Request(check["url"], body, check["headers"], method=check["method"])
-        with urllib.request.urlopen(request, timeout=check["timeout"]) as answer:
+        with urllib.request.build_opener().open(request, timeout=check["timeout"]) as answer:
             status, text = answer.status, answer.read(_LARGEST)
     except urllib.error.HTTPError as error:
         with suppress(OSError, http.client.HTTPException):
