@@ -24,7 +24,7 @@ def ansible(collection: Path, tmp_path: Path) -> Iterator[Ansible]:
     """Ansible's commands as a user runs them: ``ansible.playbook("site.yml", "-e", "x=1").recap["host"]["ok"]``."""
     # Short: ssh keeps the sockets of its connections in there, whose paths Unix limits to 108 bytes.
     with tempfile.TemporaryDirectory(prefix="home", ignore_cleanup_errors=True) as home:
-        # Ansible looks each millisecond whether a task has ended, which costs where four labs share two processors.
+        # Ansible looks each millisecond whether a task has ended, which costs where many labs share two processors.
         (Path(home) / ".ansible.cfg").write_text("[defaults]\ninternal_poll_interval = 0.02\n", encoding="utf-8")
         yield Ansible(collection, Path(home), tmp_path / "logs")
 

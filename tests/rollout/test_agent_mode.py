@@ -112,6 +112,7 @@ def test_a_version_that_makes_errors_is_found_by_the_load_balancer(drive: Drive)
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_a_machine_whose_agent_is_down_is_lost_and_does_not_deploy_later(drive: Drive) -> None:
     three = "web1:web2:web3"
     vm = drive.lab.vm("web2")

@@ -78,6 +78,7 @@ def test_jobs(awx: Awx, drive: Drive) -> None:
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_the_workflow_of_a_canary(awx: Awx, drive: Drive) -> None:
     """Its nodes in their order, as the links of examples/awx say; the approval is a person's."""
     nodes = awx.nodes("Hitless: canary, approval, rollout")

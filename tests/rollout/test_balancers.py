@@ -27,11 +27,17 @@ def start(method: str, vms: int) -> Iterator[Lab]:
         yield running
 
 
+BY_DNS_AT_FIRST = pytest.mark.parametrize(
+    "lab", [pytest.param(one, marks=[pytest.mark.slow] * (one != "haproxy-dns")) for one in METHODS], indirect=True
+)
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield from start(request.param, 3)
 
 
+@BY_DNS_AT_FIRST
 def test_a_rollout_while_the_load_balancer_reloads(drive: Drive) -> None:
     lab, balancer = drive.lab, drive.lab.balancer
     with Load(lab) as load, drive.start(NEW, hosts="web1:web2") as run:
@@ -73,6 +79,7 @@ def away(lab: Lab, seconds: float) -> None:
     assert set(load.report.by_instance) == {vm.name for vm in lab.vms}
 
 
+@BY_DNS_AT_FIRST
 def test_consul_is_away(fleet: Lab) -> None:
     away(fleet, 5)
 

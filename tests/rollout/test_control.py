@@ -165,7 +165,8 @@ def test_aborted_during_its_command(drive: Drive) -> None:
     assert drive.is_settled()
 
 
-@pytest.mark.parametrize("batches", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["window", "batches"])
+@pytest.mark.slow  # tests/integration/test_control.py and the simulation hold it, without a playbook
+@pytest.mark.parametrize("batches", [False, True], ids=["window", "batches"])
 def test_stopped(drive: Drive, tmp_path: Path, *, batches: bool) -> None:
     hook = tmp_path / "after.yml"
     hook.write_text("- ansible.builtin.debug:\n    msg: after\n", encoding="utf-8")

@@ -226,6 +226,7 @@ class OfThePage(Static):
         return {**files, "load_balancers": self.stats, "drain_min_time": 0, "drain_time": FIXED}
 
 
+@pytest.mark.slow
 def test_the_page_about_static_servers(drive: Drive, fleet: Lab, tmp_path: Path) -> None:
     """HAProxy's own check fails while a process restarts: with two machines a hook that did not wait would lose all."""
     static = OfThePage(fleet, tmp_path)

@@ -91,6 +91,7 @@ def test_each_host_fails_in_its_own_way(drive: Drive) -> None:
     assert load.report.by_version.keys() == {OLD}, "a version that failed got traffic"
 
 
+@pytest.mark.slow
 def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
     smoke = tmp_path / "smoke.yml"
     smoke.write_text(
@@ -107,6 +108,7 @@ def test_smoke_test_fails(drive: Drive, tmp_path: Path) -> None:
     assert load.report.by_version.keys() == {OLD}
 
 
+@pytest.mark.slow
 def test_a_verdict_is_told_without_consul(drive: Drive, tmp_path: Path) -> None:
     at_end, gone = tmp_path / "at-end", tmp_path / "gone"
     hook = tmp_path / "after_batch.yml"
@@ -266,6 +268,7 @@ def test_handlers_of_the_deployment_run_before_traffic_returns(drive: Drive, tmp
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_within_the_budget_the_others_are_done(drive: Drive) -> None:
     new = "3.0.0-brokenon-web3"
     with Load(drive.lab) as load:
@@ -290,6 +293,7 @@ def test_slow_start_gets_no_traffic_by_the_passing_of_before(drive: Drive) -> No
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 def test_rollback_fails_too(drive: Drive) -> None:
     """A broken instance gets no traffic; the rest keeps serving."""
     with Load(drive.lab) as load:

@@ -166,6 +166,7 @@ def test_where_old_and_new_fail_alike_it_pauses(drive: Drive) -> None:
     assert drive.running() == [*["2.0.0"] * 3, *[OLD] * 3]
 
 
+@pytest.mark.slow
 def test_where_it_meets_hosts_in_their_turns_these_wait_in_maintenance(drive: Drive) -> None:
     """Neither version would do better now, so that nothing goes back; the same start goes on once they are well."""
     with once("web3 is deployed", lambda: bool(drive.lab.vm("web3").deploys()), lambda: drive.lab.set_outage(True)):

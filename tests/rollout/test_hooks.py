@@ -152,6 +152,7 @@ def test_each_hook_of_a_rollout_that_goes_well(drive: Drive, hooks: Hooks) -> No
     assert "web1  1.0.0  2.0.0  ok" in ended["table"]
 
 
+@pytest.mark.slow
 def test_a_start_hook_that_fails(drive: Drive, hooks: Hooks) -> None:
     """No host is touched; what is told at the end gets the reason."""
     options = hooks.write("start", more=fails("the migration does not apply")) | hooks.write("on_failure", "finish")

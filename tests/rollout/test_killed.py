@@ -79,8 +79,8 @@ def hooks(folder: Path) -> dict[str, str]:
     return {"prepare_tasks": str(prepare), "after_batch_tasks": str(after)}
 
 
-# How, at which step, and in which way (hooks on the hosts make batches of it): all, and one of each way by default.
-DEFAULT = [("SIGKILL", "deploy", "window"), ("SIGINT", "drain", "batches")]
+# How, at which step, and in which way: hooks on the hosts make batches of it.
+DEFAULT = [("SIGKILL", "deploy", "window")]
 IN_HOOKS = ("prepare", "between hosts")
 CASES = [
     pytest.param(

@@ -61,6 +61,7 @@ def record(fleet: Fleet) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_all_machines_end_on_the_new_version(ansible: Ansible, fleet: Fleet) -> None:
     result = roll(ansible, fleet, GOOD)
     assert result.rc == 0, result.output

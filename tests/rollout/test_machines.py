@@ -79,6 +79,7 @@ def test_a_sixth_machine_joins_under_load_and_leaves(machines: Machines) -> None
     assert [entry["Node"]["Node"] for entry in again] == ["web1", "web2"]
 
 
+@pytest.mark.slow
 def test_a_change_is_shown_first_and_made_then_without_a_restart(machines: Machines) -> None:
     vm = machines.lab.vms[0]
     before = definition(vm).read_text(encoding="utf-8")
@@ -101,11 +102,12 @@ def test_a_change_is_shown_first_and_made_then_without_a_restart(machines: Machi
         vm.reload_agent()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
         ({"prot": 80}, "invalid config key service.prot"),
-        pytest.param({"version": 1.1}, "must be text", marks=pytest.mark.slow),
+        ({"version": 1.1}, "must be text"),
     ],
     ids=["key", "version"],
 )
@@ -120,6 +122,7 @@ def test_a_wrong_service_is_refused_before_the_agent_sees_it(
     assert definition(vm).read_text(encoding="utf-8") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "text"),
     [

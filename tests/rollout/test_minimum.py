@@ -77,6 +77,7 @@ def held(tmp_path: Path) -> Held:
 WAYS = [pytest.param({}, id="window"), pytest.param(IN_BATCHES, id="batches", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_it_waits_for_the_minimum(drive: Drive, held: Held, web5: Broken, way: dict[str, object]) -> None:
     options = {**held.options, "healthy_deadline": 120, **way}

@@ -122,11 +122,17 @@ REFUSALS = {
 }
 CROSS_SECTION = {"limit", "unknown option", "version is no string", "minimum impossible", "hook with unknown module"}
 CROSS_SECTION |= {"handler that is not there", "hook with an undefined variable", "command with an undefined variable"}
+HELD_BY_UNIT_TESTS = {"tags", "skip tags", "start at task", "version is not possible", "deploy_version"}
+HELD_BY_UNIT_TESTS |= {"two ways to deploy", "health URL with an undefined variable"}
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.oldest] * (name in CROSS_SECTION) + [pytest.mark.slow] * (name in HELD_BY_UNIT_TESTS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [pytest.param(*REFUSALS[name], id=name, marks=[pytest.mark.oldest] * (name in CROSS_SECTION)) for name in REFUSALS],
+    [pytest.param(*REFUSALS[name], id=name, marks=marks(name)) for name in REFUSALS],
 )
 def test_refusal(refused: Drive, arguments: list[str], sentence: str) -> None:
     check_refused(refused, refused.run("2.0.0", *arguments), sentence)

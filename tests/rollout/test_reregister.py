@@ -72,6 +72,7 @@ def test_it_stays_in_maintenance_while_its_deployment_goes_on(drive: Drive, kind
     assert "web1: its maintenance ended while the deployment command ran, and was put back" in flat(result.output)
 
 
+@pytest.mark.slow
 def test_it_stays_in_maintenance_while_deployment_tasks_run(drive: Drive, tmp_path: Path) -> None:
     """Ansible runs them, each in a process of its own, and the service has registered itself with the first."""
     tasks = tmp_path / "tasks.yml"

@@ -29,6 +29,7 @@ def reasons(drive: Drive) -> list[list[str]]:
     return [[run.reason for run in vm.deploys()] for vm in drive.lab.vms]
 
 
+@pytest.mark.slow
 def test_a_failure_that_has_put_itself_back_leaves_nothing_to_undo(drive: Drive) -> None:
     """The trap: one presses the button after a failure, and loses the good version."""
     assert rolled_out(drive, GOOD, batch_size=2).rc == 0

@@ -72,6 +72,7 @@ def is_free(lab: Lab) -> bool:
     return not found or not found[0].get("Session")
 
 
+@pytest.mark.slow
 def test_back_by_hand_and_nothing_to_do(ansible: Ansible, lab: Lab) -> None:
     assert playbook(ansible, lab, *version("2.0.0"), "-e", "rollout_batch_size=2").rc == 0
     again = playbook(ansible, lab, *version("2.0.0"))

@@ -36,6 +36,7 @@ def two_kinds(fleet: Lab) -> Iterator[Lab]:
     web1.call("PUT", "agent/service/deregister/web-staging")
 
 
+@pytest.mark.slow
 def test_only_instances_with_the_tags_change_and_count(drive: Drive, two_kinds: Lab) -> None:
     # Of three, two must stay; of all six four would have to, and three work.
     options = {"hosts": ",".join(PROD), "min_healthy": "60%", "batch_size": 3}

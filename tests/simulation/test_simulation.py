@@ -6,9 +6,12 @@ A seed that fails is named; SIMULATION_SEED=N runs that one alone, and its failu
 from __future__ import annotations
 
 import os
+import random
+import threading
 
 import pytest
 
+from .clock import START, Scheduler, Time
 from .faults import FAULTS, broken_by
 from .promises import PROMISES
 from .simulation import simulate
@@ -63,3 +66,13 @@ def test_a_fault_is_found(fault: str) -> None:
     promise = FAULTS[fault][0]
     with broken_by(fault):
         assert any(promise in simulate(seed).broken for seed in range(FOUND_WITHIN))
+
+
+def test_a_thread_that_is_no_strand_keeps_its_own_time() -> None:
+    scheduler = Scheduler(random.Random(1))
+    thread = threading.Thread(target=Time(scheduler).sleep, args=(0.01,))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert scheduler.now == START
+    scheduler.close()
