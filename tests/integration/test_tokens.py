@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_delete
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
@@ -131,6 +132,16 @@ def test_a_freeze_of_all_that_may_not_be_read_is_no_silence(consul: Server) -> N
     with pytest.raises(HitlessError, match="The token may not read deploy/freeze.*nothing was changed"):
         paused.look(task, run, read_history(task.consul, keys))
     assert paused.look(task, back, read_history(task.consul, keys)).does == paused.BEGIN
-    allowed = replace(task, options={"url": consul.url, "token": TOKEN})
-    with pytest.raises(HitlessError, match="rollouts are frozen"):
-        paused.look(allowed, run, read_history(allowed.consul, keys))
+    readable = f'{rules} key "{keys.freeze_all}" {{ policy = "read" }}'
+    policy = consul.put("acl/policy", {"Name": "as-the-README-has-it", "Rules": readable})["ID"]
+    reads = consul.put("acl/token", {"Policies": [{"ID": policy}]})["SecretID"]
+    for enough in (reads, TOKEN):
+        allowed = replace(task, options={"url": consul.url, "token": enough})
+        with pytest.raises(HitlessError, match="rollouts are frozen"):
+            paused.look(allowed, run, read_history(allowed.consul, keys))
+    Task({}, {"url": consul.url, "token": TOKEN}, Host(None)).consul.txn([kv_delete(keys.freeze_all)])
+    with pytest.raises(HitlessError, match="The token may not read deploy/freeze.*nothing was changed"):
+        paused.look(task, run, read_history(task.consul, keys))
+    for enough in (reads, TOKEN):
+        allowed = replace(task, options={"url": consul.url, "token": enough})
+        assert paused.look(allowed, run, read_history(allowed.consul, keys)).does == paused.BEGIN

@@ -284,6 +284,8 @@ class Consul:
             return f"failed session check for key {key!r}"
         if verb == "cas" and (item.index if item else 0) != operation["Index"]:
             return f"failed to set key {key!r}, index is stale"
+        if verb == "check-index" and (item is None or item.index != operation["Index"]):
+            return f"failed index check for key {key!r}"
         if verb == "check-not-exists" and item is not None:
             return f"key {key!r} exists"
         return ""
@@ -298,7 +300,7 @@ class Consul:
         if verb in ("delete", "delete-tree"):
             self._delete(key, tree=verb == "delete-tree")
             return []
-        if verb in ("check-session", "check-not-exists"):
+        if verb in ("check-session", "check-index", "check-not-exists"):
             return []
         raise NotImplementedError(verb)
 

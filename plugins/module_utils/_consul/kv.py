@@ -76,6 +76,13 @@ def kv_check_absent(key: str) -> dict[str, Any]:
     return {"Verb": "check-not-exists", "Key": key}
 
 
+def kv_check_index(key: str, index: int) -> dict[str, Any]:
+    """The transaction operation that holds only while the key is there as it was at that index; it takes the right to
+    read the key, where ``check-not-exists`` takes the right to write it.
+    """
+    return {"Verb": "check-index", "Key": key, "Index": index}
+
+
 def in_transactions(fence: Mapping[str, Any], operations: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The operations in their order, in as few transactions as Consul's limits allow, each behind the fence."""
     part: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import (
     in_transactions,
-    kv_check_absent,
+    kv_check_index,
     kv_check_session,
     kv_delete,
     kv_set,
@@ -124,25 +124,25 @@ def _read_control(task: Task, run: Run) -> Control:
     """What operators want.
 
     What a token may not read Consul leaves out of a transaction's answer without a word, and so a freeze of all would
-    not be heard. That there is none is checked in the same transaction, which Consul refuses without the right to it.
+    not be heard. A check of its index never holds, and tells by its reason whether the token has the right to read it.
 
     :raises HitlessError: the token may not read the freeze of all services.
     """
-    keys, reads = run.keys(task), control.reads(run.keys(task))
-    try:
-        checks = [kv_check_absent(keys.freeze_all)] if run.options["direction"] != "rollback" else []
-        items = task.consul.txn([*checks, *reads])
-    except ConsulError as error:
-        if error.status != CONFLICT:
-            raise
-        if "Permission denied" in str(error):
-            raise HitlessError(
-                f"The token may not read {keys.freeze_all}, so that a freeze of all services would not be heard; "
-                "nothing was changed.",
-                hint=f'Add to its policy: key "{keys.freeze_all}" {{ policy = "read" }}.',
-            ) from None
-        items = task.consul.txn(reads)  # there is one
-    return Control.of(keys, "", {item["Key"]: item for item in items})
+    keys = run.keys(task)
+    found = {item["Key"]: item for item in task.consul.txn(control.reads(keys))}
+    if run.options["direction"] != "rollback" and keys.freeze_all not in found:
+        try:
+            task.consul.txn([kv_check_index(keys.freeze_all, 0)])
+        except ConsulError as error:
+            if error.status != CONFLICT:
+                raise
+            if "Permission denied" in str(error):
+                raise HitlessError(
+                    f"The token may not read {keys.freeze_all}, so that a freeze of all services would not be heard; "
+                    "nothing was changed.",
+                    hint=f'Add to its policy: key "{keys.freeze_all}" {{ policy = "read" }}.',
+                ) from None
+    return Control.of(keys, "", found)
 
 
 def _alone(run: Run, seen: Control, taken_over: store.Deployment | None = None) -> Claim:
