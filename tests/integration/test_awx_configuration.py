@@ -104,6 +104,7 @@ def applied(run: Runner) -> Applied:
     return done
 
 
+@pytest.mark.slow
 def test_each_task_is_what_awx_awx_takes(applied: Applied) -> None:
     assert [name.rpartition(".")[2] for name, _given in applied.modules] == [
         *("execution_environment", "credential_type", "credential", "project", "inventory", "inventory_source"),

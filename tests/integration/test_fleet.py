@@ -35,6 +35,7 @@ def test_reset_puts_everything_back(fleet: Lab) -> None:
     assert fleet.consul_put(f"kv/deploy/web/lock?acquire={session}", b"x") is True
 
 
+@pytest.mark.slow
 def test_the_lab_of_the_next_file_is_as_it_began_and_another_where_it_cannot_be() -> None:
     shared = Shared(vms=2)
     try:

@@ -83,6 +83,7 @@ def test_nothing_is_left_when_the_owner_dies(number: signal.Signals) -> None:
     assert_nothing_is_left(directory, processes)
 
 
+@pytest.mark.slow
 def test_a_lab_ends_with_its_lifetime() -> None:
     owner, directory, processes = start_owner()
     try:
@@ -106,6 +107,7 @@ def test_no_process_outlives_the_supervisor() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_two_labs_beside_each_other(fleet: Lab) -> None:
     with Lab(vms=2, ssh=False, consul=CONSUL, service="api") as other:
         assert other.settings.network != fleet.settings.network

@@ -27,6 +27,7 @@ def read(file: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_gitlab_shows_a_plan_and_rolls_out_on_a_tag(
     drive: Drive, ansible: Ansible, fleet: Lab, tmp_path: Path, examples: Path
 ) -> None:

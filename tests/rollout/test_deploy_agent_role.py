@@ -58,6 +58,7 @@ def of_unit(folder: Path, name: str, setting: str) -> list[str]:
     return [line.removeprefix(f"{setting}=") for line in lines if line.startswith(f"{setting}=")]
 
 
+@pytest.mark.slow
 @pytest.mark.oldest
 def test_what_it_installs_deploys(ansible: Ansible, consul: Server, tmp_path: Path) -> None:
     web = Services(consul)

@@ -54,6 +54,7 @@ def test_first_host_fails(drive: Drive, version: str, options: dict[str, object]
     assert load.report.by_version.keys() == {OLD}, "the version that failed got traffic"
 
 
+@pytest.mark.slow
 def test_each_host_fails_in_its_own_way(drive: Drive) -> None:
     """At the same time, within a budget that lets all of them begin. Each has a run of its own in the slow cases."""
     ways = {

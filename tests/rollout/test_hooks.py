@@ -239,6 +239,7 @@ def test_after_batch_and_finish_hooks_that_fail(drive: Drive, hooks: Hooks) -> N
 HANGS = "- name: Wait for the chat\n  ansible.builtin.wait_for: {timeout: 300}\n"
 
 
+@pytest.mark.slow
 def test_a_fleet_rollback_is_told_and_a_hook_that_hangs_is_cut_off(drive: Drive, hooks: Hooks) -> None:
     """Both hooks are told once, after it, of the deployment that was started and of what undid it."""
     bad = f"{NEW}-brokenon-web2"

@@ -49,6 +49,7 @@ def test_killed_and_run_again(drive: Drive, number: signal.Signals) -> None:
     check_no_overlap(drive)
 
 
+@pytest.mark.slow
 def test_two_at_once(drive: Drive) -> None:
     with drive.start(SLOW, hosts="web1:web2", message="night shift") as first:
         wait_for_deployment(drive, "web1")

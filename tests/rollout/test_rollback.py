@@ -115,6 +115,7 @@ def test_what_is_out_of_rotation_on_the_bad_version_goes_first(drive: Drive) -> 
     assert drive.is_settled()
 
 
+@pytest.mark.slow
 @pytest.mark.oldest
 def test_what_an_interrupted_run_had_changed_goes_back_too(drive: Drive) -> None:
     with drive.start(SLOW) as run:
