@@ -118,18 +118,18 @@ def admit(
     started = time.monotonic()
     until = started + options["healthy_deadline"]
     while True:
-        if os.getppid() != parent:
-            # The controller was killed: the lock is kept for as long as one of its workers is there.
-            return "its run was interrupted"
         progress = read_progress(client, host.keys, host.run.id)
         if host.node in progress.in_flight:  # written by a request whose answer was lost
             return ""
         began = time.monotonic()
-        progress, why = _outlast(host, progress)
+        progress, why = _outlast(host, progress, parent)
         if why:
             return why
         until += time.monotonic() - began  # a pause is no time in which others could have become healthy
         bounds, answer, progress, is_new = _look(host, progress)
+        why = _none_works(host, bounds, progress)
+        if why:
+            return why
         began = time.monotonic()
         if _regressed(host, ask, answer, progress, whole=is_new) or _waits_for_one(host, bounds, progress, answer):
             until += time.monotonic() - began  # nor is this
@@ -176,17 +176,19 @@ def _goes_back_blindly(host: RecordedHost, bounds: Sequence[Bound]) -> bool:
     return host.run.options["direction"] == "rollback" and bounds[0].head.healthy <= 0
 
 
+def _none_works(host: RecordedHost, bounds: Sequence[Bound], progress: Progress) -> str:
+    """Why no further host goes back, where those that did work on their old version neither; else empty."""
+    if not _goes_back_blindly(host, bounds) or len(progress.spent) < WITNESSES:
+        return ""
+    spent = ", ".join(progress.spent)
+    return _stopped(host, f"no instance of {host.run.service} works, on its old version neither ({spent})")
+
+
 def _waits_for_one(host: RecordedHost, bounds: Sequence[Bound], progress: Progress, answer: Answer) -> bool:
-    """Whether it has waited for the one that goes back first, or found that none works on its old version either."""
-    if not _goes_back_blindly(host, bounds):
+    """Whether it has waited for the one that goes back first."""
+    if not _goes_back_blindly(host, bounds) or not progress.in_flight:
         return False
-    if len(progress.spent) >= WITNESSES:
-        spent = ", ".join(progress.spent)
-        _stopped(host, f"no instance of {host.run.service} works, on its old version neither ({spent})")
-    elif progress.in_flight:
-        wait_for_change(host.task.consul, _query(host, whole=False), answer, time.monotonic() + LOOK_EVERY)
-    else:
-        return False
+    wait_for_change(host.task.consul, _query(host, whole=False), answer, time.monotonic() + LOOK_EVERY)
     return True
 
 
@@ -211,8 +213,14 @@ def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress,
     return found is not None
 
 
-def _outlast(host: RecordedHost, progress: Progress) -> tuple[Progress, str]:
-    """Wait while it is paused -> the progress then, and why no further host begins, empty where one may."""
+def _outlast(host: RecordedHost, progress: Progress, parent: int) -> tuple[Progress, str]:
+    """Wait while it is paused -> the progress then, and why no further host begins, empty where one may.
+
+    :param parent: the process of the controller.
+    """
+    if os.getppid() != parent:
+        # It was killed: the lock is kept for as long as one of its workers is there.
+        return progress, "its run was interrupted"
     if progress.stop:
         return progress, progress.stop
     why = _stop(host, progress)
