@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab
+from lab import Lab, wait_until
 from lab.request_log import RequestLog
 from tests.rollout.drive import DRAIN, Drive, Load, RotationWatch
 
@@ -57,6 +57,7 @@ def test_without_draining_requests_are_lost(fleet: Lab) -> None:
         vm = fleet.vms[0]
         vm.stop_app()
         vm.start_app("2.0.0-slow1")
+        wait_until("a loss shows, while it does not listen yet", lambda: bool(load.report.lost), 10)
     assert load.report.lost
 
 
