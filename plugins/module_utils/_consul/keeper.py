@@ -326,21 +326,31 @@ class Keeper:
                 return
 
 
-def main() -> int:
-    """Read the configuration, detach, keep. The process that was started ends at once: nobody waits for the keeper."""
-    config = Config(**json.load(sys.stdin))
+def wake_on_sigterm() -> int:
+    """What is readable once SIGTERM has come; a terminal's signals are ignored from here on."""
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: bool(os.write(woken, b"T")))
-    keeper = Keeper(config, Consul(config), wake)
+    return wake
+
+
+def detach() -> None:
+    """Go on in a process of its own. That which was started ends at once: nobody waits for a program beside a run."""
     if os.fork():
         os._exit(0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
+
+
+def main() -> int:
+    """Read the configuration, detach, keep."""
+    config = Config(**json.load(sys.stdin))
+    keeper = Keeper(config, Consul(config), wake_on_sigterm())
+    detach()
     keeper.run()
     return 0
 

@@ -11,19 +11,23 @@ nothing, and ends with the run: with the last process that holds the other end o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import select
 import signal
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
+from ansible_collections.hitless.consul.plugins.module_utils._consul.process_file import (
+    ID_SIZE,
+    end_process,
+    try_lock,
+    write_id,
+)
 
 ENDS_WITHIN = 60.0
 """Seconds that a request which it has begun may take; after that it is killed."""
@@ -32,21 +36,30 @@ _DROPPED = b"dropped"
 
 @dataclass(frozen=True)
 class Run:
-    """The run of Ansible that a guard belongs to.
+    """The run of Ansible that a guard, or another process beside it, belongs to.
 
     :param alive: read end of a pipe that ends with the run.
-    :param leave: called in the guard's process: it lets go of all that makes it a process of the run.
+    :param leave: called in the process beside it: it lets go of all that makes that a process of the run.
     """
 
     alive: int
     leave: Callable[[], None]
 
+    def detach(self) -> None:
+        """Make this process, which was forked from one of the run, one beside it, without its terminal."""
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        self.leave()
+
 
 class MaintenanceGuard:
     """The guard of one host in one run.
 
-    Its file, which any process of the run finds, holds its process id, and then whether the maintenance was dropped.
-    The file is locked for as long as the guard lives, so that the id is never that of another process.
+    Its file, see process_file.py, tells also whether the maintenance was dropped.
 
     :param session: of the run's lock; ``node``: of the host.
     """
@@ -63,7 +76,7 @@ class MaintenanceGuard:
         """
         file = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if not _locked(file):
+            if not try_lock(file):
                 return
             os.ftruncate(file, 0)
             if not os.fork():
@@ -78,40 +91,24 @@ class MaintenanceGuard:
         except FileNotFoundError:
             return False
         try:
-            self._stop(file)
+            end_process(file, ENDS_WITHIN)
             return _DROPPED in os.pread(file, 100, 0)
         finally:
             self._file.unlink(missing_ok=True)
             os.close(file)
 
-    def _stop(self, file: int) -> None:
-        until = time.monotonic() + ENDS_WITHIN
-        number = signal.SIGTERM
-        while not _locked(file):
-            with suppress(ProcessLookupError, ValueError):  # it has ended, or only begins
-                os.kill(int(os.pread(file, 20, 0).split(b"\n")[0]), number)
-            time.sleep(0.02)
-            if time.monotonic() >= until:
-                number = signal.SIGKILL
-
     def _live(self, file: int, watch: Callable[[], MaintenanceWatch]) -> None:
         """The guard's process; it never returns into the code that has started it."""
         try:
-            os.pwrite(file, b"%d\n" % os.getpid(), 0)
+            write_id(file)
             wake, woken = os.pipe()
             os.set_blocking(woken, False)
             signal.signal(signal.SIGTERM, lambda number, frame: _wake(woken))
-            for ignored in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(ignored, signal.SIG_IGN)
-            os.setsid()
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(nothing, descriptor)
-            self._run.leave()
+            self._run.detach()
             with watch() as watching:
                 ended = select.select([self._run.alive, wake], [], [])[0]
             if watching.dropped:
-                os.pwrite(file, _DROPPED, 20)
+                os.pwrite(file, _DROPPED, ID_SIZE)
             if wake not in ended:  # nobody will ask any more
                 self._file.unlink(missing_ok=True)
         finally:
@@ -121,12 +118,3 @@ class MaintenanceGuard:
 def _wake(pipe: int) -> None:
     with suppress(BlockingIOError):
         os.write(pipe, b"T")
-
-
-def _locked(file: int) -> bool:
-    """Whether the file could be locked; it stays so until the last process that has it open closes it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

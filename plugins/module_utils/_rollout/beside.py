@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Callable
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_guard import Run
@@ -30,13 +29,7 @@ def start(run: Run, work: Callable[[Ended], None]) -> int:
     if process:
         return process
     try:
-        for ignored in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(ignored, signal.SIG_IGN)
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(nothing, descriptor)
-        run.leave()
+        run.detach()
         work(lambda seconds: bool(select.select([run.alive], [], [], seconds)[0]))
     finally:
         os._exit(0)

@@ -20,7 +20,6 @@ import importlib.util
 import json
 import os
 import select
-import signal
 import ssl
 import sys
 import threading
@@ -193,20 +192,10 @@ def main() -> int:
             else:
                 return
 
-    wake, woken = os.pipe()
-    os.set_blocking(woken, False)
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: bool(os.write(woken, b"T")))
-    prober = Prober(config, tell, wake)
+    prober = Prober(config, tell, keeper.wake_on_sigterm())
     fcntl.flock(config["report"], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if os.fork():
-        os._exit(0)
+    keeper.detach()
     os.pwrite(config["report"], b"%d\n" % os.getpid(), 0)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
     prober.run()
     return 0
 

@@ -9,11 +9,8 @@ that follows a failure is no concern of it.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +23,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_star
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import json_object
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
+from ansible_collections.hitless.consul.plugins.module_utils._consul.process_file import end_process
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.probed import Probed
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.prober import REPORT_AT, REPORT_SIZE, ask
@@ -94,28 +92,9 @@ def end(run: Run) -> Run:
     with suppress(OSError):  # it is gone, and its account with it
         file = os.open(run.probing, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _stop(file)
+            end_process(file, ENDS_WITHIN)
             probed = Probed.of(json_object(os.pread(file, REPORT_SIZE, REPORT_AT).decode("utf-8", "replace")))
         finally:
             Path(run.probing).unlink(missing_ok=True)
             os.close(file)
     return replace(run, probing="", probed=probed.as_dict())
-
-
-def _stop(file: int) -> None:
-    """It holds its file locked for as long as it lives, so that the id in there is never that of another process."""
-    until, number = time.monotonic() + ENDS_WITHIN, signal.SIGTERM
-    while not _is_locked_by_us(file):
-        with suppress(ProcessLookupError, ValueError):  # it has ended, or only begins
-            os.kill(int(os.pread(file, REPORT_AT, 0).split(b"\n")[0]), number)
-        time.sleep(0.02)
-        if time.monotonic() >= until:
-            number = signal.SIGKILL
-
-
-def _is_locked_by_us(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
