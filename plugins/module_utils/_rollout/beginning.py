@@ -139,21 +139,30 @@ def undo_failed(task: Task, run: Run, failed: store.Deployment, hosts: Sequence[
 
     :param failed: as it ends, which is written here.
     """
-    keys = run.keys(task)
     back = run.undoing(run.id)
     back = replace(back, plan=plan_run(task, back, [replace(one, target=None) for one in hosts], forks))
     if back.plan["nothing_to_do"]:
         return run
     # What was said to the deployment, an abort for instance, is not said to its rollback.
     said = failed.control.order.index if failed.control.order else 0
-    back = record_run(task, back, record_of(back), said)
+    return hand_over(task, failed, back, record_of(back), said)
+
+
+def hand_over(task: Task, ended: store.Deployment, after: Run, record: Record, said: int = 0) -> Run:
+    """Record a further deployment of a run, which gets the lock, and then the end of the one before -> its run.
+
+    :param ended: the one before, as it ends.
+    :param said: index of the order that was said to that, and not to this one; 0 for none.
+    """
+    keys = after.keys(task)
+    after = record_run(task, after, record, said)
     clear_order(task.consul, keys, said or -1)
-    lock.hand_on(task.consul, keys, back.session, holder_of(back))
+    lock.hand_on(task.consul, keys, after.session, holder_of(after))
     try:
-        ending.write_end(task.consul, keys, failed, back.session)
+        ending.write_end(task.consul, keys, ended, after.session)
     except ConsulError as error:
-        task.warn(f"The end of {run.id} could not be recorded, which the next run will do: {error}")
-    return back
+        task.warn(f"The end of {ended.record.id} could not be recorded, which the next run will do: {error}")
+    return after
 
 
 def record_run(task: Task, run: Run, record: Record, leftover: int = 0) -> Run:

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul import lock
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance, read_instances
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import ending, fleet
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import plan_run, record_of, record_run
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import hand_over, plan_run, record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import NAME, Keys, usable_version
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import JOINING
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.plan import named
@@ -28,7 +27,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
     SUCCESSFUL,
     Record,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, holder_of
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.store import Deployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.versions import (
     NodeVersion,
@@ -90,11 +89,11 @@ def follow(task: Task, run: Run, again: Again, forks: int) -> Run:
         if ended.record.state != SUCCESSFUL:
             return run
         instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
-        planned = {one.node for one in ended.record.hosts.values()}
-        if not {one.node for one in instances} - planned:
+        joined = {one.node for one in instances} - {one.node for one in ended.record.hosts.values()}
+        if not joined:
             return run
         prepared, hosts = again()
-        new = [one for one in hosts if one.node not in planned and one.node in {there.node for there in instances}]
+        new = [one for one in hosts if one.node in joined]
         if not new:
             return run
         after = _after(run, prepared)
@@ -104,10 +103,7 @@ def follow(task: Task, run: Run, again: Again, forks: int) -> Run:
         after = replace(after, plan=plan_run(task, after, hosts, forks))
         if after.plan["nothing_to_do"]:
             return run
-        after = record_run(task, after, replace(record_of(after), resumes=run.id))
-        lock.hand_on(task.consul, keys, after.session, holder_of(after))
-        ending.write_end(task.consul, keys, ended, after.session)
-        return after
+        return hand_over(task, ended, after, replace(record_of(after), resumes=run.id))
     except HitlessError as error:
         task.warn(f"What joined {run.service} meanwhile is not rolled: {error}")
         return run

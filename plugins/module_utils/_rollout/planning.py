@@ -10,7 +10,7 @@ ourselves never leaves fewer healthy instances than the minimum.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
@@ -167,10 +167,12 @@ def _add_batches(batches: list[list[HostState]], part: Sequence[HostState], sett
     while rest:
         size = sizes[min(len(batches), len(sizes) - 1)]
         batch: list[HostState] = []
+        taken: Counter[str] = Counter()
         for one in rest[:size]:
-            if room.short_without(*batch, one) is not None:
+            if room.short_without(one, taken) is not None:
                 break
             batch.append(one)
+            taken.update(dict.fromkeys((_ALL, one.wave), one.serving))
         if not batch:
             raise room.too_few(rest[0])
         room.deploy(batch)
@@ -211,20 +213,18 @@ class Room:
         self._waves = {wave.name: wave for wave in waves.each}
         self._minimum = {_ALL: minimum, **{wave.name: wave.minimum for wave in waves.each}}
 
-    def short_without(self, *taken: HostState) -> str | None:
-        """Where too few would be left without these hosts, of which the last is the question: in a wave, or in all.
+    def short_without(self, one: HostState, taken: Mapping[str, int] | None = None) -> str | None:
+        """Where too few would be left without a host: in a wave, or in all.
 
         None where it fits: what serves nothing takes nothing away.
+
+        :param taken: place -> instances that are taken out beside it.
         """
-        last = taken[-1]
-        if not last.serving:
+        if not one.serving:
             return None
-        places = [_ALL, *([last.wave] if last.wave in self._minimum else [])]
-        for place in places:
-            gone = sum(one.serving for one in taken if place in (_ALL, one.wave))
-            if self._serving[place] - gone < self._minimum[place]:
-                return place
-        return None
+        places = [_ALL, *([one.wave] if one.wave in self._minimum else [])]
+        left = {place: self._serving[place] - (taken or {}).get(place, 0) - one.serving for place in places}
+        return next((place for place in places if left[place] < self._minimum[place]), None)
 
     def deploy(self, batch: Sequence[HostState]) -> None:
         """These are healthy afterwards, but where their nodes cannot be."""
