@@ -146,7 +146,7 @@ class Analyst:
         comparison.look(answers, self._sides.at(progress))
         worse = comparison.worse
         if worse and not self._settings["dry_run"]:
-            self._write(comparison)
+            self._client.txn([self._fence(), *self._changes()])
             self._tell(findings.Finding(WATCHER, True, f"analysis: {worse}"))
             return True
         self._doubt(problems)
@@ -157,7 +157,7 @@ class Analyst:
         own, name = self._keys.analysis(self._run.id), self._run.id
         first = self._comparison is None
         operations = [*reads(self._keys, name), *([kv_read(own)] if first else self._changes())]
-        items = self._client.txn([kv_check_session(self._keys.lock, self._run.session), *operations])
+        items = self._client.txn([self._fence(), *operations])
         values = {item["Key"]: item for item in items}
         if self._comparison is None:
             left = json_object(kv_text(values[own])) if own in values else None
@@ -171,10 +171,8 @@ class Analyst:
         self._written = data
         return [kv_set(self._keys.analysis(self._run.id), json.dumps(data, separators=(",", ":")))]
 
-    def _write(self, comparison: Comparison) -> None:
-        text = json.dumps(comparison.as_dict(), separators=(",", ":"))
-        fence = kv_check_session(self._keys.lock, self._run.session)
-        self._client.txn([fence, kv_set(self._keys.analysis(self._run.id), text)])
+    def _fence(self) -> dict[str, Any]:
+        return kv_check_session(self._keys.lock, self._run.session)
 
     def _statistics(self) -> tuple[dict[str, Statistics], list[str]]:
         """Those of the load balancers that answer, and what is wrong with the others."""

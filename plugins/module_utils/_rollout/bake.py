@@ -14,7 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import ana
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.alike import Ask
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.analysis_options import checks_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.checks import Checks
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, PAUSE, Halt
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.control import ALIKE, Halt
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate import spent_stop, wait_for_change
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import LOOK_EVERY, halt_of, record_stop
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.pause_options import longest_bake
@@ -46,7 +46,9 @@ def bake(task: Task, run: Run, ask: Ask, *, ended: int = 0) -> None:
             wave = run.planned_waves.told(ended or len(run.plan["batches"]))
             after = f"{wave} is done, " if wave and _ends_wave(run, ended) else ""
             telling.tell(f"{after}baking for {duration(seconds)}: what was changed is watched")
-        checks = Checks(checks_of(run.options) if seconds else [], _about(task, run), seconds, telling.tell)
+        asked = checks_of(run.options) if seconds else []
+        about = _about(task, run) if any("command" in one for one in asked) else {}
+        checks = Checks(asked, about, seconds, telling.tell)
         with checks, telling.waiting(lambda passed: f"baking, {passed:.0f} of {seconds:g} s"):
             stop = _watch(task, run, ask, until, checks)
         compared = analyst.told(task, run) if stop is None and seconds else ""
@@ -84,10 +86,8 @@ def _ends_wave(run: Run, ended: int) -> bool:
 
 def _about(task: Task, run: Run) -> dict[str, str]:
     """What a check's command finds in its environment."""
-    changed: list[str] = []
-    if checks_of(run.options):
-        found = store.require(task.consul, run.keys(task), run.id)
-        changed = [name for name, one in found.outcomes.items() if one.outcome in (OK, CURRENT)]
+    found = store.require(task.consul, run.keys(task), run.id)
+    changed = [name for name, one in found.outcomes.items() if one.outcome in (OK, CURRENT)]
     return {
         "HITLESS_SERVICE": run.service,
         "HITLESS_VERSION": str(run.options["version"] or ""),
@@ -106,7 +106,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float, checks: Checks) -> str 
         stop = _stop(run, progress)
         halt = halt_of(run, progress) or checks.halt
         # An operator's pause is for the gate that follows; what a watcher cannot tell is told by no other bake.
-        if halt and (not halt.pauses or (halt.kind == PAUSE and halt.order is None)):
+        if halt and (not halt.pauses or halt.is_found):
             record_stop(task, run, "more is changed", halt.why, last, halt)
             stop = ""
         if stop is not None:

@@ -278,6 +278,11 @@ class Halt:
     def pauses(self) -> bool:
         return self.kind in PAUSING
 
+    @property
+    def is_found(self) -> bool:
+        """Whether a watcher says so, and no person: a failure, or a doubt."""
+        return self.order is None and self.kind in (FAILURE, PAUSE)
+
 
 def frozen_told(freeze: Order) -> str:
     """``rollouts are frozen until 2026-12-27T06:00:00Z by anna@ci: holidays``."""

@@ -27,7 +27,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.control im
     FAILURE,
     FREEZE,
     GOES_ON,
-    PAUSE,
     PROMOTE,
     STAGE,
     Halt,
@@ -129,7 +128,7 @@ def record_stop(task: Task, run: Run, before: str, why: str, begun: int = 0, hal
 
     try:
         change_progress(task.consul, keys, run.id, stopped, _fence(task, run))
-        if is_new and halt and halt.order is None and halt.kind in (FAILURE, PAUSE):
+        if is_new and halt and halt.is_found:
             Telling(task.show, run.service).tell(f"{'stops' if halt.kind == FAILURE else 'pauses'}: {why}")
     except HitlessError as error:
         task.warn(f"{run.service} stops before {before}: {why}. That could not be recorded: {error}")

@@ -190,7 +190,9 @@ class Templates:
 
     def _missing(self, names: Iterable[str], variables: Mapping[str, Any], given: Iterable[str]) -> str:
         """The first variable that is missing, or that one of these needs; empty where there is none."""
-        seen, left = {*self._shared, *given}, sorted(names)
+        left = sorted(names)
+        # Most hosts are asked of nothing: what all of them have is not gathered for these.
+        seen = {*self._shared, *given} if left else set()
         while left:
             name = left.pop()
             if name in seen or self._may_come(name):
