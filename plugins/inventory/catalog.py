@@ -199,11 +199,7 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.address import note_source
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import (
-    MISSING_LIBRARY,
-    Client,
-    library_missing,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     CLUSTER_SPEC,
@@ -211,6 +207,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     cluster_connection,
     connection_options,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._consul.transport import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._inventory.catalog import Fleet, Selection, read_fleet
 from ansible_collections.hitless.consul.plugins.module_utils._inventory.groups import Grouping, build_groups

@@ -22,7 +22,6 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     OPTIONS,
     VARIABLE_PREFIX,
@@ -30,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
     connection_options,
     decrypted,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._consul.transport import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, failed_result
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "_consul/lock.py": "integration/test_lock.py",
     "_consul/maintenance_guard.py": "integration/test_maintenance_guard.py",
     "_consul/process_file.py": "integration/test_maintenance_guard.py",
+    "_consul/transport.py": "unit/plugins/module_utils/_consul/test_client.py",
     "_consul/maintenance_watch.py": "integration/test_maintenance_watch.py",
     "_eda/watches.py": "integration/test_event_sources.py",
     "_remote/programs/http.py": "unit/plugins/module_utils/_remote/test_host.py",

@@ -94,10 +94,10 @@ def test_licence_header(path: str) -> None:
 
 @pytest.mark.parametrize("path", DOMAIN)
 def test_the_domain_knows_neither_ansible_nor_the_library(path: str) -> None:
-    """Only the client imports the Consul library."""
+    """One file imports the Consul library."""
     roots = {name.partition(".")[0] for name in imported(path)}
     assert "ansible" not in roots
-    assert "consul" not in roots or path == "module_utils/_consul/client.py"
+    assert "consul" not in roots or path == "module_utils/_consul/transport.py"
     # The programs for the host are a package of their own there.
     absolute = not any(name.startswith(".") for name in imported(path))
     assert absolute or path.startswith("module_utils/_remote/programs/"), "imports are absolute in a collection"

@@ -1,34 +1,26 @@
 # Copyright (c) 2026, Hitless contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Consul client (a private helper of this collection): the one file that imports ``consul``.
+"""The Consul client (a private helper of this collection).
 
-python-consul2 and py-consul share that import name and the HTTP seam used here: ``http.get/put/post/delete(callback,
-path, params, headers[, data])``. Everything goes through that seam, since the libraries' own calls know no filter, no
-stale reads and no timeout of a blocking read, and tell a refused transaction only as text.
+Everything goes through the HTTP seam of the client library (``transport.py``), since the libraries' own calls know no
+filter, no stale reads and no timeout of a blocking read, and tell a refused transaction only as text.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import random
-import re
-import ssl
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
+from ansible_collections.hitless.consul.plugins.module_utils._consul import transport
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import (
     Answer,
     Response,
     decode,
     hits_limit,
-    no_answer,
-    tls_failed,
     unavailable,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
@@ -38,22 +30,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulUnavailable,
     DeadlineExceeded,
 )
-from ansible_collections.hitless.consul.plugins.module_utils._remote.programs.http import tls_context
-
-# Guarded: an ImportError raised while Ansible loads a plugin is reported as "probably a bug".
-try:
-    import consul.std
-    import requests
-    import urllib3
-except ImportError as error:  # pragma: no cover - exercised by running without the library
-    MISSING_LIBRARY: str | None = f"has no Consul client library ({error})"
-else:
-    # python-consul, which both libraries come from, has the same import name and sends no headers.
-    MISSING_LIBRARY = (
-        None
-        if hasattr(consul.std, "HTTPClient") and "headers" in inspect.signature(consul.std.HTTPClient.get).parameters
-        else "has the package python-consul, which is another one of the same import name and too old; uninstall it"
-    )
 
 T = TypeVar("T")
 
@@ -76,31 +52,6 @@ _FINAL_5XX = (
     "Failed to create boolean expression evaluator",
 )
 
-_timeout: ContextVar[float] = ContextVar("timeout", default=10.0)
-"""Seconds that the request of this thread may take; the library has no parameter for it that both know."""
-
-
-class Transport(Protocol):
-    """The seam under the client library: its HTTP client, or one that goes through a host's connection."""
-
-    def get(self, callback: Callable[[Any], Any], path: str, params: Any = None, headers: Any = None) -> Any:
-        """GET ``path``; what ``callback`` makes of the answer."""
-
-    def put(
-        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any:
-        """PUT ``path``; what ``callback`` makes of the answer."""
-
-    def post(
-        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any:
-        """POST ``path``; what ``callback`` makes of the answer."""
-
-    def delete(
-        self, callback: Callable[[Any], Any], path: str, params: Any = None, data: Any = "", headers: Any = None
-    ) -> Any:
-        """DELETE ``path``; what ``callback`` makes of the answer."""
-
 
 class Client:
     """Requests to one Consul HTTP address, with timeouts, retries and errors in the domain's words.
@@ -108,19 +59,19 @@ class Client:
     Each request asks for the connection's datacenter, unless its parameters name one. Threads may share a client.
 
     :param connection: where and how.
-    :param transport: what carries the requests; the library's own HTTP client where not given.
+    :param through: what carries the requests; the library's own HTTP client where not given.
     :param retry_for: seconds in all that reads and idempotent writes are tried again.
     """
 
     def __init__(
-        self, connection: Connection, transport: Transport | None = None, retry_for: float = RETRY_FOR
+        self, connection: Connection, through: transport.Transport | None = None, retry_for: float = RETRY_FOR
     ) -> None:
         self.connection = connection
         self.retry_for = retry_for
         self.requests = 0
         """Requests sent so far, retries included: what the benchmark counts."""
-        self._transport = transport if transport is not None else self._connect()
-        self._where = "" if transport is None else " (asked from the host)"
+        self._transport = through if through is not None else transport.connect(connection)
+        self._where = "" if through is None else " (asked from the host)"
 
     # -- requests ---------------------------------------------------------------------------------------------
 
@@ -285,47 +236,17 @@ class Client:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _connect(self) -> Transport:
-        if MISSING_LIBRARY:
-            raise ConsulError(library_missing())
-        base = urlsplit(self.connection.base)
-        host = f"[{base.hostname}]" if ":" in (base.hostname or "") else base.hostname
-        # Not consul.Consul: it lets CONSUL_HTTP_* of the environment win over its arguments.
-        http = consul.std.HTTPClient(host, base.port, base.scheme)
-        http.session = _Session()
-        if base.scheme == "https":
-            try:
-                context: ssl.SSLContext = tls_context(self.connection.tls)  # type: ignore[no-untyped-call]
-            except (OSError, ValueError) as error:
-                raise tls_failed("", str(error), self.connection) from None
-            http.session.mount("https://", _TlsAdapter(context, self.connection.tls_server_name))
-        return http  # type: ignore[no-any-return]
-
     def _send(
         self, method: str, path: str, params: Sequence[tuple[str, object]], body: str, timeout: float
     ) -> Response:
         self.requests += 1
-        _timeout.set(timeout)
+        transport.timeout.set(timeout)
         arguments: dict[str, Any] = {"params": list(params), "headers": self.connection.headers}
         if method in ("PUT", "POST"):
             # Bytes: the library would send text in the locale's or HTTP's Latin-1.
             arguments["data"] = body.encode()
         call = getattr(self._transport, method.lower())
-        asked = f"{method} {path}"
-        if MISSING_LIBRARY:
-            return call(lambda response: response, path, **arguments)  # type: ignore[no-any-return]
-        try:
-            return call(lambda response: response, path, **arguments)  # type: ignore[no-any-return]
-        except requests.exceptions.SSLError as error:
-            raise tls_failed(asked, _innermost(error), self.connection) from None
-        except requests.exceptions.ConnectTimeout:
-            raise no_answer(asked, f"no connection within {timeout:g} s", self.connection, nobody=True) from None
-        except requests.exceptions.ConnectionError as error:
-            why = getattr(error.args[0] if error.args else None, "reason", None)
-            nobody = isinstance(why, urllib3.exceptions.NewConnectionError)
-            raise no_answer(asked, _innermost(error), self.connection, nobody=nobody) from None
-        except requests.exceptions.RequestException as error:
-            raise no_answer(asked, _innermost(error), self.connection, nobody=False) from None
+        return call(lambda response: response, path, **arguments)  # type: ignore[no-any-return]
 
 
 class AskAgain(Exception):
@@ -334,55 +255,3 @@ class AskAgain(Exception):
     def __init__(self, within: float) -> None:
         super().__init__(within)
         self.within = within
-
-
-def library_missing() -> str:
-    """The sentence for a Python that has neither client library."""
-    return (
-        f"Ansible's Python ({sys.executable}) {MISSING_LIBRARY}. Install one there: "
-        f"{sys.executable} -m pip install py-consul (with pipx: pipx inject ansible-core py-consul)."
-    )
-
-
-def _innermost(error: BaseException) -> str:
-    text = str(error.args[0]) if error.args else str(error)
-    found = re.findall(
-        r"(\[Errno [^\]]+\][^')]*|\[SSL: [A-Z_]+\][^')(]*|certificate verify failed[^')(]*"
-        r"|Read timed out[^')]*|Failed to resolve[^')(]*|Connection aborted[^)]*)",
-        text,
-    )
-    return (found[-1] if found else text).strip(" .'\",(")[:200]
-
-
-if not MISSING_LIBRARY:
-
-    class _Session(requests.Session):
-        """Never asks the environment (a proxy from there would be sent the token), and always has a timeout."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.trust_env = False
-
-        def request(self, *args: Any, **kwargs: Any) -> Any:
-            kwargs["timeout"] = _timeout.get()
-            kwargs["allow_redirects"] = False
-            return super().request(*args, **kwargs)
-
-    class _TlsAdapter(requests.adapters.HTTPAdapter):
-        """TLS as the context says, whatever the library passes on."""
-
-        def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
-            self._pool: dict[str, Any] = {"ssl_context": context}
-            if server_name:
-                self._pool["server_hostname"] = server_name
-            super().__init__()
-
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            super().init_poolmanager(*args, **{**kwargs, **self._pool})
-
-        def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
-            """Of requests from 2.32 on; before, :meth:`cert_verify`."""
-            return super().build_connection_pool_key_attributes(*args, **kwargs)[0], {}
-
-        def cert_verify(self, *_args: Any, **_kwargs: Any) -> None:
-            return

@@ -22,10 +22,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul import client as _client
+from ansible_collections.hitless.consul.plugins.module_utils._consul import transport
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client, library_missing
+from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection, normalise_url
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session, kv_set
+from ansible_collections.hitless.consul.plugins.module_utils._consul.transport import library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     ConsulUnavailable,
@@ -529,7 +531,7 @@ def test_each_request_asks_for_the_datacenter() -> None:
 
 
 def test_without_a_library_it_names_the_python_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client, "MISSING_LIBRARY", "has no Consul client library (No module named 'consul')")
+    monkeypatch.setattr(transport, "MISSING_LIBRARY", "has no Consul client library (No module named 'consul')")
     with pytest.raises(ConsulError, match="has no Consul client library .*-m pip install py-consul.*pipx inject"):
         client("http://127.0.0.1:1")
     assert "pip install" in library_missing()
@@ -549,7 +551,7 @@ def test_another_package_of_the_same_import_name_is_told_by_name(tmp_path: Path,
     (folder / "std.py").write_text(OLD_LIBRARY[package])
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(link_tree.COLLECTIONS)!r}]\n"
-        f"from {_client.__name__} import library_missing; print(library_missing())"
+        f"from {transport.__name__} import library_missing; print(library_missing())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "python-consul, which is another one of the same import name" in done.stdout
