@@ -119,14 +119,16 @@ class Session:
         self._connection = connection
         base = urlsplit(connection.base)
         if base.scheme == "http":
-            self._pool = urllib3.HTTPConnectionPool(base.hostname, base.port, maxsize=THREADS)
+            self._pool = urllib3.HTTPConnectionPool(base.hostname or "", base.port, maxsize=THREADS)
             return
         try:
             context: ssl.SSLContext = tls_context(connection.tls)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise tls_failed("", str(error), connection) from None
         name: dict[str, Any] = {"server_hostname": connection.tls_server_name} if connection.tls_server_name else {}
-        self._pool = urllib3.HTTPSConnectionPool(base.hostname, base.port, maxsize=THREADS, ssl_context=context, **name)
+        self._pool = urllib3.HTTPSConnectionPool(
+            base.hostname or "", base.port, maxsize=THREADS, ssl_context=context, **name
+        )
 
     def get(self, address: str, **about: Any) -> Reply:
         return self._send("GET", address, about)
