@@ -36,9 +36,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._errors import (
 )
 
 ON_HOST = "ansible_collections.hitless.consul.plugins.module_utils._remote.programs."
+PROGRAMS = {
+    name: importlib.import_module(ON_HOST + name) for name in ("command", "http", "lockfile", "probe", "terminal")
+}
+"""Loaded here, so that not each worker of Ansible does it anew."""
 _SIBLING = re.compile(r"^from \.(?P<name>\w+) import .*$", re.MULTILINE)
 _MARK = "<<hitless-answer:"
 _CANDIDATES = ("python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3", "python")
+
+_ALONE = "-I -S"
+"""The standard library alone: neither PYTHONPATH nor packages of that Python change what runs, and it starts sooner."""
 
 Execute = Callable[[str, bytes], "tuple[int, bytes, bytes]"]
 """Runs a shell command line on the host with bytes on its standard input -> (exit code, stdout, stderr).
@@ -85,10 +92,9 @@ class Host:
         :raises HostLost: the connection failed.
         :raises HitlessError: no Python there, or the program's answer did not come.
         """
-        module = importlib.import_module(ON_HOST + program)
         execute = self._as_user if as_user else self._execute
         if execute is None:
-            return module.main(request)  # type: ignore[no-any-return]
+            return PROGRAMS[program].main(request)  # type: ignore[no-any-return]
         payload = base64.b64encode(json.dumps(request).encode()).decode()
         text = (
             f"{program_text(program)}\n"
@@ -113,8 +119,8 @@ class Host:
 
     def _command(self) -> str:
         if self._interpreter:
-            return f"{shlex.quote(self._interpreter)} -"
-        tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} -" for path in _CANDIDATES)
+            return f"{shlex.quote(self._interpreter)} {_ALONE} -"
+        tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} {_ALONE} -" for path in _CANDIDATES)
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
 
 
@@ -140,7 +146,7 @@ def _limit(seconds: float, name: str) -> Iterator[None]:
 @functools.cache
 def program_text(program: str) -> str:
     """The source of a program with the files of ``programs/`` that it imports: one text, which needs no other file."""
-    source = inspect.getsource(importlib.import_module(ON_HOST + program))
+    source = inspect.getsource(PROGRAMS[program])
     return _SIBLING.sub(lambda line: program_text(line["name"]), source)
 
 

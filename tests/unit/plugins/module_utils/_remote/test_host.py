@@ -87,7 +87,7 @@ def test_the_token_is_in_no_argument() -> None:
         assert server.asked[0].headers["X-Consul-Token"] == SECRET
     (command,) = shell.commands
     assert SECRET not in command
-    assert command == f"{shlex.quote(sys.executable)} -"
+    assert command == f"{shlex.quote(sys.executable)} -I -S -"
 
 
 def test_an_interpreter_of_any_name(tmp_path: Path) -> None:
