@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ansible import constants, context
-
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import (
     AGENT_SPEC,
     CLUSTER_SPEC,
@@ -33,12 +31,10 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     fleet_rollback,
     gate,
     joiners,
-    reach,
     recovery,
     trigger,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
-from ansible_collections.hitless.consul.plugins.module_utils._rollout.kind import REBOOT
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.operator import operator_of, origin_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import UNSET
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run, answer_request
@@ -46,7 +42,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn
 from ansible_collections.hitless.consul.plugins.plugin_utils import _interruption
 from ansible_collections.hitless.consul.plugins.plugin_utils._action import HitlessAction
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import controller, guarded_run
-from ansible_collections.hitless.consul.plugins.plugin_utils._edge import Edge
+from ansible_collections.hitless.consul.plugins.plugin_utils._edge import Edge, forks
 from ansible_collections.hitless.consul.plugins.plugin_utils._option_sources import option_sources
 
 Result = dict[str, Any]
@@ -94,26 +90,30 @@ def plan(edge: Edge) -> Result:
 def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
     try:
         hosts = edge.wanted_hosts(prepared)
-        begun = beginning.begin(task, prepared, hosts, controller(), _forks())
+        begun = beginning.begin(task, prepared, hosts, controller(), forks())
         analyst.begin(task, begun, lambda work: beside.start(guarded_run(), work))
-        return begun.as_dict()
     except Exception as error:
         answer_request(task, prepared, trigger.REFUSED, reason=str(error))
         raise
+    if not begun.recorded or not begun.plan["nothing_to_do"]:
+        return begun.as_dict()
+    edge.go_on(task, begun)
+    return settle(edge)
 
 
 def settle(edge: Edge) -> Result:
-    """Watch what was changed, and begin to roll it back where the deployment has failed."""
+    """Watch what was changed, and begin to roll it back where the deployment has failed; else find how it has ended."""
     run = edge.run
-    settled = fleet_rollback.settle(edge.task, run, edge.ask, lambda: edge.wanted_hosts(run), _forks())
-    if _errors(edge, [*run.coordinators, "localhost"]):  # a hook failed, and so has the rollout
+    settled = fleet_rollback.settle(
+        edge.task, run, edge.ask, lambda: edge.wanted_hosts(run, run.plan["hosts"]), forks()
+    )
+    # Where a hook has failed the rollout has, too.
+    if not _errors(edge, [*run.coordinators, "localhost"]):
+        settled = joiners.follow(edge.task, settled, edge.again, forks())
+    if settled.is_second or "release" in settled.parts:
         return settled.as_dict()
-    return joiners.follow(edge.task, settled, edge.again, _forks()).as_dict()
-
-
-def _forks() -> int:
-    """Hosts that Ansible works on at once."""
-    return int(context.CLIARGS.get("forks") or constants.DEFAULT_FORKS)
+    edge.go_on(edge.task, settled)
+    return finish(edge)
 
 
 def finish(edge: Edge) -> Result:
@@ -121,7 +121,9 @@ def finish(edge: Edge) -> Result:
     if edge.run.follows:  # the one before was watched at its end
         _watch(edge)
     result = finishing.finish(edge.task, edge.run)
-    return result if "release" in edge.run.parts else _release(edge, result)
+    if "release" in edge.run.parts:
+        return replace(edge.run, ended=result).as_dict()
+    return _release(edge, result)
 
 
 def _watch(edge: Edge) -> None:
@@ -133,7 +135,7 @@ def _watch(edge: Edge) -> None:
 
 def release(edge: Edge) -> Result:
     """Release the lock, and say why the run fails, if it does."""
-    return _release(edge, edge.left("result"))
+    return _release(edge, edge.run.ended)
 
 
 def _release(edge: Edge, result: Mapping[str, Any]) -> Result:
@@ -142,7 +144,7 @@ def _release(edge: Edge, result: Mapping[str, Any]) -> Result:
     # As ansible.builtin.set_stats hands it on. It is not called rollout_*, since those are options.
     told = {name: released[name] for name in ("id", "service", "version", "result", "verdict", "why", "table", "hosts")}
     stats = {"data": {"hitless_deployment": told}, "per_host": False, "aggregate": False}
-    return {**released, "ansible_stats": stats}
+    return {**replace(edge.run, ended=released).as_dict(), "ansible_stats": stats}
 
 
 def _errors(edge: Edge, hosts: Iterable[str]) -> dict[str, str]:
@@ -203,13 +205,6 @@ def turn(edge: Edge) -> Result:
 
 
 # -- on a host ----------------------------------------------------------------------------------------------------
-
-
-def reach_host(edge: Edge) -> Result:
-    """See whether the host and its agent can be reached."""
-    if edge.run.kind.direction == REBOOT and edge.action.is_local():
-        return {**reach.known(edge.name, ""), "problem": reach.reboots_controller(edge.name)}
-    return {**reach.reach(edge.task)}
 
 
 def restart_host(edge: Edge) -> Result:
@@ -282,7 +277,6 @@ class Step:
 STEPS: Mapping[str, Step] = {
     "request": Step(request),
     "prepare": Step(prepare),
-    "reach": Step(reach_host, on_host=True),
     "plan": Step(plan),
     "gate": Step(open_gate),
     "begin_batch": Step(begin_batch),
@@ -325,7 +319,7 @@ STEPS: Mapping[str, Step] = {
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "step": {"type": "str", "choices": list(STEPS), "required": True},
-    **{name: {"type": "str"} for name in ("run", "turn", "request", "reach", "result", "error")},
+    **{name: {"type": "str"} for name in ("run", "turn", "request", "error")},
     **{name: {"type": "str", "default": ""} for name in ("service", "why", "command", "health_url", "health_match")},
     **{name: {"type": "str", "default": ""} for name in ("task", "action", "boot_id_command")},
     "failed": {"type": "dict", "default": {}},
@@ -350,7 +344,7 @@ class ActionModule(HitlessAction):
             _interruption.landed(host.planned.host)
         if result.get("recorded") and self._task.args.get("step") in ("prepare", "plan"):
             _interruption.begun(str(result["options"]["service"]))
-        if "failed_hosts" in result:
+        if "failed_hosts" in result.get("ended", {}):
             _interruption.ended()
 
     def of_any_result(self) -> Result:

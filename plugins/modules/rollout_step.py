@@ -21,7 +21,7 @@ options:
     type: str
     required: true
     choices:
-      [request, prepare, reach, plan, gate, begin_batch, read_batch, stop, stage, turn, leave, drain,
+      [request, prepare, plan, gate, begin_batch, read_batch, stop, stage, turn, leave, drain,
       wait_until_drained, deploy, restart, reboot, verify, begin_restore, return, verify_and_return, deploy_by_agent,
       on_failure, after_undrain, settle, finish, release, prepare_recovery, recover, recover_host, recover_verify,
       recover_return,
@@ -29,8 +29,6 @@ options:
   run: {description: "Name of the variable of localhost that holds the run.", type: str}
   turn: {description: "Name of the variable in which the last step of a host has left its turn.", type: str}
   request: {description: "Name of the variable that holds the request which is followed.", type: str}
-  reach: {description: "Name of the variable that says whether a host can be reached.", type: str}
-  result: {description: "Name of the variable that holds the result.", type: str}
   error: {description: "Name of the variable that says which hook failed.", type: str}
   service: {description: "Service of a request.", type: str, default: ""}
   allow: {description: "Options that a request may set.", type: list, elements: str}

@@ -13,7 +13,8 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 
 from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -32,8 +33,16 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.options imp
 from ansible_collections.hitless.consul.plugins.module_utils._consul.transport import MISSING_LIBRARY, library_missing
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError, HostLost, failed_result
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
+from ansible_collections.hitless.consul.plugins.plugin_utils._ansible_internals import (
+    connection_to,
+    extra_vars,
+    play_variables,
+)
 
+T = TypeVar("T", bound="HitlessAction")
 display = Display()
+_OF_LOCALHOST = {"ansible_connection", "ansible_host", "ansible_become"}
+"""Variables of the plays of localhost, by which that is reached and no other host."""
 
 
 class HitlessAction(ActionBase):  # type: ignore[misc]
@@ -70,7 +79,7 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
         try:
             if MISSING_LIBRARY:
                 raise HitlessError(library_missing())
-            result.update(self.perform(self._make_task(task_vars or {})))
+            result.update(self.perform(self.task_of(task_vars or {})))
         except AnsibleError:
             raise
         except Exception as error:
@@ -82,7 +91,28 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
             result.pop("diff", None)
         return result
 
-    def _make_task(self, variables: Mapping[str, Any]) -> Task:
+    def for_host(self, kind: type[T], hostvars: Any, host: str) -> tuple[T, Mapping[str, Any]]:
+        """An action of a kind without options on another host, and the variables that it has there.
+
+        :raises AnsibleError: there is no such connection, or a variable cannot be resolved.
+        """
+        of_play = {name: value for name, value in play_variables(self._task).items() if name not in _OF_LOCALHOST}
+        variables = {**hostvars.raw_get(host), **of_play, **extra_vars(hostvars), "hostvars": hostvars}
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        connection, context = connection_to(self, variables, templar)
+        return kind(self._bare_task, connection, context, self._loader, templar, self._shared_loader_obj), variables
+
+    @cached_property
+    def _bare_task(self) -> Any:
+        task = self._task.copy()
+        task.args = {}
+        return task
+
+    def task_of(self, variables: Mapping[str, Any]) -> Task:
+        """The task as ``perform`` sees it.
+
+        :param variables: of its host.
+        """
         params = self._validated()
         variables_set = self._settings(variables, self.settings(params))
         options = connection_options(params, variables_set, os.environ, of_inventory())

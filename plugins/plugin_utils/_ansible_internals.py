@@ -9,11 +9,14 @@ test_ansible_internals.py, which uses each of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import ansible.template
+from ansible import constants
+from ansible.errors import AnsibleError
 from ansible.template import Templar
 from ansible.utils import unsafe_proxy
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
@@ -92,6 +95,35 @@ def _resolved(play: Any, host: Any, names: Iterable[str]) -> dict[str, Any]:
     variables = play.get_variable_manager().get_vars(play=play, host=host, include_hostvars=False)
     templar = Templar(loader=play._loader, variables=variables)
     return {name: templar.template(variables[name]) for name in names if name in variables}
+
+
+def connection_to(action: Any, variables: Mapping[str, Any], templar: Any) -> tuple[Any, Any]:
+    """A connection to another host than that of an action's task, without become, and its play context.
+
+    :param variables: those of that host, and the ``templar`` that resolves them.
+    :raises AnsibleError: there is no such connection plugin, or a variable cannot be resolved.
+    """
+    name = str(templar.template(variables.get("ansible_connection") or "") or action._task.connection or "")
+    name = "ssh" if name in ("", "smart") else name
+    context = action._play_context.copy()
+    context.connection = name
+    # For plugins that know no options; the others read the same from the variables.
+    context.remote_addr = templar.template(variables.get("ansible_host") or variables["inventory_hostname"])
+    for attribute, variable in (("remote_user", "ansible_user"), ("port", "ansible_port")):
+        if variables.get(variable):
+            setattr(context, attribute, templar.template(variables[variable]))
+    about = {"new_stdin": None, "task_uuid": action._task._uuid, "ansible_playbook_pid": str(os.getppid())}
+    connection = action._shared_loader_obj.connection_loader.get(name, context, **about)
+    if connection is None:
+        raise AnsibleError(f"the connection plugin '{name}' was not found")
+    wanted = constants.config.get_plugin_vars("connection", connection._load_name)
+    values = {one: templar.template(variables[one]) for one in wanted if one in variables}
+    keys = {**action._task.dump_attrs(), "timeout": context.timeout}
+    del keys["retries"]  # of the task, not of the connection
+    if context.password:  # --ask-pass
+        keys["password"] = context.password
+    connection.set_options(task_keys=keys, var_options=values)
+    return connection, context
 
 
 # -- an inventory's compose, groups and keyed_groups ----------------------------------------------------------------

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible import constants, context
 from ansible.errors import AnsibleError
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.address import of_inventory, origin
@@ -35,12 +36,18 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn impor
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.whole_turn import Way
 from ansible_collections.hitless.consul.plugins.plugin_utils import _interruption
 from ansible_collections.hitless.consul.plugins.plugin_utils._controller import guarded_run
+from ansible_collections.hitless.consul.plugins.plugin_utils._visit import Visitor, visit
 
 _NODE = f"{VARIABLE_PREFIX}node"
 ASK_FOR = 3.0
 """Seconds that a health URL may take to answer."""
 _OWN = ("localhost", "127.0.0.1", "::1")
 """Names of a machine for itself."""
+
+
+def forks() -> int:
+    """Hosts that Ansible works on at once."""
+    return int(context.CLIARGS.get("forks") or constants.DEFAULT_FORKS)
 
 
 class Edge:
@@ -71,6 +78,10 @@ class Edge:
         if "options" not in found:
             raise HitlessError("This task is a step of the playbooks of hitless.consul, and works in these only.")
         return Run.of(found)
+
+    def go_on(self, task: Task, run: Run) -> None:
+        """Go on with the run as a step has left it, within the same task."""
+        self.task, self.run = task, run
 
     @cached_property
     def host(self) -> HostDeployment:
@@ -130,17 +141,32 @@ class Edge:
         """What holds for an option that is read on its host, where it is not set there; empty for none."""
         return restart_command(self.run.service) if name == "restart_command" else str(DEFAULTS[name] or "")
 
-    def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
-        """The hosts of the rollout, by what was found when they were reached; in agent mode by their variables."""
-        reaches = "reach" in prepared.parts
-        reached = {host: (self.left("reach", host) if reaches else {}) or self.known(host) for host in prepared.hosts}
+    def wanted_hosts(self, prepared: Run, planned: Mapping[str, Any] | None = None) -> list[fleet.WantedHost]:
+        """The hosts of the rollout: each is asked for its node; in agent mode its variables tell that.
+
+        :param planned: host -> its plan, of those that were asked before.
+        """
+        before = planned or {}
+        new = [host for host in prepared.hosts if host not in before]
+        found = {host: self.known(host) for host in new} if prepared.by_agents else self._visited(prepared, new)
+        reached = {
+            host: reach.known(host, before[host]["node"]) if host in before else found[host] for host in prepared.hosts
+        }
         smoke_test = bool(prepared.options["smoke_tasks"])
         return fleet.wanted_hosts(reached, prepared.options["version"], prepared.health_urls, smoke_test=smoke_test)
 
+    def _visited(self, prepared: Run, hosts: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+        def what(visitor: Visitor, task: Task) -> dict[str, Any]:
+            if prepared.kind.direction == REBOOT and visitor.is_local():
+                return {**reach.known(task.host.name, ""), "problem": reach.reboots_controller(task.host.name)}
+            return {**reach.reach(task)}
+
+        return visit(self.action, self.task.variables["hostvars"], hosts, prepared.address, forks(), what)
+
     def again(self) -> tuple[Run, list[fleet.WantedHost]]:
-        """The run as its options are now, and its hosts, those too that were not there when the others were reached."""
+        """The run as its options are now, and its hosts, those too that were not there when the others were asked."""
         prepared = beginning.prepare(self.task, self.action.sources(self), self.run.claim)
-        return prepared, self.wanted_hosts(prepared)
+        return prepared, self.wanted_hosts(prepared, self.run.plan.get("hosts"))
 
     def ask(self, planned: PlannedHost) -> str | None:
         """Ask a host's health URL from here -> what is wrong, empty where nothing is; None where that cannot be told.

@@ -79,7 +79,7 @@ def test_what_happened_is_in_consul_and_in_the_file(drive: Drive, tmp_path: Path
     told = sent(drive, "web1")
     assert "changed: Tell" in told
     assert "telling 2.0.0\n" in told
-    assert "Find and record the verdict" in sent(drive, "localhost")
+    assert "Watch, and find the verdict" in sent(drive, "localhost")
     hidden = [entry for entry in entries if entry["task"].startswith("deploy.yml:")]
     assert [entry["outcome"] for entry in hidden] == ["changed"]
     everything = "".join(drive.lab.kv(key) or "" for key in drive.all_keys()) + (tmp_path / "log.jsonl").read_text()

@@ -79,9 +79,15 @@ class Machine:
     def is_healthy(self) -> bool:
         return not self.troubles
 
-    def bad_for(self, now: float) -> float:
-        """Seconds for which the process has been bad without a break; 0 where it is healthy."""
-        return 0.0 if self.truth[-1][1] else now - self.truth[-1][0]
+    def bad_for(self, now: float, since: float = 0.0) -> float:
+        """Seconds for which the process has been bad without a break; 0 where it is healthy.
+
+        :param since: seconds for which it may have been healthy again.
+        """
+        at, is_healthy = self.truth[-1]
+        if is_healthy and len(self.truth) > 1 and now - at < since:
+            return at - self.truth[-2][0]
+        return 0.0 if is_healthy else now - at
 
     def was_healthy_since(self, then: float) -> bool:
         """Whether the process was so at any moment from then on."""

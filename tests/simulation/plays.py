@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from ansible_collections.hitless.consul.plugins.action import rollout_step
-from ansible_collections.hitless.consul.plugins.module_utils._consul import client, keeper, lock
+from ansible_collections.hitless.consul.plugins.module_utils._consul import keeper, lock, transport
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import TTL
 from ansible_collections.hitless.consul.plugins.module_utils._consul.keeper_start import Controller as RunOfAnsible
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
@@ -23,9 +23,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     beside,
     drain,
     fleet,
+    fleet_rollback,
     haproxy,
     reach,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.host import HostDeployment
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import new_deployment_id
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.options import DEFAULTS
@@ -54,6 +56,9 @@ class Edge:
         self.name = name
         self.task = controller.task(name)
 
+    def go_on(self, task: Task, run: Run) -> None:
+        self.task, self.run = task, run
+
     @property
     def host(self) -> HostDeployment:
         return HostDeployment(self.task, self.run, self.run.host(self.name), Turn(self.run.id))
@@ -71,10 +76,12 @@ class Edge:
 
     def again(self) -> tuple[Run, list[fleet.WantedHost]]:
         prepared = self.controller.prepare()
-        return prepared, self.wanted_hosts(prepared)
+        return prepared, self.wanted_hosts(prepared, self.run.plan.get("hosts"))
 
-    def wanted_hosts(self, prepared: Run) -> list[fleet.WantedHost]:
-        reached = {name: self.controller.reached.get(name) or reach.known(name, name) for name in prepared.hosts}
+    def wanted_hosts(self, prepared: Run, planned: Mapping[str, Any] | None = None) -> list[fleet.WantedHost]:
+        new = [name for name in prepared.hosts if name not in (planned or {})]
+        found = {name: self.controller.reach(name) for name in new}
+        reached = {name: found.get(name) or reach.known(name, name) for name in prepared.hosts}
         return fleet.wanted_hosts(reached, prepared.options["version"], prepared.health_urls)
 
 
@@ -94,7 +101,6 @@ class Controller:
         self.refused = ""
         self.kept = ""
         """The session that its keeper renews."""
-        self.reached: Mapping[str, Mapping[str, Any]] = {}
         if death:
             self.process.dies_at = death.at_switch
             self.process.at_switch = self._dies
@@ -137,24 +143,24 @@ class Controller:
             self.ended.set()
 
     def _roll_out(self) -> str:
-        self.reached = {name: self._reach(name) for name in self.world.machines}
         prepared = self.prepare()
         try:
             run = self._take("plan", prepared)
         except HitlessError as error:
             self.world.log(f"{self.process.name} is refused: {error}")
             return str(error)
-        if "finish" not in run.parts:  # what is paused has still to wait
+        if not run.recorded:  # what is paused has still to wait
             self.result = {"result": PAUSED}
             return ""
-        if "out_window" in run.parts:
+        if {"out_window", "out_stages"} & {*run.parts}:
             self._stages(run)
-        first = run.id
-        run = self._take("settle", run)
-        self.world.promises.baked(first)
-        if "again_window" in run.parts:
+        if "watch" in run.parts:
+            run = self._take("settle", run)
+        if {"again_window", "again_stages"} & {*run.parts}:
             self._stages(run)
-        self.result = rollout_step.STEPS["finish"].take(self._edge(run))
+        if "watch" in run.parts:
+            run = self._take("finish", run)
+        self.result = run.ended
         return ""
 
     def prepare(self) -> Run:
@@ -181,7 +187,7 @@ class Controller:
             origin=self.process.name,
         )
 
-    def _reach(self, name: str) -> dict[str, str]:
+    def reach(self, name: str) -> dict[str, str]:
         machine = self.world.machines[name]
         why = "" if machine.is_reachable else "no route to host"
         return {**reach.known(name, name), "why": why}
@@ -198,7 +204,9 @@ class Controller:
         order = list(run.order)
         for size in run.serial:
             stage, order = order[:size], order[size:]
-            if stage:
+            if stage and {"out_window", "again_window"} & {*run.parts}:
+                self._throttled(run, stage, int(run.plays["again" if run.is_second else "out"]["throttle"]))
+            elif stage:
                 opened = rollout_step.STEPS["stage"].take(self._edge(run, stage[0]))
                 if opened["proceed"] or "pauses" not in run.parts:
                     self._throttled(run, stage, int(opened["window"]))
@@ -237,15 +245,20 @@ def connected(world: World) -> Iterator[None]:
 
         world.scheduler.spawn(partial(work, ended), process)
 
+    def baked(task: Task, run: Run, *more: Any, **named: Any) -> None:
+        bake(task, run, *more, **named)
+        world.promises.baked(run.id)
+
     def run_of_ansible() -> RunOfAnsible:
         return RunOfAnsible(world.scheduler.current.process.name, pipe=-1, process=0)
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(client.Client, "_connect", lambda self: world.transport(self.connection)))
+        stack.enter_context(mock.patch.object(transport, "connect", world.transport))
         stack.enter_context(mock.patch.object(lock, "start_keeper", start_keeper))
         stack.enter_context(mock.patch.object(keeper, "_program", return_value=world))
         stack.enter_context(mock.patch.object(rollout_step, "controller", run_of_ansible))
         stack.enter_context(mock.patch.object(rollout_step, "guarded_run"))
+        stack.enter_context(mock.patch.object(fleet_rollback, "bake", baked))
         stack.enter_context(mock.patch.object(beside, "start", start_beside))
         stack.enter_context(mock.patch.object(analyst.Analyst, "_statistics", side_effect=world.statistics))
         stack.enter_context(mock.patch.object(haproxy, "unanswered", return_value=[]))

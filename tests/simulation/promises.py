@@ -61,6 +61,7 @@ class Seen:
     """What was seen of one deployment.
 
     :param outcomes: node -> outcome; ``ok_at``: node -> when it became ok.
+    :param had: node -> its version as the plan has it.
     :param well: nodes that were in rotation for a while as a run of it began.
     :param bad_at: when an analysis has found the version bad; ``kind``: what it has come to a halt by.
     :param spent_at: when each host has spent of the budget; ``stopped_at``: when its stop was written.
@@ -82,6 +83,7 @@ class Seen:
     whole: set[str] = field(default_factory=set)
     """The waves of which all hosts were in rotation when it was planned."""
     well: set[str] = field(default_factory=set)
+    had: dict[str, str | None] = field(default_factory=dict)
 
 
 def word_of(text: str) -> str:
@@ -163,6 +165,7 @@ class Promises:
             elif what == "plan":
                 hosts = json.loads(text)["hosts"].items()
                 self.of(deployment).current = {name for name, one in hosts if one["state"] == "current"}
+                self.of(deployment).had = {name: one["from"] for name, one in hosts}
                 out = {self.world.wave_of(one.name) for one in self.world.machines.values() if not self._is_well(one)}
                 self.of(deployment).whole = set(self.world.scenario.waves) - out
             self.world.log(f"{process.name} writes {rest} = {text[:160]}")
@@ -329,10 +332,10 @@ class Promises:
 
     def _is_no_flap(self, machine: Machine, outcome: str) -> None:
         grace, interval = self.options["watch_grace"], self.world.scenario.check[0]
-        bad = machine.bad_for(self.now)
+        # Between the last look and the writing of it some requests lie, in which it may have become well again.
+        bad = machine.bad_for(self.now, SOON)
         failed = self.now - machine.critical_since if machine.shown.alive == "critical" else 0.0
         lost = self.now - machine.serf_since if machine.shown.serf == "critical" else 0.0
-        # Between the last look and the writing of it some requests lie, in which it may have become well again.
         if max(bad, lost) < grace - SOON / 2 and failed < interval:
             self.breaks("flap", f"{machine.name} is {outcome} after {max(bad, failed, lost):.2f} s")
 
@@ -457,7 +460,11 @@ class Promises:
 
     def _is_back(self, machine: Machine, result: Mapping[str, Any]) -> None:
         """After a failure all that was changed runs what it had, or is named."""
-        if not result["rollback"] or machine.version == machine.first_version:
+        # One that an earlier deployment has left on the new version has nothing else to go back to.
+        if not result["rollback"] or machine.version in (
+            machine.first_version,
+            self.of(result["id"]).had.get(machine.name),
+        ):
             return
         if machine.name not in result["failed_hosts"]:
             self.breaks("fleet rollback", f"{machine.name} runs {machine.version} and is not named as failed")

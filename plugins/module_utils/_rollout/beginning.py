@@ -224,8 +224,8 @@ def plan_run(
     shown = report.plan_table(planned["hosts"], group=group, wave_of=planned["wave_of"]) if task.check_mode else ""
     table = f"{shown}\n\n" if shown else ""
     waits = _least_seconds(run, plan)
-    takes = f"It takes {duration(waits)} at least, by its own waits alone. " if waits else ""
-    task.show(f"{table}{plan.description}\n{takes}Consul is asked at {task.consul.connection.base}.")
+    takes = f"; takes {duration(waits)} or more" if waits else ""
+    task.show(f"{table}{plan.description}{takes}; Consul at {task.consul.connection.base}")
     return planned
 
 

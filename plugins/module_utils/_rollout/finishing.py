@@ -49,10 +49,10 @@ def finish(task: Task, run: Run) -> dict[str, Any]:
     instances = _instances(task, run)
     if instances and not run.undoes:
         ended = found = _with_joiners(task, run, ended, instances)
-    task.show(report.ended(found.record, found.outcomes))
     stands = "" if instances is None else _standing(found, instances, undone=bool(run.undoes))
-    if stands:
-        task.show(stands)
+    # Where all is well one line says so.
+    between = " " if found.record.state == SUCCESSFUL else "\n"
+    task.show(f"{report.ended(found.record, found.outcomes)}{between}{stands}".rstrip())
     is_paused = found.record.state == PAUSED
     is_spent = budget_spent(found.outcomes.values()) > found.record.failure_budget
     result = {

@@ -204,7 +204,6 @@ def open_stage(task: Task, run: Run, host: str) -> dict[str, Any]:
     return {
         "proceed": not stop,
         "window": run.plan["windows"][stage - 1],
-        "become": run.options["become"],
     }
 
 

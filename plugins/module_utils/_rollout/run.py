@@ -28,7 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import NOTHING_DEPLOYED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
-_NO_HOSTS: dict[str, Sequence[Any]] = {"hosts": ["localhost"], "serial": [1]}
+_NO_HOSTS: dict[str, Any] = {"hosts": ["localhost"], "serial": [1], "throttle": 0, "become": False}
 """Of a play without tasks: one without hosts would say so. A play's serial must not be empty."""
 
 
@@ -57,6 +57,7 @@ class Run:
         that has ended, see probing.py.
     :param leftovers: maintenance that interrupted runs left, see ``recovery.Left``; ``unknown``: hosts of it that are
         not in the inventory.
+    :param ended: how it has ended, see ``finishing.release``; empty before.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Run:
     probed: Mapping[str, Any] = field(default_factory=dict)
     leftovers: Sequence[Mapping[str, Any]] = ()
     unknown: Sequence[str] = ()
+    ended: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Run:
@@ -92,7 +94,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        made = {name: getattr(self, name) for name in ("parts", "reached", "plays", "is_second")}
+        made = {name: getattr(self, name) for name in ("parts", "plays", "is_second")}
         if self.options.get("start_tasks"):
             made["told"] = {**self.told, "hosts": hosts_told(self.changing, {})}
         return {**own, **made}
@@ -131,22 +133,24 @@ class Run:
     def parts(self) -> list[str]:
         """The tasks of the playbook that this run has, beside those of every run; the role's tags name them."""
         kinds = {hook["kind"] for hook in self.hooks}
-        reaches = not self.is_window or not self.by_agents
+        windows = self.plan.get("windows") or ()
+        # A lone stage has nothing before it that would be watched or promoted, and its play has its window.
+        is_lone = len(windows) == 1 and not self.planned_waves.each
         ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
         play = "again" if self.is_second else "out"
         wanted = {
-            "reach": reaches,
             "parse_hooks": "tasks" in kinds,
             "parse_role": bool(self.options.get("deploy_role")),
-            "plan": reaches or bool(self.hooks),
+            "plan": bool(self.hooks),
             "start_hook": bool(self.options.get("start_tasks")),
             "coordinators": not self.is_window,
-            f"{play}_window": self.is_window and bool(self.order),
+            f"{play}_window": self.is_window and bool(self.order) and is_lone,
+            f"{play}_stages": self.is_window and bool(self.order) and not is_lone,
             f"{play}_batches": not self.is_window and bool(self.order),
             "pauses": bool(self.options.get("pause_after")),
             "before_batch_hook": bool(self.options.get("before_batch_tasks")),
             "after_batch_hook": bool(self.options.get("after_batch_tasks")),
-            "finish": self.recorded,
+            "watch": self.recorded and not self.ended,
             "on_failure_hook": bool(self.options.get("on_failure_tasks")),
             "joiners": self.options.get("joiners") == "roll",
             "again_coordinators": self.options.get("joiners") == "roll" and not self.is_window,
@@ -156,20 +160,21 @@ class Run:
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     @property
-    def plays(self) -> dict[str, dict[str, Sequence[Any]]]:
-        """Hosts and batches of the two plays that roll; one of them has no tasks, and localhost alone."""
-        ours = {"hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
+    def plays(self) -> dict[str, dict[str, Any]]:
+        """What the two plays that roll are made with; one of them has no tasks, and localhost alone.
+
+        Where hosts take their turns in a window it is the play's throttle: a task's is resolved for each host anew.
+        """
+        ours = {**_NO_HOSTS, "hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
+        windows = self.plan.get("windows")
+        if self.order and windows:
+            ours = {**ours, "throttle": int(windows[0]), "become": self.options["become"]}
         return {"out": _NO_HOSTS if self.is_second else ours, "again": ours if self.is_second else _NO_HOSTS}
 
     @property
     def is_second(self) -> bool:
         """Whether it comes after another deployment of the same start: its rollback, or what has joined."""
         return bool(self.undoes or self.follows)
-
-    @property
-    def reached(self) -> list[str]:
-        """The hosts that are asked before the plan; localhost, which is not, where there are none."""
-        return list(self.hosts) if "reach" in self.parts else ["localhost"]
 
     @property
     def accepts_warning(self) -> bool:

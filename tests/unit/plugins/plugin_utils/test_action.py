@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> dict[str, Any]:
 
     monkeypatch.setattr(action, "perform", perform)
     action._task = SimpleNamespace(async_val=0, diff=False, action="hitless.consul.lock")
-    monkeypatch.setattr(action, "_make_task", lambda _variables: None)
+    monkeypatch.setattr(action, "task_of", lambda _variables: None)
     return action.run(None, {})
 
 

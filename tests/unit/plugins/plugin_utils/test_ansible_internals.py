@@ -29,11 +29,12 @@ pytestmark = pytest.mark.oldest
 
 
 class Project:
-    """An inventory of two hosts and a playbook of one play, as Ansible has them while it runs."""
+    """An inventory, of two hosts where none is given, and a playbook of one play, as Ansible has them while it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        hosts = folder / "hosts"
-        hosts.write_text("[web]\nweb1\nweb2\n[all:vars]\naddress=http://{{ name }}:8500\nname=consul\n", "utf-8")
+    def __init__(self, folder: Path, hosts: Path | None = None) -> None:
+        if hosts is None:
+            hosts = folder / "hosts"
+            hosts.write_text("[web]\nweb1\nweb2\n[all:vars]\naddress=http://{{ name }}:8500\nname=consul\n", "utf-8")
         book = folder / "book.yml"
         book.write_text(
             "- hosts: localhost\n  vars: {rollout_service: web}\n"
