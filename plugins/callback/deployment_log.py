@@ -102,7 +102,7 @@ _OWN = tuple(
 _TELLING = (
     *("leave", "drain", "wait_until_drained", "deploy", "verify", "verify_and_return", "begin_restore", "return"),
     *("deploy_by_agent", "on_failure", "after_undrain", "recover_host", "recover_verify", "recover_return"),
-    *("finish", "recovered"),
+    *("settle", "finish", "recovered"),
 )
 """Steps that say something of a host, or of all, where they go well."""
 _SECRETS = tuple(VARIABLE_PREFIX + option for option in ("token", "agent_token"))
@@ -151,9 +151,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         step = data.get("step") if task_of(result).action == STEP else None
         if step == "prepare":
             self._begin(data)
-        elif step == "plan" and data.get("recorded"):
+        if step in ("prepare", "plan") and data.get("recorded"):
             self._open()
-        elif step in _DRAINED:
+        if step in _DRAINED:
             self._deploying.add(host_of(result).get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
