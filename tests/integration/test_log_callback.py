@@ -100,6 +100,14 @@ def test_each_deployment_of_a_run_has_its_own_log(consul: Server, tmp_path: Path
     assert [one["deployment"] for one in entries if one["host"] == "web1"] == ["d1", "d2", "d3"]
 
 
+def test_a_deployment_without_hooks_is_recorded_by_its_first_task(consul: Server, tmp_path: Path) -> None:
+    run = Run(consul.url, tmp_path / "log.jsonl")
+    run.step("localhost", "prepare", {"id": "p1", "options": {"service": "web"}, "recorded": True})
+    run.task("web1", "ansible.builtin.command", "Tell", {"changed": True})
+    run.end()
+    assert "changed: Tell" in logs(consul, "p1", "web")["web1"]
+
+
 def test_no_token_is_told_whoever_has_it(consul: Server, tmp_path: Path) -> None:
     run = Run(consul.url, tmp_path / "log.jsonl")
     everything = " ".join(SECRETS.values())
