@@ -229,6 +229,8 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the gate does not hear the operator": ("control", [_deaf_to_the_operator]),
 }
 """Fault -> the promise that it breaks, and what makes it."""
+FOUND_BY: dict[str, int] = {}
+"""Fault -> a seed by which it was found, which is tried first: where a change to the product has moved it, the others are."""
 
 
 @contextmanager
