@@ -230,7 +230,7 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
 }
 """Fault -> the promise that it breaks, and what makes it."""
 FOUND_BY: dict[str, int] = {}
-"""Fault -> a seed by which it was found, which is tried first. A change to the product moves it: then the others are."""
+"""Fault -> a seed by which it was found, tried first. A change to the product moves it: then the others find it."""
 
 
 @contextmanager
