@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from ansible_collections.hitless.consul.plugins.module_utils._rollout import window
+from ansible_collections.hitless.consul.plugins.module_utils._rollout import looking
 from tests.fleet import CONSUL
 from tests.integration.consul_agent import Server
 from tests.integration.services import Servers
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.oldest
 @pytest.fixture(scope="module")
 def consul(servers: Servers) -> Server:
     return servers.get(CONSUL)
+
+
+@pytest.fixture(autouse=True, params=[500, 0], ids=["small", "large"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a small service is read, and as a large one."""
+    monkeypatch.setattr(looking, "FEW", request.param)
 
 
 def test_ten_workers_at_once_never_go_below_the_minimum(consul: Server) -> None:
@@ -80,7 +87,7 @@ def test_an_instance_of_its_wave_that_is_deregistered_is_missed(
 ) -> None:
     gate = Window(consul, minimum=0, waves=TWO_WAVES)
     with monkeypatch.context() as now:
-        now.setattr(window, "COUNT_EVERY", 0.0)
+        now.setattr(looking, "COUNT_EVERY", 0.0)
         gate.deregister("web5")
         assert gate.admit("web6") == ""
     assert gate.progress.in_waves == {"eu-1": 4, "eu-2": 5}
@@ -142,7 +149,7 @@ def test_a_spent_budget_stops_those_that_wait(consul: Server) -> None:
 
 
 def test_an_instance_that_is_deregistered_is_missed(consul: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(looking, "COUNT_EVERY", 0.0)
     gate = Window(consul, minimum=8)
     for host in HOSTS[7:]:
         consul.put("catalog/deregister", {"Node": gate.nodes[host]})
@@ -200,3 +207,70 @@ def test_what_warns_stops_a_rollout_and_not_a_rollback(consul: Server, direction
     made.set("web1", "warning")
     why = made.admit("web1")
     assert ("still warns" in why) is (direction == "deploy"), why
+
+
+def test_all_instances_of_a_node_that_fails_are_missed(consul: Server) -> None:
+    """Which the failing check of the node does not tell: they are counted anew, once."""
+    gate = Window(consul, minimum=9)
+    gate.second("web9")
+    gate.second("web10")
+    gate.count()
+    assert gate.admit("web1") == ""
+    gate.end("web1", "ok")
+    gate.lose("web9")
+    assert gate.admit("web2") == ""
+    gate.end("web2", "ok")
+    gate.lose("web10")
+    assert "only 8 of 12 instances are healthy" in gate.admit("web3")
+
+
+def test_a_node_that_fails_and_has_no_instance_is_none_of_its_own(consul: Server) -> None:
+    gate = Window(consul, minimum=9)
+    node = f"{gate.web.name}-db"
+    check = {"Node": node, "CheckID": "serfHealth", "Status": "critical"}
+    consul.put("catalog/register", {"Node": node, "Address": "127.0.0.9", "Check": check})
+    assert gate.admit("web1") == ""
+
+
+def test_only_instances_with_the_tags_count(consul: Server) -> None:
+    gate = Window(consul, minimum=9, tags=["blue"])
+    for host in HOSTS:
+        gate.set(host, "passing", tags=["blue"])
+    gate.second("web2", "critical", tags=["green"])
+    gate.count()
+    assert gate.admit("web1") == ""
+    gate.end("web1", "ok")
+    gate.set("web3", "critical", tags=["blue"])
+    assert "only 9 of 10 instances are healthy" in gate.admit("web4")
+
+
+def test_tags_that_were_changed_from_outside_count(consul: Server) -> None:
+    """Consul keeps the old ones with a check that has not changed since."""
+    gate = Window(consul, minimum=9, tags=["blue"])
+    for host in HOSTS:
+        gate.set(host, "critical" if host == "web10" else "passing", tags=["green"])
+        gate.retag(host, ["blue"])
+    gate.count()
+    assert "only 9 of 10 instances are healthy" in gate.admit("web1")
+
+
+def test_a_worker_that_dies_while_it_counts_is_followed_by_another(
+    consul: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Window(consul, minimum=8)
+    begun = replace(gate.progress, counted=0.0, counting=time.time())
+    gate.web.client().txn([begun.op(gate.keys, gate.run.id)])
+    monkeypatch.setattr(looking, "COUNTS_WITHIN", 0.5)
+    for host in HOSTS[7:]:
+        gate.deregister(host)
+    assert "only 7 of 7 instances are healthy" in gate.admit("web1")
+
+
+def test_one_worker_counts_for_all(consul: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, counts = Window(consul, minimum=0), []
+    client = gate.web.client()
+    client.txn([replace(gate.progress, counted=0.0).op(gate.keys, gate.run.id)])
+    count = looking._count
+    monkeypatch.setattr(looking, "_count", lambda *given: counts.append(1) or count(*given))
+    assert set(gate.all_at_once().values()) == {""}
+    assert counts == [1]

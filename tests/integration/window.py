@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
@@ -51,8 +52,23 @@ class Window:
         self.run = Run.of({**made.as_dict(), "plan": plan, "steps": ["turn"]})
         store.create(self.web.client(), self.keys, record_of(self.run), self.run.session)
 
-    def set(self, host: str, status: str) -> None:
-        self._register(host, CheckID="alive", Name="alive", Status=status, ServiceID=self.web.name)
+    def set(self, host: str, status: str, tags: Sequence[str] = ()) -> None:
+        self._register(host, tags, CheckID="alive", Name="alive", Status=status, ServiceID=self.web.name)
+
+    def second(self, host: str, status: str = "passing", tags: Sequence[str] = ()) -> None:
+        """A further instance on its node."""
+        node, service = self.nodes[host], {"Service": self.web.name, "ID": "second", "Tags": list(tags)}
+        check = {"Node": node, "CheckID": "second", "Name": "alive", "Status": status, "ServiceID": "second"}
+        self.server.put("catalog/register", {"Node": node, "Address": "127.0.0.9", "Service": service, "Check": check})
+
+    def retag(self, host: str, tags: Sequence[str]) -> None:
+        """From outside: its check keeps those that it had."""
+        service = {"Service": self.web.name, "ID": self.web.name, "Tags": list(tags)}
+        self.server.put("catalog/register", {"Node": self.nodes[host], "Address": "127.0.0.9", "Service": service})
+
+    def count(self) -> None:
+        """The next worker counts all instances anew."""
+        self.web.client().txn([replace(self.progress, counted=0.0).op(self.keys, self.run.id)])
 
     def maintain(self, host: str) -> None:
         """As an operator does."""
@@ -66,8 +82,8 @@ class Window:
     def deregister(self, host: str) -> None:
         self.server.put("catalog/deregister", {"Node": self.nodes[host], "ServiceID": self.web.name})
 
-    def _register(self, host: str, **check: str) -> None:
-        node, service = self.nodes[host], {"Service": self.web.name, "ID": self.web.name}
+    def _register(self, host: str, tags: Sequence[str] = (), **check: str) -> None:
+        node, service = self.nodes[host], {"Service": self.web.name, "ID": self.web.name, "Tags": list(tags)}
         about = {"Node": node, "Address": "127.0.0.9", "Service": service, "Check": {"Node": node, **check}}
         self.server.put("catalog/register", about)
 

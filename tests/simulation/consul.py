@@ -2,7 +2,8 @@
 
 As in Consul's own source: a value that is the same is no change and keeps its index; a plain set keeps a lock's
 session; a transaction is all or nothing; a blocking read returns when the index of what it asks passes the one that it
-names, which is no proof of a change; a session that ends frees its lock, and the value stays.
+names, which is no proof of a change; a session that ends frees its lock, and the value stays. Checks have one index: a
+read of some of them returns at once where any other has changed since, and is woken by its own alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .clock import Process, Scheduler, Waiter
 SERVICE = "web"
 _NODE = re.compile(r'and Node\.Node == "(?P<node>[^"]+)"')
 _UNHEALTHY = 'and (Checks.Status == "critical" or Checks.Status == "warning")'
+_CRITICAL = f'ServiceName == "{SERVICE}" or ServiceName == ""'
 _SHOWN = re.compile(r'and \(Checks\.Status == "critical" or Node\.Node == "(?P<node>[^"]+)"\)')
 
 
@@ -82,6 +84,8 @@ class Consul:
         """Topic -> index of its last change."""
         self._waiting: dict[str, list[Waiter]] = {}
         self._bodies: dict[tuple[str, str], tuple[int, str]] = {}
+        self._critical: dict[str, list[dict[str, Any]]] = {}
+        """Node -> its critical checks."""
 
     # -- changes ----------------------------------------------------------------------------------------------
 
@@ -94,7 +98,10 @@ class Consul:
                 self.scheduler.wake(one, self.scheduler.rng.uniform(0.0005, 0.004))
 
     def machine_changed(self, node: str) -> None:
-        self.changed("catalog", f"node/{node}")
+        critical = [one for one in self.machines[node].checks() if one["Status"] == "critical"]
+        is_seen = critical != self._critical.get(node, [])
+        self._critical[node] = critical
+        self.changed("catalog", f"node/{node}", *(["critical"] if is_seen else []))
 
     def end_session(self, session: str) -> None:
         """Its lock is free; the value stays."""
@@ -131,14 +138,19 @@ class Consul:
             return self._session(name)
         if area == "health":
             return self._health(name, params)
+        if area == "catalog":
+            return self._catalog(name, params)
         raise NotImplementedError(f"{method} {path} {params}")
 
-    def _block(self, topic: str, params: Mapping[str, Any]) -> int:
-        """Return the index of a topic, once it has passed the one that is named or the time is over."""
+    def _block(self, topic: str, params: Mapping[str, Any], woken_by: str = "") -> int:
+        """Return the index of a topic, once it has passed the one that is named or the time is over.
+
+        :param woken_by: the part of the topic that ends the wait; all of it where not given.
+        """
         index = int(params.get("index") or 0)
         until = self.scheduler.now + int(str(params.get("wait", "0ms")).removesuffix("ms")) / 1000
         while index and self._changed.get(topic, 1) <= index and self.scheduler.now < until:
-            self._waiting.setdefault(topic, []).append(self.scheduler.current.waiter)
+            self._waiting.setdefault(woken_by or topic, []).append(self.scheduler.current.waiter)
             self.scheduler.wait(until - self.scheduler.now)
         return self._changed.get(topic, 1)
 
@@ -157,13 +169,33 @@ class Consul:
         if kind == "connect":
             return Response(200, "[]", {})
         if kind == "node":
-            index = self._block(f"node/{name}", params)
-            return self._answered(f"node/{name}", self.machines[name].checks, index)
+            index = self._block("catalog", params, f"node/{name}")
+            return self._answered("catalog", self.machines[name].checks, index, name)
+        wanted = str(params.get("filter", ""))
+        if kind == "state":
+            if (name, wanted) != ("critical", _CRITICAL):
+                raise NotImplementedError(f"{name} {wanted}")
+            # Where nothing is critical, Consul waits at a place in its index that all checks share.
+            index = self._block("catalog", params, "critical" if self._all_critical() else "")
+            return self._answered("catalog", self._all_critical, index, "critical")
         if kind != "service":
             raise NotImplementedError(kind)
-        wanted = str(params.get("filter", ""))
         index = self._block("catalog", params)
         return self._answered("catalog", lambda: self._entries(wanted), index, wanted)
+
+    def _all_critical(self) -> list[dict[str, Any]]:
+        return [check for one in self.machines.values() for check in one.checks() if check["Status"] == "critical"]
+
+    def _catalog(self, name: str, params: Mapping[str, Any]) -> Response:
+        """A node with its instances of the service."""
+        kind, _slash, node = name.partition("/")
+        if kind != "node" or params.get("filter") != f'Service == "{SERVICE}"':
+            raise NotImplementedError(f"{name} {params}")
+        if node not in self.machines:
+            return Response(200, "null", {})
+        entry = self.machines[node].entry()
+        found = {"Node": entry["Node"], "Services": {entry["Service"]["ID"]: entry["Service"]}}
+        return Response(200, json.dumps(found), {"X-Consul-Index": str(self._changed.get("catalog", 1))})
 
     def _entries(self, wanted: str) -> list[dict[str, Any]]:
         rest = wanted.removeprefix(f'Service.Service == "{SERVICE}"').strip()

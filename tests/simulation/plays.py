@@ -25,6 +25,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout import (
     fleet,
     fleet_rollback,
     haproxy,
+    looking,
     reach,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.bake import bake
@@ -263,5 +264,6 @@ def connected(world: World) -> Iterator[None]:
         stack.enter_context(mock.patch.object(analyst.Analyst, "_statistics", side_effect=world.statistics))
         stack.enter_context(mock.patch.object(haproxy, "unanswered", return_value=[]))
         stack.enter_context(mock.patch.object(drain, "find_on_node", return_value=[]))
+        stack.enter_context(mock.patch.object(looking, "FEW", world.scenario.few))
         stack.enter_context(installed(world.scheduler))
         yield

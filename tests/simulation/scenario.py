@@ -87,6 +87,7 @@ class Scenario:
     :param closed: from when to when no host may begin (rollout_windows); None for always.
     :param zones: of each host, by turns; 1 where there are no waves.
     :param joins: when a further machine registers itself, each with the old version.
+    :param few: instances up to which one read of a gate looks at all of them, see ``looking.py``.
     """
 
     seed: int
@@ -108,6 +109,7 @@ class Scenario:
     closed: tuple[int, int] | None = None
     zones: int = 1
     joins: Sequence[float] = ()
+    few: int = 0
 
     @property
     def waves(self) -> dict[str, list[str]]:
@@ -151,8 +153,9 @@ KINDS = ("operator", "operator_ends_ours", "lost", "unreachable", "agent_down", 
 
 def scenario_of(seed: int) -> Scenario:
     """The scenario of a number, always the same."""
-    scarce = random.Random(f"scarce in {seed}")
-    return _scarce(_any(seed), scarce) if scarce.random() < 0.1 else _any(seed)
+    scarce, few = random.Random(f"scarce in {seed}"), random.Random(f"few in {seed}").choice([0, 0, 500])
+    found = replace(_any(seed), few=few)
+    return _scarce(found, scarce) if scarce.random() < 0.1 else found
 
 
 def _scarce(scenario: Scenario, rng: random.Random) -> Scenario:

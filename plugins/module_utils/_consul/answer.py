@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, ConsulUnavailable
+
+T = TypeVar("T")
 
 _SHAPES: dict[str, tuple[type[object], tuple[str, ...]]] = {
     "GET /v1/kv/": (list, ("Key", "ModifyIndex")),
@@ -49,6 +51,21 @@ class Answer:
     index: int
     status: int
     filtered: bool = False
+
+
+class Watching(Protocol):
+    """What waits for what it reads: a client, or what follows the instances on one node."""
+
+    def watch_with_answer(
+        self,
+        path: str,
+        params: Sequence[tuple[str, object]],
+        decide: Callable[[Any], T | None],
+        deadline: float,
+        *,
+        first: Answer | None = None,
+    ) -> tuple[T, Answer]:
+        """See the client's."""
 
 
 def decode(asked: str, response: Response, connection: Connection, where: str = "", *, names: bool = False) -> Answer:

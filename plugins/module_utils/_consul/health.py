@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer, Watching
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.durations import seconds_of
 from ansible_collections.hitless.consul.plugins.module_utils._errors import DeadlineExceeded, HitlessError
@@ -281,7 +281,7 @@ class Reached:
 
 
 def wait_for_health(
-    client: Client,
+    client: Watching,
     wanted: Wanted,
     deadline: float,
     *,

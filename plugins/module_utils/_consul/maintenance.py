@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
+from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer, Watching
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
     NODE_MAINTENANCE,
@@ -28,6 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
     service_query,
     with_tags,
 )
+from ansible_collections.hitless.consul.plugins.module_utils._consul.node_health import OnNode, read_node
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, DeadlineExceeded, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import checked_name
 
@@ -116,6 +117,19 @@ class Target:
     def read(self, cluster: Client) -> Answer:
         """What the catalog says of it now."""
         return cluster.get(*self.query())
+
+    def look(self, cluster: Client) -> Any:
+        """The same data by reads that do not grow with the service."""
+        if self.service is not None:
+            return read_node(cluster, self.service, self.node).data
+        return self.read(cluster).data
+
+    def followed(self, cluster: Client, known: Any) -> Watching:
+        """What waits for its changes.
+
+        :param known: what the catalog said of it just now.
+        """
+        return OnNode(cluster, self.service, self.node, known or ()) if self.service is not None else cluster
 
     def is_out(self, data: Any) -> bool:
         """Whether any of it is in maintenance, whoever has set that."""
@@ -322,7 +336,8 @@ def _apply(
 
     path, params = target.query()
     try:
-        shown, answer = cluster.watch_with_answer(path, params, decide, started + within, first=answer)
+        follow = target.followed(cluster, answer.data)
+        shown, answer = follow.watch_with_answer(path, params, decide, started + within, first=answer)
         return replace(shown, index=answer.index)
     except DeadlineExceeded:
         # The agent may have taken so long to answer that nobody has looked since.

@@ -164,7 +164,7 @@ class MaintenanceWatch:
         dropped = [
             (target, name)
             for target in self._targets
-            for name, reason in target.reasons(target.read(client).data).items()
+            for name, reason in target.reasons(target.look(client)).items()
             if reason is None
         ]
         with self._lock:

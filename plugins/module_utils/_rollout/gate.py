@@ -274,9 +274,8 @@ def wait_for_change(
     :param query: path and parameters, see ``health.service_query``.
     :param answer: what it has answered; ``until``: on the monotonic clock.
     """
-    answers = iter([None])  # to the first, which is the one that is known
     with suppress(DeadlineExceeded):
-        client.watch(*query, lambda _data: next(answers, True), until, first=answer)
+        client.watch(*query, lambda data: data != answer.data or None, until, first=answer)
 
 
 def _decide(task: Task, run: Run, batch: int) -> str:

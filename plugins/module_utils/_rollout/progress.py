@@ -47,6 +47,9 @@ class Progress:
     :param at: when that was written.
     :param registered: instances of the service when all were counted last; ``counted``: when that was, seconds since
         1970; ``in_waves``: those of each wave then.
+    :param failing: nodes with a critical check of their own then -> instances there; None where that was not read.
+    :param checks_tell: whether the checks of all instances told their service and tags then.
+    :param counting: when a worker has begun the next count, seconds since 1970; 0 where none has.
     :param turns: begun by compare-and-set: Consul takes a value that is the same for no change.
     :param index: of the key as it was read, 0 where there is none.
     :param in_flight: node -> instances that its turn takes out of rotation, for each host whose turn has begun and not
@@ -62,6 +65,9 @@ class Progress:
     registered: int = 0
     counted: float = 0.0
     in_waves: Mapping[str, int] = field(default_factory=dict)
+    failing: Mapping[str, int] | None = None
+    checks_tell: bool = False
+    counting: float = 0.0
     turns: int = 0
     index: int = 0
     in_flight: Mapping[str, int] = field(default_factory=dict)
@@ -77,7 +83,8 @@ class Progress:
         """
         item = values.get(keys.progress(deployment))
         data = (json_object(kv_text(item)) if item else None) or {}
-        batch, registered, counted = data.get("batch"), data.get("registered"), data.get("counted")
+        batch, registered = data.get("batch"), data.get("registered")
+        counted, counting = data.get("counted"), data.get("counting")
         flying, spent = keys.in_flight(deployment), keys.spent(deployment)
         return cls(
             batch=batch if isinstance(batch, int) else 0,
@@ -86,6 +93,9 @@ class Progress:
             registered=registered if isinstance(registered, int) else 0,
             counted=float(counted) if isinstance(counted, int | float) else 0.0,
             in_waves=waves if isinstance(waves := data.get("waves"), dict) else {},
+            failing=failing if isinstance(failing := data.get("failing"), dict) else None,
+            checks_tell=data.get("checks_tell") is True,
+            counting=float(counting) if isinstance(counting, int | float) else 0.0,
             turns=turns if isinstance(turns := data.get("turns"), int) else 0,
             index=item["ModifyIndex"] if item else 0,
             in_flight={
@@ -118,8 +128,23 @@ class Progress:
         """A further turn has begun."""
         return replace(self, turns=self.turns + 1)
 
-    def counted_now(self, registered: int, in_waves: Mapping[str, int] | None = None) -> Progress:
-        return replace(self, registered=registered, counted=time.time(), in_waves=dict(in_waves or {}))
+    def counted_now(
+        self,
+        registered: int,
+        in_waves: Mapping[str, int] | None = None,
+        failing: Mapping[str, int] | None = None,
+        *,
+        checks_tell: bool = False,
+    ) -> Progress:
+        return replace(
+            self,
+            registered=registered,
+            counted=time.time(),
+            in_waves=dict(in_waves or {}),
+            failing=failing,
+            checks_tell=checks_tell,
+            counting=0.0,
+        )
 
     def _as_json(self) -> str:
         data: dict[str, Any] = {"batch": self.batch, "at": self.at or timestamp(), "stop": self.stop[:STOP_LIMIT]}
@@ -127,6 +152,10 @@ class Progress:
             data |= {"registered": self.registered, "counted": round(self.counted, 1), "turns": self.turns}
         if self.in_waves:
             data["waves"] = dict(self.in_waves)
+        if self.failing is not None:
+            data |= {"failing": dict(self.failing), "checks_tell": self.checks_tell}
+        if self.counting:
+            data["counting"] = round(self.counting, 1)
         return json.dumps(data, separators=(",", ":"))
 
 

@@ -16,12 +16,12 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.health impo
     Wanted,
     freshness,
     parse_instances,
-    read_instances,
     wait_for_health,
     with_tags,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance import Target
 from ansible_collections.hitless.consul.plugins.module_utils._consul.maintenance_watch import MaintenanceWatch
+from ansible_collections.hitless.consul.plugins.module_utils._consul.node_health import OnNode
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
@@ -57,10 +57,9 @@ def verify_node(
     :raises HitlessError: names the failing checks, or the URL's last answer.
     """
     started, options, node = time.monotonic(), run.options, targets[0].node
-    if health_url and known and known.index:
-        found, seen = with_tags(parse_instances(known.data), options["tags"]), known
-    else:
-        found, seen = read_instances(task.consul, run.service, node, options["tags"])
+    on_node = OnNode(task.consul, run.service, node, known.data if known else ())
+    seen = known if health_url and known and known.index else on_node.read()
+    found = with_tags(parse_instances(seen.data), options["tags"])
     answer: Answer | None = seen
     stable_for, shown = options["min_healthy_time"], ""
     # What it does not tell of, further services for instance, has been looked after since an earlier answer.
@@ -90,7 +89,7 @@ def verify_node(
             return f"verifying, {passed:.0f} of {left + stable_for:.0f} s: {_still_failing(wanted, newest[0])}"
 
         with telling.waiting(text):
-            reached = wait_for_health(task.consul, wanted, left, first=answer, also=newest.append)
+            reached = wait_for_health(on_node, wanted, left, first=answer, also=newest.append)
     for note in watch.note(node, "had ended before it was verified"):
         task.warn(note)
     result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}
@@ -142,4 +141,5 @@ def wait_until_passing(task: Task, run: Run, node: str, shown: Any) -> None:
     wanted = Wanted(run.service, node=node, tags=tuple(options["tags"]), accept_warning=options["accept_warning"])
     # What showed the end of the maintenance usually shows the health as well.
     if shown is None or not wanted.holds(wanted.select(shown)):
-        wait_for_health(task.consul, wanted, options["healthy_deadline"])
+        on_node = OnNode(task.consul, run.service, node, shown or ())
+        wait_for_health(on_node, wanted, options["healthy_deadline"])

@@ -10,7 +10,7 @@ becomes of the host: Ansible would end the playbook with a stage whose hosts hav
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
@@ -79,14 +79,13 @@ class WholeTurn:
     def _begin(self, operations: Sequence[dict[str, Any]], seen: Answer) -> None:
         """The first write of its turn, in one transaction with the operations.
 
-        :param seen: what the catalog says of the service, the node's own instances among it.
+        :param seen: what the catalog says of the service on the node.
         """
         host = self._host
         if host.run.by_agents:
             host.task.consul.txn([host.fence(), *operations])
         else:
-            mine = [one for one in seen.data or () if one["Node"]["Node"] == host.node]
-            self._out = host.take_out(operations, replace(seen, data=mine))
+            self._out = host.take_out(operations, seen)
 
     def _steps(self, way: Way) -> None:
         host = self._host

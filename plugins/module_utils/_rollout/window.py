@@ -5,8 +5,7 @@
 
 Any number of workers may stand at it at once. Each decides by what it has read, and where room is scarce it begins by
 compare-and-set: where another one began meanwhile, it decides anew. What it reads does not grow with the fleet: the
-progress, and the instances that get no traffic. All of them are counted again every :data:`COUNT_EVERY` seconds, by one
-worker, since an instance that is deregistered shows nowhere else.
+progress, and what looking.py tells of the instances.
 """
 
 from __future__ import annotations
@@ -14,19 +13,13 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
-    Instance,
-    parse_instances,
-    service_query,
-    with_tags,
-)
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import Instance
 from ansible_collections.hitless.consul.plugins.module_utils._errors import (
     ConsulError,
     LockLost,
@@ -45,6 +38,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.gate impor
     wait_for_change,
 )
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.halting import outlast, record_stop
+from ansible_collections.hitless.consul.plugins.module_utils._rollout.looking import Look, look
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.progress import (
     CONFLICT,
     Progress,
@@ -55,8 +49,6 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_h
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.regression import look_back
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.timestamps import parse_timestamp
 
-COUNT_EVERY = 10.0
-"""Seconds."""
 WITNESSES = 2
 """Hosts that go back one after the other, and fail, while no instance works, before no further one does."""
 
@@ -110,7 +102,7 @@ def admit(
     Where all that may be in flight could begin now, nothing has to be agreed on. Else it begins by compare-and-set.
 
     :param begin: begins it in one transaction, with the operations that it is given, and by what the catalog says of
-        the node; called again where another worker has begun a host meanwhile.
+        the node's own instances; called again where another worker has begun a host meanwhile.
     :param ask: asks the health URL of a host that was changed.
     """
     client, options = host.task.consul, host.run.options
@@ -126,44 +118,62 @@ def admit(
         if why:
             return why
         until += time.monotonic() - began  # a pause is no time in which others could have become healthy
-        bounds, answer, progress, is_new = _look(host, progress)
+        try:
+            seen = look(host, progress)
+        except LockLost as error:
+            return str(error)
+        if seen is None:
+            continue  # another worker has begun a host, or counted, meanwhile
+        progress = seen.progress
+        bounds = bounds_for(host, seen.instances, progress, whole=seen.whole)
         why = _none_works(host, bounds, progress)
         if why:
             return why
         began = time.monotonic()
-        if _regressed(host, ask, answer, progress, whole=is_new) or _waits_for_one(host, bounds, progress, answer):
+        if _regressed(host, ask, seen) or _waits_for_one(host, bounds, seen):
             until += time.monotonic() - began  # nor is this
             continue
         short = next((one for one in bounds if not may_begin(one.head, one.minimum)), None)
         if short is None:
-            try:
-                begin(_first_writes(host, bounds, progress, is_new=is_new), answer)
-            except LockLost as error:
-                return str(error)
-            except ConsulError as error:
-                if error.status != CONFLICT:
-                    raise
-                # As in a network: who has met others waits a random while, and longer each time.
-                conflicts += 1
-                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**conflicts)))
-                continue
-            return ""
+            begun = _begun(host, begin, bounds, seen)
+            if begun is not None:
+                return begun
+            # As in a network: who has met others waits a random while, and longer each time.
+            conflicts += 1
+            time.sleep(random.uniform(0, min(0.5, 0.01 * 2**conflicts)))
+            continue
         if _returns(host, progress, short):
             until = time.monotonic() + options["healthy_deadline"]
         if time.monotonic() >= until:
             waited = time.monotonic() - started
             return _stopped(host, healthy_stop(short.head, short.minimum, waited, short.wave))
-        wait_for_change(client, _query(host, whole=False), answer, min(until, time.monotonic() + LOOK_EVERY))
+        wait_for_change(client, seen.query, seen.answer, min(until, time.monotonic() + LOOK_EVERY))
 
 
-def _first_writes(
-    host: RecordedHost, bounds: Sequence[Bound], progress: Progress, *, is_new: bool
-) -> list[dict[str, Any]]:
+def _begun(
+    host: RecordedHost,
+    begin: Callable[[Sequence[dict[str, Any]], Answer], object],
+    bounds: Sequence[Bound],
+    seen: Look,
+) -> str | None:
+    """Begin the turn: empty where it has begun, else why not; None where another worker has begun a host meanwhile."""
+    try:
+        begin(_first_writes(host, bounds, seen.progress), seen.own)
+    except LockLost as error:
+        return str(error)
+    except ConsulError as error:
+        if error.status != CONFLICT:
+            raise
+        return None
+    return ""
+
+
+def _first_writes(host: RecordedHost, bounds: Sequence[Bound], progress: Progress) -> list[dict[str, Any]]:
     """The operations by which a turn begins; by compare-and-set where the others might leave too few."""
     operations = [begun_op(host.keys, host.run.id, host.node, bounds[0].head.takes)]
     others = _others(host, progress)
     is_scarce = not all(may_begin(one.head, one.minimum + others) for one in bounds)
-    if is_new or is_scarce or _goes_back_blindly(host, bounds):
+    if is_scarce or _goes_back_blindly(host, bounds):
         operations.append(progress.one_more().op_if_unchanged(host.keys, host.run.id))
     return operations
 
@@ -184,11 +194,11 @@ def _none_works(host: RecordedHost, bounds: Sequence[Bound], progress: Progress)
     return _stopped(host, f"no instance of {host.run.service} works, on its old version neither ({spent})")
 
 
-def _waits_for_one(host: RecordedHost, bounds: Sequence[Bound], progress: Progress, answer: Answer) -> bool:
+def _waits_for_one(host: RecordedHost, bounds: Sequence[Bound], seen: Look) -> bool:
     """Whether it has waited for the one that goes back first."""
-    if not _goes_back_blindly(host, bounds) or not progress.in_flight:
+    if not _goes_back_blindly(host, bounds) or not seen.progress.in_flight:
         return False
-    wait_for_change(host.task.consul, _query(host, whole=False), answer, time.monotonic() + LOOK_EVERY)
+    wait_for_change(host.task.consul, seen.query, seen.answer, time.monotonic() + LOOK_EVERY)
     return True
 
 
@@ -202,12 +212,12 @@ def _returns(host: RecordedHost, progress: Progress, short: Bound) -> bool:
     return bool(short.wave) and not short.head.warning and short.head.healthy_without + flying >= short.minimum
 
 
-def _regressed(host: RecordedHost, ask: Ask, answer: Answer, progress: Progress, *, whole: bool) -> bool:
+def _regressed(host: RecordedHost, ask: Ask, seen: Look) -> bool:
     """Whether something that was changed had turned bad, so that what was read before is of no use any more."""
     if host.run.options["direction"] == "rollback":
         return False
-    instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
-    found = look_back(host.task, host.run, ask, instances, {*progress.in_flight, host.node}, whole=whole)
+    flying = {*seen.progress.in_flight, host.node}
+    found = look_back(host.task, host.run, ask, seen.instances, flying, whole=seen.whole)
     if found and found.alike:
         record_stop(host.task, host.run, host.planned.host, found.alike, halt=Halt(ALIKE, found.alike))
     return found is not None
@@ -248,22 +258,3 @@ def _others(host: RecordedHost, progress: Progress) -> int:
     plan = host.run.plan
     window = int(plan["windows"][(host.planned.batch or 1) - 1])
     return max(0, window - 1 - len(progress.in_flight)) * max(1, int(plan.get("largest") or 0))
-
-
-def _look(host: RecordedHost, progress: Progress) -> tuple[list[Bound], Answer, Progress, bool]:
-    """What the catalog shows now, the progress, and whether all instances have just been counted anew for it."""
-    whole = not progress.registered or time.time() - progress.counted >= COUNT_EVERY
-    path, params = _query(host, whole=whole)
-    answer = host.task.consul.get(path, params)
-    instances = with_tags(parse_instances(answer.data), host.run.options["tags"])
-    if whole:
-        wave_of = host.run.plan.get("wave_of") or {}
-        in_waves = Counter(wave_of[one.node] for one in instances if one.node in wave_of)
-        progress = progress.counted_now(len(instances), in_waves)
-    return bounds_for(host, instances, progress, whole=whole), answer, progress, whole
-
-
-def _query(host: RecordedHost, *, whole: bool) -> tuple[str, list[tuple[str, object]]]:
-    """Of the service: all instances, or those that are not served, and the host's own."""
-    shown = f'Checks.Status == "critical" or Node.Node == "{host.node}"'
-    return service_query(host.run.service, also="" if whole else shown)
