@@ -49,10 +49,6 @@ def _blind_for_what_fails() -> tuple[object, str, object]:
     return looking, "out_of_rotation", lambda *_given: []
 
 
-def _no_count_for_a_node_that_fails() -> tuple[object, str, object]:
-    return looking, "_is_new", lambda *_given: False
-
-
 def _no_waves_in_the_plan() -> tuple[object, str, object]:
     return planning, "_waves", lambda *_given: Waves()
 
@@ -203,7 +199,6 @@ def _no_trouble_is_shared() -> tuple[object, str, object]:
 FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the gate's minimum is off by one": ("minimum", [_gate_off_by_one]),
     "the gate does not see what fails": ("minimum", [_blind_for_what_fails]),
-    "a node that fails counts as if nothing were there": ("minimum", [_no_count_for_a_node_that_fails]),
     "the plan forgets the waves": ("waves", [_no_waves_in_the_plan]),
     "the gate forgets the waves": ("minimum of a wave", [_no_minimum_in_a_wave]),
     "what joins is not looked for": ("joiners", [_what_joins_is_not_looked_for]),
