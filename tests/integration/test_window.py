@@ -232,6 +232,18 @@ def test_a_node_that_fails_and_has_no_instance_is_none_of_its_own(consul: Server
     assert gate.admit("web1") == ""
 
 
+def test_a_great_many_nodes_that_fail_are_not_remembered(consul: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "MANY", 1)
+    gate = Window(consul, minimum=7)
+    gate.lose("web9")
+    gate.lose("web10")
+    gate.count()
+    assert gate.admit("web1") == ""
+    assert not gate.progress.failing
+    gate.lose("web8")
+    assert "only 6 of 10 instances are healthy" in gate.admit("web2")
+
+
 def test_only_instances_with_the_tags_count(consul: Server) -> None:
     gate = Window(consul, minimum=9, tags=["blue"])
     for host in HOSTS:

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "_rollout/halting.py": "integration/test_control.py",
     "_rollout/hook_reader.py": "unit/plugins/module_utils/_rollout/test_hook_tasks.py",
     "_rollout/host.py": "integration/test_host.py",
+    "_rollout/looking.py": "integration/test_window.py",
     "_rollout/option_files.py": "unit/plugins/module_utils/_rollout/test_options.py",
     "_rollout/option_kinds.py": "unit/plugins/module_utils/_rollout/test_options.py",
     "_rollout/option_sources.py": "integration/test_rollout_options.py",

@@ -13,7 +13,7 @@ host's own node has. All instances are counted now and then, by one worker for a
   :data:`COUNT_EVERY` seconds; so is one whose tags were changed from outside, and one that joins is noticed then.
 
 Of a small service one filtered read tells the same, for which Consul looks at each instance: one request instead of
-three. So it is read where checks do not have the tags of their instances.
+three. So it is read where checks do not have the tags of their instances, and where a great many nodes fail.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ COUNTS_WITHIN = 5.0
 FEW = 500
 """Instances of a service that one read may look at for each host: about what two more requests cost a server."""
 
+MANY = 1000
+"""Nodes with a failing check of their own, of whatever services: more of them are not kept with the progress."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -81,7 +84,8 @@ def look(host: RecordedHost, progress: Progress) -> Look | None:
     :raises LockLost: the lock is no longer ours.
     """
     client, service = host.task.consul, host.run.service
-    critical = client.get(*critical_query(service)) if progress.registered > FEW else None
+    by_checks = progress.registered > FEW and (progress.failing is None or progress.checks_tell)
+    critical = client.get(*critical_query(service)) if by_checks else None
     age = time.time() - progress.counted
     has_to = not progress.registered or age >= COUNT_EVERY or _is_new(host, progress, critical)
     if has_to or age >= EARLY * COUNT_EVERY:
@@ -90,7 +94,7 @@ def look(host: RecordedHost, progress: Progress) -> Look | None:
         if has_to:
             time.sleep(random.uniform(0.05, 0.2))
             return None
-    if critical and progress.checks_tell:
+    if critical:
         return _look_at_critical(host, progress, critical)
     query = service_query(service, also=f'Checks.Status == "critical" or Node.Node == "{host.node}"')
     answer = client.get(*query)
@@ -148,6 +152,8 @@ def _count(host: RecordedHost, critical: Answer | None) -> Look:
     if critical:
         there = Counter(one.node for one in instances)
         failing = {node: there[node] for node in sorted(failing_nodes(critical.data or ()))}
+        if len(failing) > MANY:
+            failing, tell = {}, False
 
     def counted(found: Progress) -> Progress:
         return found.counted_now(len(instances), in_waves, failing, checks_tell=tell)

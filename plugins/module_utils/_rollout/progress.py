@@ -48,7 +48,7 @@ class Progress:
     :param registered: instances of the service when all were counted last; ``counted``: when that was, seconds since
         1970; ``in_waves``: those of each wave then.
     :param failing: nodes with a critical check of their own then -> instances there; None where that was not read.
-    :param checks_tell: whether the checks of all instances told their service and tags then.
+    :param checks_tell: whether what is critical tells what gets no traffic until the next count.
     :param counting: when a worker has begun the next count, seconds since 1970; 0 where none has.
     :param turns: begun by compare-and-set: Consul takes a value that is the same for no change.
     :param index: of the key as it was read, 0 where there is none.
