@@ -57,7 +57,7 @@ def answers(text: str, of: Sequence[str] = HOSTS[:2]) -> Ask:
 def look(made: Window, ask: Ask = cannot_ask) -> Found | None:
     task, run = made.host(HOSTS[9]).task, made.run
     instances, _answer = read_instances(task.consul, run.service)
-    return look_back(task, run, ask, instances, whole=True)
+    return look_back(task, run, ask, instances, (), {one.node for one in instances})
 
 
 def outcomes(made: Window) -> dict[str, str]:

@@ -52,6 +52,8 @@ PROMISES = {
 }
 SOON = 1.0
 """Seconds from what is read to what is done by it."""
+READ = 0.05
+"""Seconds from the read of a host's own instances to the beginning of its turn."""
 KEYS = Keys(SERVICE)
 OURS = "deploy:"
 
@@ -221,7 +223,7 @@ class Promises:
         if seen.direction == "deploy" and (others or later):
             self.breaks("waves", f"{name} of {wave} begins beside {', '.join(others)}, after {', '.join(later)}")
         seen.waves.append(wave)
-        if not machine.shown.in_rotation or (seen.direction == "rollback" and wave not in seen.whole):
+        if not self._takes_away(machine) or (seen.direction == "rollback" and wave not in seen.whole):
             return
         serving, minimum = self._serving_beside(machine, flying), self.world.minimum_in(wave)
         left = sum(self.world.wave_of(one.name) == wave for one in serving)
@@ -246,8 +248,12 @@ class Promises:
             return "freeze", self._frozen_at
         return "", math.inf
 
+    def _takes_away(self, machine: Machine) -> bool:
+        """Whether a host whose turn begins was in rotation; one that has come back since it was read was not."""
+        return machine.shown.in_rotation and self.now - machine.in_since > READ + self.world.away_lately()
+
     def _keeps_minimum(self, machine: Machine, flying: Sequence[str]) -> None:
-        if not machine.shown.in_rotation:
+        if not self._takes_away(machine):
             return
         serving = self._serving_beside(machine, flying)
         if len(serving) < self.world.minimum:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ansible_collections.hitless.consul.plugins.module_utils._consul.answer import Answer
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import AskAgain, Client
 from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    SERVED,
     Instance,
     parse_check,
     service_query,
@@ -98,6 +99,11 @@ def tell_whose_they_are(entries: Iterable[Entry], tags: Collection[str]) -> bool
         for check in entry["Checks"] or ()
         if check.get("ServiceID")
     )
+
+
+def is_out(entry: Entry) -> bool:
+    """Whether an instance gets no traffic."""
+    return any(check["Status"] not in SERVED for check in entry["Checks"] or ())
 
 
 def read_node(client: Client, service: str, node: str) -> Answer:

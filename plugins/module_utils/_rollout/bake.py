@@ -68,7 +68,7 @@ def _look_once(task: Task, run: Run, ask: Ask) -> None:
     progress = read_progress(task.consul, run.keys(task), run.id)
     if not progress.control.noted.is_waiting:
         instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
-        look_back(task, run, ask, instances, progress.in_flight, whole=True)
+        look_back(task, run, ask, instances, progress.in_flight, {one.node for one in instances})
 
 
 def bake_seconds(run: Run, ended: int) -> float:
@@ -112,7 +112,7 @@ def _watch(task: Task, run: Run, ask: Ask, until: float, checks: Checks) -> str 
         if stop is not None:
             return stop
         instances, answer = read_instances(client, run.service, tags=run.options["tags"])
-        found = look_back(task, run, ask, instances, progress.in_flight, whole=True)
+        found = look_back(task, run, ask, instances, progress.in_flight, {one.node for one in instances})
         if found and found.alike:
             # It would be no better for a rollback.
             record_stop(task, run, "more is changed", found.alike, last, Halt(ALIKE, found.alike))

@@ -18,7 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.health import read_instances
+from ansible_collections.hitless.consul.plugins.module_utils._consul.health import (
+    Instance,
+    parse_instances,
+    read_instances,
+    with_tags,
+)
 from ansible_collections.hitless.consul.plugins.module_utils._errors import HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.haproxy import (
     Name,
@@ -101,15 +106,19 @@ def find(urls: Sequence[str], addresses: Sequence[str], asked: Callable[[str], S
 
 
 def find_on_node(
-    client: Client, urls: Sequence[str], node: str, services: Mapping[str, Sequence[str]]
+    client: Client, urls: Sequence[str], node: str, services: Mapping[str, Sequence[str]], known: Mapping[str, Any]
 ) -> list[Watched]:
     """The same for a node's instances; nothing is read where no load balancer is asked.
 
     :param services: by name, each with the tags that its instances have.
+    :param known: service -> what the catalog says of it on the node, where that was read just now.
     """
-    found = (
-        [one for name, tags in services.items() for one in read_instances(client, name, node, tags)[0]] if urls else []
-    )
+    found: list[Instance] = []
+    for name, tags in services.items() if urls else ():
+        if name in known:
+            found += with_tags(parse_instances(known[name]), tags)
+        else:
+            found += read_instances(client, name, node, tags)[0]
     return find(urls, [f"{one.address}:{one.port}" for one in found])
 
 

@@ -90,7 +90,9 @@ class HostDeployment(RecordedHost):
         found = [seen if seen and target.service == own else target.read(cluster) for target in targets]
         # The node's maintenance has no service of its own.
         services = {one.service or self.keys.service: one.tags if one.service else self.tags for one in targets}
-        watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services)
+        known = {target.service: answer.data for target, answer in zip(targets, found, strict=True) if target.service}
+        known |= {own: seen.data} if seen else {}
+        watched = observed.find_on_node(cluster, self.run.options["load_balancers"], self.node, services, known)
         out_already = any(target.is_out(answer.data) for target, answer in zip(targets, found, strict=True))
         back = self.turn.rolling_back
         self.turn = replace(self.turn, started=self.turn.started or timestamp())

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.node_health
     Query,
     critical_query,
     failing_nodes,
+    is_out,
     out_of_rotation,
     read_node,
     tell_whose_they_are,
@@ -50,9 +51,11 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_h
 
 COUNT_EVERY = 10.0
 """Seconds after which nobody begins by a count any more; :data:`EARLY` of it, and one of the workers counts anew."""
-EARLY = 0.7
+EARLY = 0.5
 COUNTS_WITHIN = 5.0
 """Seconds that a worker has for its count, before another one may begin one."""
+WAITS_FOR_A_COUNT = 0.1, 0.5
+"""Seconds between two looks whether another worker has counted: all at the gate may wait for the same count."""
 FEW = 500
 """Instances of a service that one read may look at for each host: about what two more requests cost a server."""
 
@@ -65,9 +68,10 @@ class Look:
     """What was seen.
 
     :param progress: with the count that it goes by.
-    :param instances: those that get no traffic, and the node's own; all of them where ``whole``.
+    :param instances: those that get no traffic, and the node's own.
     :param own: what the catalog says of the node's own, as ``service_query`` of the node would read it.
     :param query: and its ``answer``: returns when what was seen may have changed.
+    :param registered: the nodes with an instance, where all have just been counted.
     """
 
     progress: Progress
@@ -75,7 +79,7 @@ class Look:
     own: Answer
     query: Query
     answer: Answer
-    whole: bool = False
+    registered: Collection[str] | None = None
 
 
 def look(host: RecordedHost, progress: Progress) -> Look | None:
@@ -84,15 +88,19 @@ def look(host: RecordedHost, progress: Progress) -> Look | None:
     :raises LockLost: the lock is no longer ours.
     """
     client, service = host.task.consul, host.run.service
+    age = time.time() - progress.counted
+    is_old = not progress.registered or age >= COUNT_EVERY
+    if is_old and _somebody_counts(progress):
+        time.sleep(random.uniform(*WAITS_FOR_A_COUNT))
+        return None
     by_checks = progress.registered > FEW and (progress.failing is None or progress.checks_tell)
     critical = client.get(*critical_query(service)) if by_checks else None
-    age = time.time() - progress.counted
-    has_to = not progress.registered or age >= COUNT_EVERY or _is_new(host, progress, critical)
+    has_to = is_old or _is_new(host, progress, critical)
     if has_to or age >= EARLY * COUNT_EVERY:
         if _may_count(host, progress):
             return _count(host, critical)
         if has_to:
-            time.sleep(random.uniform(0.05, 0.2))
+            time.sleep(random.uniform(*WAITS_FOR_A_COUNT))
             return None
     if critical:
         return _look_at_critical(host, progress, critical)
@@ -120,9 +128,13 @@ def _look_at_critical(host: RecordedHost, progress: Progress, critical: Answer) 
     return Look(progress, instances, own, critical_query(host.run.service), critical)
 
 
+def _somebody_counts(progress: Progress) -> bool:
+    return abs(time.time() - progress.counting) < COUNTS_WITHIN
+
+
 def _may_count(host: RecordedHost, progress: Progress) -> bool:
     """Whether this worker is the one that counts now: the others wait, or go by the last count."""
-    if abs(time.time() - progress.counting) < COUNTS_WITHIN:
+    if _somebody_counts(progress):
         return False
     claim = replace(progress, counting=time.time()).op_if_unchanged(host.keys, host.run.id)
     try:
@@ -144,22 +156,26 @@ def _count(host: RecordedHost, critical: Answer | None) -> Look:
     client, run = host.task.consul, host.run
     query = service_query(run.service)
     answer = client.get(*query)
-    instances, wave_of = _wanted(host, answer.data), run.plan.get("wave_of") or {}
-    in_waves = Counter(wave_of[one.node] for one in instances if one.node in wave_of)
+    # Of a large service it would take long to make something of each instance and its checks.
+    tags, wave_of = set(run.options["tags"]), run.plan.get("wave_of") or {}
+    entries = [one for one in answer.data or () if tags <= set(one["Service"].get("Tags") or ())]
+    nodes = [one["Node"]["Node"] for one in entries]
+    in_waves = Counter(wave_of[node] for node in nodes if node in wave_of)
     failing, tell = None, tell_whose_they_are(answer.data or (), run.options["tags"])
-    if critical is None and len(instances) > FEW:
+    if critical is None and len(nodes) > FEW:
         critical = client.get(*critical_query(run.service))
     if critical:
-        there = Counter(one.node for one in instances)
+        there = Counter(nodes)
         failing = {node: there[node] for node in sorted(failing_nodes(critical.data or ()))}
         if len(failing) > MANY:
             failing, tell = {}, False
 
     def counted(found: Progress) -> Progress:
-        return found.counted_now(len(instances), in_waves, failing, checks_tell=tell)
+        return found.counted_now(len(nodes), in_waves, failing, checks_tell=tell)
 
     progress = change_progress(client, host.keys, run.id, counted, host.fence())
-    return Look(progress, instances, _own(host, answer), query, answer, whole=True)
+    shown = [one for one in entries if one["Node"]["Node"] == host.node or is_out(one)]
+    return Look(progress, parse_instances(shown), _own(host, answer), query, answer, set(nodes))
 
 
 def _wanted(host: RecordedHost, entries: Any) -> list[Instance]:

@@ -100,22 +100,22 @@ def look_back(
     ask: Ask,
     instances: Sequence[Instance],
     in_flight: Container[str] = (),
-    *,
-    whole: bool = False,
+    registered: Container[str] | None = None,
 ) -> Found | None:
     """Find the hosts that this deployment has changed and that are no longer healthy, and record them.
 
     It takes as long as it takes to be sure. None where there was nothing to be sure of, and so nothing took any time.
 
-    :param instances: of the service, at least those that get no traffic; all of them where ``whole``.
+    :param instances: of the service, at least those that get no traffic.
     :param in_flight: nodes whose turn has begun and not ended.
+    :param registered: the nodes with an instance, where all were read.
     """
     shown = symptoms_of(instances, check_interval=run.options["check_interval"])
-    if not whole and all(node in in_flight for node in shown):
+    if registered is None and all(node in in_flight for node in shown):
         return None  # as at nearly each gate: the plan, which has all hosts, is not looked through for that
     # Those that it changed before a pause, or that the one which it resumes has changed, get no turn any more.
     planned = {one.node: one for one in run.planned}
-    symptoms = _look(run, instances, planned, whole=whole)
+    symptoms = _look(run, instances, planned, registered)
     suspects = _changed(task, run, planned, [node for node in symptoms if node not in in_flight])
     if not suspects:
         return None
@@ -132,10 +132,9 @@ def look_back(
 
 
 def _look(
-    run: Run, instances: Sequence[Instance], planned: Mapping[str, PlannedHost], *, whole: bool
+    run: Run, instances: Sequence[Instance], planned: Mapping[str, PlannedHost], registered: Container[str] | None
 ) -> dict[str, Symptom]:
     """The symptoms of its hosts."""
-    registered = {one.node for one in instances} if whole else None
     interval = run.options["check_interval"]
     found = symptoms_of(instances, check_interval=interval, registered=registered, nodes=planned)
     return {node: symptom for node, symptom in found.items() if node in planned}
@@ -159,7 +158,7 @@ def _confirm(task: Task, run: Run, ask: Ask, suspects: Mapping[str, PlannedHost]
     bad_since: dict[str, float] = {}
     while open_:
         instances, _answer = read_instances(task.consul, run.service, tags=run.options["tags"])
-        symptoms = _look(run, instances, suspects, whole=True)
+        symptoms = _look(run, instances, suspects, {one.node for one in instances})
         for node, planned in list(open_.items()):
             symptom = symptoms.get(node)
             if symptom is None:

@@ -53,16 +53,13 @@ WITNESSES = 2
 """Hosts that go back one after the other, and fail, while no instance works, before no further one does."""
 
 
-def room_for(
-    node: str, instances: Sequence[Instance], progress: Progress, *, whole: bool, accept_warning: bool
-) -> Head:
+def room_for(node: str, instances: Sequence[Instance], progress: Progress, *, accept_warning: bool) -> Head:
     """How many instances get traffic, and would without the host.
 
     An instance on a node in flight counts as out until its turn has ended, whatever the catalog shows.
 
-    :param instances: those that get no traffic, and the node's own; all of them where ``whole``.
+    :param instances: at least those that get no traffic, and the node's own.
     """
-    registered = len(instances) if whole else progress.registered
     out: dict[str, int] = {}
     for one in instances:
         out[one.node] = out.get(one.node, 0) + (not one.in_rotation)
@@ -70,15 +67,15 @@ def room_for(
         out[other] = max(takes, out.get(other, 0))
     mine = [one for one in instances if one.node == node]
     takes = sum(one.in_rotation for one in mine)
-    healthy = registered - sum(out.values())
+    healthy = progress.registered - sum(out.values())
     warning = warnings_of((one for one in mine if one.in_rotation), accept_warning=accept_warning)
-    return Head(registered, healthy, healthy - takes, tuple(warning))
+    return Head(progress.registered, healthy, healthy - takes, tuple(warning))
 
 
-def bounds_for(host: RecordedHost, instances: Sequence[Instance], progress: Progress, *, whole: bool) -> list[Bound]:
+def bounds_for(host: RecordedHost, instances: Sequence[Instance], progress: Progress) -> list[Bound]:
     """The minimum of all instances, and that of the host's wave. Parameters as :func:`room_for`."""
     plan, accept = host.run.plan, host.run.accepts_warning
-    head = room_for(host.node, instances, progress, whole=whole, accept_warning=accept)
+    head = room_for(host.node, instances, progress, accept_warning=accept)
     found = [Bound(head, plan["health"]["minimum"])]
     wave_of = plan.get("wave_of") or {}
     wave = host.run.planned_waves.named(wave_of.get(host.node))
@@ -87,7 +84,7 @@ def bounds_for(host: RecordedHost, instances: Sequence[Instance], progress: Prog
         flying = {node: takes for node, takes in progress.in_flight.items() if wave_of.get(node) == wave.name}
         # Those that are not read here are served, and counted every now and then, as all are.
         known = replace(progress, registered=progress.in_waves.get(wave.name, wave.registered), in_flight=flying)
-        head = room_for(host.node, there, known, whole=whole, accept_warning=accept)
+        head = room_for(host.node, there, known, accept_warning=accept)
         found.append(Bound(head, wave.minimum, wave.name))
     return found
 
@@ -125,7 +122,7 @@ def admit(
         if seen is None:
             continue  # another worker has begun a host, or counted, meanwhile
         progress = seen.progress
-        bounds = bounds_for(host, seen.instances, progress, whole=seen.whole)
+        bounds = bounds_for(host, seen.instances, progress)
         why = _none_works(host, bounds, progress)
         if why:
             return why
@@ -217,7 +214,7 @@ def _regressed(host: RecordedHost, ask: Ask, seen: Look) -> bool:
     if host.run.options["direction"] == "rollback":
         return False
     flying = {*seen.progress.in_flight, host.node}
-    found = look_back(host.task, host.run, ask, seen.instances, flying, whole=seen.whole)
+    found = look_back(host.task, host.run, ask, seen.instances, flying, seen.registered)
     if found and found.alike:
         record_stop(host.task, host.run, host.planned.host, found.alike, halt=Halt(ALIKE, found.alike))
     return found is not None

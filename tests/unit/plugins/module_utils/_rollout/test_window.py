@@ -22,8 +22,7 @@ FIVE = [entry(node="web1"), entry(node="web2"), entry(check("warning"), node="we
 
 
 def room(node: str, shown: list[dict[str, object]], progress: Progress, *, accept_warning: bool = True) -> Head:
-    whole = len(shown) == len(FIVE)
-    return room_for(node, parse_instances(shown), progress, whole=whole, accept_warning=accept_warning)
+    return room_for(node, parse_instances(shown), progress, accept_warning=accept_warning)
 
 
 def test_what_is_not_served_and_its_own_tell_as_much_as_all() -> None:
@@ -74,7 +73,7 @@ def test_whatever_begins_and_ends_the_minimum_holds(hosts: int, minimum: int, ev
             continue
         out = [entry(check(), maintenance(), node=one) for one in shown_out if one != node]
         own = [entry(node=node)]
-        found = room_for(node, parse_instances([*out, *own]), progress, whole=False, accept_warning=False)
+        found = room_for(node, parse_instances([*out, *own]), progress, accept_warning=False)
         if node not in progress.in_flight and may_begin(found, minimum):
             progress = Progress(registered=hosts, in_flight={**progress.in_flight, node: found.takes})
             assert hosts - len(progress.in_flight) >= minimum
@@ -98,7 +97,7 @@ def with_the_gate(times: Sequence[float], window: int, minimum: int) -> float:
             number, takes = waiting[0]
             progress = Progress(registered=len(times), in_flight={f"web{one}": 1 for _end, one in flying})
             shown = parse_instances([entry(node=f"web{number}")])
-            found = room_for(f"web{number}", shown, progress, whole=False, accept_warning=False)
+            found = room_for(f"web{number}", shown, progress, accept_warning=False)
             if may_begin(found, minimum):
                 waiting.pop(0)
                 heapq.heappush(flying, (now + takes, number))
