@@ -52,8 +52,8 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_h
 COUNT_EVERY = 10.0
 """Seconds after which nobody begins by a count any more; :data:`EARLY` of it, and one of the workers counts anew."""
 EARLY = 0.5
-COUNTS_WITHIN = 5.0
-"""Seconds that a worker has for its count, before another one may begin one."""
+COUNTS_WITHIN = 15.0
+"""Seconds that a worker has for its count, before another one may begin one: longer than one request may take."""
 WAITS_FOR_A_COUNT = 0.1, 0.5
 """Seconds between two looks whether another worker has counted: all at the gate may wait for the same count."""
 FEW = 500
