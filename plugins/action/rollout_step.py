@@ -354,7 +354,7 @@ class ActionModule(HitlessAction):
         return {"step": self._task.args.get("step"), **(asdict(host.turn) if host else {})}
 
     def address(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = variables["hostvars"].raw_get("localhost").get(str(self._task.args.get("run"))) or {}
+        found = self.variables_as_they_are(variables, "localhost").get(str(self._task.args.get("run"))) or {}
         return found.get("address") or {}
 
     def settings(self, params: Mapping[str, Any]) -> Iterable[str]:

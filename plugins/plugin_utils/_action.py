@@ -57,6 +57,10 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
     _supports_async = False
     _supports_diff = True
 
+    @cached_property
+    def _known(self) -> dict[str, Mapping[str, Any]]:
+        return {}
+
     def perform(self, task: Task) -> dict[str, Any]:
         """The work -> the task's result.
 
@@ -155,6 +159,12 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
         taken = set(names) & set(address.get("variables", ()))
         return self.variables_of(variables["hostvars"], address["host"], taken) if taken else {}
 
+    def variables_as_they_are(self, variables: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+        """All variables of a host, none resolved; Ansible puts them together anew each time that it is asked."""
+        if host not in self._known:
+            self._known[host] = variables["hostvars"].raw_get(host)
+        return self._known[host]
+
     def variables_of(self, hostvars: Any, host: str, names: Iterable[str]) -> dict[str, Any]:
         """These variables of a host, templated."""
         if not names:
@@ -169,11 +179,15 @@ class HitlessAction(ActionBase):  # type: ignore[misc]
 
     def _host(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> Host:
         name = str(variables.get("inventory_hostname", "the host"))
-        interpreter = self._interpreter(variables)
+
+        def interpreter() -> str | None:
+            # Resolved where it is needed: in agent mode it is not.
+            return self._interpreter(variables) or (sys.executable if self.is_local() else None)
+
         if not self.is_local():
             return Host(self.execute_on_host, interpreter, name, self.execute_as_user, self._reset_connection)
         execute = self.execute_on_host if options.get("via") == "host" else None
-        return Host(execute, interpreter or sys.executable, name, self.execute_as_user)
+        return Host(execute, interpreter, name, self.execute_as_user)
 
     def _reset_connection(self) -> None:
         """As ansible.builtin.reboot does: a connection that is kept open would go on to a machine that is gone."""

@@ -68,8 +68,10 @@ class Edge:
         :param host: whose variable; that of the task's host where not given.
         """
         name = self.params[option]
-        variables = self.task.variables["hostvars"].raw_get(host) if host else self.task.variables
-        found = variables.get(name) if name else None
+        if not name:
+            return {}
+        variables = self.action.variables_as_they_are(self.task.variables, host) if host else self.task.variables
+        found = variables.get(name)
         return found if isinstance(found, Mapping) else {}
 
     @cached_property

@@ -59,7 +59,9 @@ def visit(
             try:
                 visitor, variables = action.for_host(Visitor, hostvars, host)
                 visitor.of_address = address
-                under_way[host] = pool.submit(_visit, visitor, visitor.task_of(variables), what)
+                task = visitor.task_of(variables)
+                _resolved = task.host.interpreter  # a template, and threads resolve none
+                under_way[host] = pool.submit(_visit, visitor, task, what)
             except (AnsibleError, HitlessError) as error:
                 found[host] = {"msg": str(error).rstrip(".")}
     return {**found, **{host: one.result() for host, one in under_way.items()}}

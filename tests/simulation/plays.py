@@ -153,11 +153,11 @@ class Controller:
         if not run.recorded:  # what is paused has still to wait
             self.result = {"result": PAUSED}
             return ""
-        if {"out_window", "out_stages"} & {*run.parts}:
+        if run.order and not run.is_second:
             self._stages(run)
         if "watch" in run.parts:
             run = self._take("settle", run)
-        if {"again_window", "again_stages"} & {*run.parts}:
+        if run.order and run.is_second:
             self._stages(run)
         if "watch" in run.parts:
             run = self._take("finish", run)
@@ -205,8 +205,8 @@ class Controller:
         order = list(run.order)
         for size in run.serial:
             stage, order = order[:size], order[size:]
-            if stage and {"out_window", "again_window"} & {*run.parts}:
-                self._throttled(run, stage, int(run.plays["again" if run.is_second else "out"]["throttle"]))
+            if stage and not {"out_stages", "again_stages"} & {*run.parts}:
+                self._throttled(run, stage, run.window)
             elif stage:
                 opened = rollout_step.STEPS["stage"].take(self._edge(run, stage[0]))
                 if opened["proceed"] or "pauses" not in run.parts:

@@ -57,7 +57,7 @@ class Host:
     """The managed host, as far as this collection needs it.
 
     :param execute: how to reach it; None where it is this machine, so that functions are simply called.
-    :param interpreter: its Python; the first of the usual places where not given.
+    :param interpreter: its Python, or what finds it; the first of the usual places where there is none.
     :param name: for messages.
     :param as_user: how to reach it as the user a task asks for (become), and apart from this process even where the
         host is this machine.
@@ -67,13 +67,13 @@ class Host:
     def __init__(
         self,
         execute: Execute | None,
-        interpreter: str | None = None,
+        interpreter: str | Callable[[], str | None] | None = None,
         name: str = "the host",
         as_user: Execute | None = None,
         reset: Callable[[], object] = lambda: None,
     ) -> None:
         self._execute = execute
-        self._interpreter = interpreter
+        self._find_interpreter = interpreter
         self._as_user = as_user
         self.reset = reset
         self.name = name
@@ -81,6 +81,12 @@ class Host:
     @property
     def is_local(self) -> bool:
         return self._execute is None
+
+    @functools.cached_property
+    def interpreter(self) -> str | None:
+        """Its Python, where one is set or was discovered."""
+        found = self._find_interpreter
+        return found() if callable(found) else found
 
     def call(
         self, program: str, request: dict[str, Any], *, as_user: bool = False, within: float = 0.0
@@ -118,8 +124,8 @@ class Host:
             ) from None
 
     def _command(self) -> str:
-        if self._interpreter:
-            return f"{shlex.quote(self._interpreter)} {_ALONE} -"
+        if self.interpreter:
+            return f"{shlex.quote(self.interpreter)} {_ALONE} -"
         tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} {_ALONE} -" for path in _CANDIDATES)
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
 

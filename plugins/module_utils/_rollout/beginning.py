@@ -218,7 +218,7 @@ def plan_run(
     plan, notes = read_plan(task, run, hosts, forks, goes_on)
     for note in notes:
         task.warn(note)
-    planned = plan.as_dict()
+    planned = {**plan.as_dict(), "forks": forks}
     # In check mode it is what the run is for.
     group = "stage" if plan.windows else "batch"
     shown = report.plan_table(planned["hosts"], group=group, wave_of=planned["wave_of"]) if task.check_mode else ""

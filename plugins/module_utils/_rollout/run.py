@@ -28,7 +28,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.record imp
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.states import NOTHING_DEPLOYED
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.waves import Waves
 
-_NO_HOSTS: dict[str, Any] = {"hosts": ["localhost"], "serial": [1], "throttle": 0, "become": False}
+_NO_HOSTS: dict[str, Sequence[Any]] = {"hosts": ["localhost"], "serial": [1]}
 """Of a play without tasks: one without hosts would say so. A play's serial must not be empty."""
 
 
@@ -94,7 +94,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        made = {name: getattr(self, name) for name in ("parts", "plays", "is_second")}
+        made = {name: getattr(self, name) for name in ("parts", "plays", "window", "is_second")}
         if self.options.get("start_tasks"):
             made["told"] = {**self.told, "hosts": hosts_told(self.changing, {})}
         return {**own, **made}
@@ -133,9 +133,7 @@ class Run:
     def parts(self) -> list[str]:
         """The tasks of the playbook that this run has, beside those of every run; the role's tags name them."""
         kinds = {hook["kind"] for hook in self.hooks}
-        windows = self.plan.get("windows") or ()
-        # A lone stage has nothing before it that would be watched or promoted, and its play has its window.
-        is_lone = len(windows) == 1 and not self.planned_waves.each
+        in_window = self.is_window and bool(self.order)
         ends_with_hook = bool(self.options.get("on_failure_tasks") or self.options.get("finish_tasks"))
         play = "again" if self.is_second else "out"
         wanted = {
@@ -144,8 +142,8 @@ class Run:
             "plan": bool(self.hooks),
             "start_hook": bool(self.options.get("start_tasks")),
             "coordinators": not self.is_window,
-            f"{play}_window": self.is_window and bool(self.order) and is_lone,
-            f"{play}_stages": self.is_window and bool(self.order) and not is_lone,
+            f"{play}_{self._window}": in_window,
+            "become": bool(self.options.get("become")),
             f"{play}_batches": not self.is_window and bool(self.order),
             "pauses": bool(self.options.get("pause_after")),
             "before_batch_hook": bool(self.options.get("before_batch_tasks")),
@@ -160,15 +158,28 @@ class Run:
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     @property
-    def plays(self) -> dict[str, dict[str, Any]]:
-        """What the two plays that roll are made with; one of them has no tasks, and localhost alone.
+    def _window(self) -> str:
+        """How the hosts of a window keep to its size, see internal_hosts.yml.
 
-        Where hosts take their turns in a window it is the play's throttle: a task's is resolved for each host anew.
+        A throttle that is a template is resolved for each host, twice; with the whole run, before ansible-core 2.19.
+        A lone stage has nothing before it that would be watched or promoted.
         """
-        ours = {**_NO_HOSTS, "hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
-        windows = self.plan.get("windows")
-        if self.order and windows:
-            ours = {**ours, "throttle": int(windows[0]), "become": self.options["become"]}
+        windows: Sequence[int] = self.plan.get("windows") or ()
+        if len(windows) != 1 or self.planned_waves.each:
+            return "stages"
+        if windows[0] == 1:
+            return "one"
+        return "forks" if windows[0] >= self.plan["forks"] else "window"
+
+    @property
+    def window(self) -> int:
+        """Hosts that are in flight at once in a lone stage."""
+        return int((self.plan.get("windows") or [1])[0])
+
+    @property
+    def plays(self) -> dict[str, dict[str, Sequence[Any]]]:
+        """Hosts and batches of the two plays that roll; one of them has no tasks, and localhost alone."""
+        ours = {"hosts": self.order, "serial": self.serial} if self.order else _NO_HOSTS
         return {"out": _NO_HOSTS if self.is_second else ours, "again": ours if self.is_second else _NO_HOSTS}
 
     @property
