@@ -235,7 +235,41 @@ FAULTS: Mapping[str, tuple[str, Sequence[Patch]]] = {
     "the gate does not hear the operator": ("control", [_deaf_to_the_operator]),
 }
 """Fault -> the promise that it breaks, and what makes it."""
-FOUND_BY: dict[str, int] = {}
+FOUND_BY = {
+    "a host ends twice": 4,
+    "a pause makes it forget what was changed": 214,
+    "a rollback is told as ok": 29,
+    "a trouble that all have is one of the host": 424,
+    "any maintenance counts as ours": 445,
+    "every verdict is successful": 35,
+    "hosts begin after a stop": 8,
+    "hosts begin while one that fails is looked at": 241,
+    "hosts stay in flight": 4,
+    "maintenance is not ended": 4,
+    "nothing is drained": 17,
+    "nothing is verified": 4,
+    "nothing is watched": 56,
+    "one host too many is in flight": 74,
+    "only what regressed goes back": 241,
+    "the bake does not watch": 686,
+    "the budget is not counted": 95,
+    "the first bad result counts": 56,
+    "the gate does not hear the analysis": 4,
+    "the gate does not hear the operator": 17,
+    "the gate does not see what fails": 8,
+    "the gate does not watch": 1117,
+    "the gate forgets the waves": 191,
+    "the gate's minimum is off by one": 4,
+    "the lock is kept": 4,
+    "the plan forgets the waves": 81,
+    "turns begin without compare-and-set": 23,
+    "what an interrupted run has changed is forgotten": 214,
+    "what did not go back is not named": 191,
+    "what is found bad stays": 4,
+    "what is written is not fenced": 34,
+    "what joins is not looked for": 333,
+    "windows are not looked at while it runs": 74,
+}
 """Fault -> a seed by which it was found, tried first. A change to the product moves it: then the others find it."""
 
 
