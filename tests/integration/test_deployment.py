@@ -169,7 +169,7 @@ def test_a_deployment_that_goes_well(web: Service) -> None:
     assert (ended["result"], ended["failed_hosts"], web.state("d1")) == ("successful", [], "successful")
     assert ended["hosts"] == {"web1": "ok", "web2": "ok", "web3": "current", "web4": "skipped"}
     assert ended["verdict"].endswith("2 changed, 1 already there, 1 skipped (web4).")
-    assert web.shown[0].endswith(f"\n\n{ended['verdict']}")
+    assert f"\n\n{ended['verdict']} {web.keys.service}: " in web.shown[0], "one line"
     assert "web4" in web.shown[0]
     there = read_version(web.client, web.keys, "n1")
     assert there.status is not None
@@ -240,7 +240,7 @@ def test_what_hooks_are_told_at_the_end(web: Service) -> None:
     assert (result["result"], result["failed_hosts"]) == ("failed", ["web2"])
     assert result["why"] == "web2: it was not healthy"
     assert result["verdict"] == deployments.require(web.client, web.keys, "d1").record.description
-    assert result["standing"] in web.shown
+    assert web.shown[-1].endswith(f"\n{result['standing']}")
     assert (result["rollback"], result["undoes"]) == (None, "")
     assert result["seconds"] >= 0
 
@@ -332,7 +332,7 @@ def test_who_lost_the_lock_writes_nothing_but_still_tells(web: Service) -> None:
     ended = web.finish(run)
     assert ended["unrecorded"].startswith("The end could not be recorded.")
     assert ended["failed_hosts"] == []
-    assert web.shown[0].endswith(f"\n\n{ended['verdict']}")
+    assert f"\n\n{ended['verdict']}" in web.shown[0]
     assert web.state("d1") == "running"
     told = web.finish(replace(run, options={**run.options, "finish_tasks": "finish.yml"}))["told"]
     assert told["result"]["verdict"].endswith(ended["unrecorded"])

@@ -225,7 +225,7 @@ def plan_run(
     table = f"{shown}\n\n" if shown else ""
     waits = _least_seconds(run, plan)
     takes = f"; takes {duration(waits)} or more" if waits else ""
-    task.show(f"{table}{plan.description}{takes}; Consul at {task.consul.connection.base}")
+    task.show(f"{table}{plan.description}{takes} (Consul at {task.consul.connection.base})")
     return planned
 
 

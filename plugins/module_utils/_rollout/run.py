@@ -169,7 +169,7 @@ class Run:
             return "stages"
         if windows[0] == 1:
             return "one"
-        return "forks" if windows[0] >= self.plan["forks"] else "window"
+        return "forks" if windows[0] >= (self.plan.get("forks") or windows[0] + 1) else "window"
 
     @property
     def window(self) -> int:
