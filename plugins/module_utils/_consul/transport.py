@@ -147,7 +147,7 @@ class Session:
         target = address[len(self._connection.base) :]
         asked, within = f"{method} {unquote(target.partition('?')[0])}", timeout.get()
         try:
-            answer = self._pool.urlopen(
+            answer = self._pool.request(
                 method,
                 target,
                 body=about.get("data") or None,
