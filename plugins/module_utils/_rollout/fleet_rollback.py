@@ -50,6 +50,8 @@ def settle(task: Task, run: Run, ask: Ask, hosts: Callable[[], Sequence[fleet.Wa
         found = ending.conclude(task.consul, run.keys(task), run.id, probed=run.probed)
         if not stopped_by_failure(found):
             return run
+        if not run.resumed and not any(is_changed(one.outcome) for one in found.outcomes.values()):
+            return run  # all of it is back already, which the verdict says
         # Whoever aborts has looked.
         others = 0 if found.control.noted.kind == ABORT else others_keep_failing(task, run)
         if others:
