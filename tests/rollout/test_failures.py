@@ -50,6 +50,7 @@ def test_first_host_fails(drive: Drive, version: str, options: dict[str, object]
     assert result.rc != 0
     assert reason in flat(result.output), result.output
     assert result.red == {"web1"}, "hosts that were not begun have no problem of their own"
+    assert "goes back now" not in result.output, "what has failed is back already"
     check_first_put_back(drive, load, version)
     assert load.report.by_version.keys() == {OLD}, "the version that failed got traffic"
 
