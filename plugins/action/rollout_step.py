@@ -95,7 +95,8 @@ def _plan(edge: Edge, task: Task, prepared: Run) -> Result:
     except Exception as error:
         answer_request(task, prepared, trigger.REFUSED, reason=str(error))
         raise
-    if not begun.recorded or not begun.plan["nothing_to_do"]:
+    # Where hooks are told of the end it is watched once, in the play before theirs.
+    if not begun.recorded or not begun.plan["nothing_to_do"] or "release" in begun.parts:
         return begun.as_dict()
     edge.go_on(task, begun)
     return settle(edge)
