@@ -142,7 +142,7 @@ class Run:
             "plan": bool(self.hooks),
             "start_hook": bool(self.options.get("start_tasks")),
             "coordinators": not self.is_window,
-            f"{play}_{self._window}": in_window,
+            f"{play}_{self._throttled_by}": in_window,
             "become": bool(self.options.get("become")),
             f"{play}_batches": not self.is_window and bool(self.order),
             "pauses": bool(self.options.get("pause_after")),
@@ -158,7 +158,7 @@ class Run:
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     @property
-    def _window(self) -> str:
+    def _throttled_by(self) -> str:
         """How the hosts of a window keep to its size, see internal_hosts.yml.
 
         A throttle that is a template is resolved for each host, twice; with the whole run, before ansible-core 2.19.
