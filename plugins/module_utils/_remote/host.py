@@ -8,17 +8,17 @@ it, the token above all, stands in an argument, the environment, a file or a log
 that what a login shell prints does no harm.
 
 Each file in ``programs/`` is sent as text: it needs only the standard library of Python 3.6 or newer, and defines
-``main(request) -> answer``, both plain JSON data. Of the collection it may import another file there, by a line ``from
+``main(request) -> answer``, both dictionaries of plain data. They travel as Python's own literals, in ASCII: to load
+json there would take as long as to run a command. Of the collection it may import another file there, by a line ``from
 .name import ...``: the text of that file is sent in its place. The deploy agent of a machine runs the same files.
 """
 
 from __future__ import annotations
 
-import base64
+import ast
 import functools
 import importlib
 import inspect
-import json
 import re
 import shlex
 import signal
@@ -41,7 +41,7 @@ PROGRAMS = {
 }
 """Loaded here, so that not each worker of Ansible does it anew."""
 _SIBLING = re.compile(r"^from \.(?P<name>\w+) import .*$", re.MULTILINE)
-_MARK = "<<hitless-answer:"
+_MARK, _END = "<<hitless-answer:", ">>"
 _CANDIDATES = ("python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3", "python")
 
 _ALONE = "-I -S"
@@ -101,20 +101,12 @@ class Host:
         execute = self._as_user if as_user else self._execute
         if execute is None:
             return PROGRAMS[program].main(request)  # type: ignore[no-any-return]
-        payload = base64.b64encode(json.dumps(request).encode()).decode()
-        text = (
-            f"{program_text(program)}\n"
-            "import base64, json, sys\n"
-            f"answer = main(json.loads(base64.b64decode('{payload}').decode()))\n"
-            "answer = base64.b64encode(json.dumps(answer).encode()).decode()\n"
-            f"sys.stdout.write('\\n{_MARK}' + answer + '>>\\n')\n"
-        )
+        text = f"{program_text(program)}\nprint('\\n{_MARK}' + ascii(main({request!a})) + '{_END}')\n"
         with _limit(within, self.name):
             code, out, err = execute(self._command(), text.encode())
-        answer = out.decode("utf-8", "replace").rpartition(_MARK)[2] if _MARK.encode() in out else ""
         try:
-            return json.loads(base64.b64decode(answer.split(">>", 1)[0].encode(), validate=True))  # type: ignore[no-any-return]
-        except ValueError:
+            return _answer_in(out)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             printed = (err or out).decode("utf-8", "replace").strip()[-400:]
             if code == 255:  # ssh's own failures, whatever a login shell had printed by then
                 raise HostLost(f"{self.name} cannot be reached: {printed}") from None
@@ -128,6 +120,19 @@ class Host:
             return f"{shlex.quote(self.interpreter)} {_ALONE} -"
         tries = "; ".join(f"command -v {path} >/dev/null 2>&1 && exec {path} {_ALONE} -" for path in _CANDIDATES)
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
+
+
+def _answer_in(out: bytes) -> dict[str, Any]:
+    """What the program answered, by what the host has printed.
+
+    :raises ValueError, SyntaxError, MemoryError, RecursionError: nothing that a program answers.
+    """
+    _, marked, rest = out.decode("utf-8", "replace").rpartition(_MARK)
+    line = rest.partition("\n")[0].rstrip("\r")
+    answer = ast.literal_eval(line.removesuffix(_END)) if marked and line.endswith(_END) else None
+    if not isinstance(answer, dict):
+        raise ValueError("no answer")
+    return answer
 
 
 @contextmanager

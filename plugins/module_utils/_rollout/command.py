@@ -91,7 +91,6 @@ def call_command(
     longest = longest or run.options["deploy_timeout"]
     request = {
         "command": command,
-        "chdir": None,
         "environment": dict(environment),
         "timeout": longest,
         # By node, too: several of them may share a machine, as they do in a lab.

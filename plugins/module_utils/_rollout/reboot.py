@@ -127,7 +127,6 @@ class Reboot:
         """:raises HitlessError: the command fails there; :class:`HostLost` where the host does not answer."""
         request: dict[str, Any] = {
             "command": self._boot_id_command,
-            "chdir": None,
             "environment": {},
             "timeout": ASK_WITHIN / 2,
             "lock": f"boot.{self._planned.node}",

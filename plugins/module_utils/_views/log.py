@@ -56,6 +56,7 @@ class LogWriter:
         self._numbers: dict[str, int] = {}
         self._taken: dict[str, int] = {}
         self._ended = threading.Event()
+        self._given_up = threading.Event()
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="hitless-log", daemon=True)
         self._thread.start()
@@ -75,6 +76,7 @@ class LogWriter:
         """Send what waits, for at most so many seconds."""
         self.end()
         self._thread.join(within)
+        self._given_up.set()
         left = self._queue.qsize() if self._thread.is_alive() else 0
         lost = self.dropped + left
         if lost:
@@ -83,7 +85,7 @@ class LogWriter:
     def _run(self) -> None:
         client: Client | None = None
         gathered: dict[str, list[str]] = {}
-        while not (self._ended.is_set() and self._queue.empty() and not gathered):
+        while not self._given_up.is_set() and not (self._ended.is_set() and self._queue.empty() and not gathered):
             self._gather(gathered)
             try:
                 client = client or self._make_client()
@@ -96,7 +98,7 @@ class LogWriter:
                     self.dropped += sum(len(entries) for entries in gathered.values()) + self._queue.qsize()
                     return
                 self._forget(gathered)
-                time.sleep(0.5)
+                self._given_up.wait(0.5)
 
     def _gather(self, gathered: dict[str, list[str]]) -> None:
         until = time.monotonic() + (0 if self._ended.is_set() else GATHER)

@@ -6,16 +6,16 @@
 It goes on where the connection is lost, since whoever asked may be gone: the lock file says so to the next one, who
 waits for it. The lock is the kernel's (flock): it ends with the command, however that ends.
 
-request: command (a shell's command line), environment, chdir, timeout (seconds), lock (name), owner, wait (seconds),
-keep (bytes of output kept)
+request: command (a shell's command line), environment, timeout (seconds), lock (name), owner, wait (seconds), keep
+(bytes of output kept)
 answer: rc (None where it never ran), output (stdout and stderr in order), timed_out, waited (seconds), waited_for,
 seconds, error
+
+Neither subprocess nor tempfile: a fleet's controller would feel it, since to load them takes longer than all else here.
 """
 
 import os
 import signal
-import subprocess
-import tempfile
 import time
 
 from .lockfile import lock_file, owner_of, set_owner, try_lock
@@ -66,54 +66,102 @@ def run(request, answer):
     started = time.time()
     environment = dict(os.environ)
     environment.update(request["environment"])
-    # A file, not a pipe: a service that the command starts may keep it open and must not die of writing to it.
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                ["/bin/sh", "-c", request["command"]],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=request.get("chdir") or None,
-                start_new_session=True,
-            )
-        except OSError as error:
-            answer["error"] = "the command could not be started: %s" % error
-            return answer
-        try:
-            process.wait(timeout=request["timeout"])
-        except subprocess.TimeoutExpired:
-            answer["timed_out"] = True
-            end_group(process.pid, process)
-        answer["rc"] = process.returncode
-        size = output.seek(0, os.SEEK_END)
-        output.seek(max(0, size - request["keep"]))
-        answer["output"] = output.read().decode("utf-8", "replace")
+    try:
+        # A file, not a pipe: a service that the command starts may keep it open and must not die of writing to it.
+        with unnamed_file() as output:
+            command = Command(request["command"], environment, output.fileno())
+            if not command.ends_within(request["timeout"]):
+                answer["timed_out"] = True
+                end_group(command.pid, command.poll)
+            answer["rc"] = command.poll()
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(0, size - request["keep"]))
+            answer["output"] = output.read().decode("utf-8", "replace")
+    except OSError as error:
+        answer["error"] = "the command could not be started: %s" % error
     answer["seconds"] = time.time() - started
     return answer
 
 
-def end_group(group, process=None):
+def unnamed_file():
+    """A file, open for reading and writing, that is gone with its last holder."""
+    problem = None
+    for folder in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+        path = "%s/hitless-%s" % (folder, os.urandom(12).hex())
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            problem = error
+            continue
+        os.unlink(path)
+        return os.fdopen(handle, "w+b")
+    raise problem
+
+
+class Command:
+    """A shell's command line that runs in a process group of its own.
+
+    output: the descriptor of a file for what it prints
+    """
+
+    def __init__(self, line, environment, output):
+        self.rc = None
+        # The end of a child is a signal; one that is blocked waits until it is looked for.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python itself, and what is ignored is inherited
+                signal.signal(ignored, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.execve("/bin/sh", ["/bin/sh", "-c", line], environment)
+        except OSError as error:
+            os.write(output, ("the command could not be started: %s\n" % error).encode("utf-8", "replace"))
+        finally:
+            os._exit(126)  # as a shell does where it cannot run what it has found
+
+    def poll(self):
+        """Its exit code; that of a signal is negative. None while it runs."""
+        if self.rc is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.rc = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return self.rc
+
+    def ends_within(self, seconds):
+        until = time.monotonic() + seconds
+        while self.poll() is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            signal.sigtimedwait([signal.SIGCHLD], left)
+        return True
+
+
+def end_group(group, poll=lambda: None):
     """End all of a process group: it is asked first, then killed.
 
-    process: its first one where that is a child of this program, which has to be reaped.
+    poll: reaps its first one where that is a child of this program
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(group, number)
         except OSError:
             return
-        if _is_gone(group, process, 5):
+        if _is_gone(group, poll, 5):
             return
 
 
-def _is_gone(group, process, seconds):
+def _is_gone(group, poll, seconds):
     """Whether nothing of the group is left; the shell in it often ends before what it waited for."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if process is not None:
-            process.poll()
+        poll()
         try:
             os.killpg(group, 0)
         except ProcessLookupError:

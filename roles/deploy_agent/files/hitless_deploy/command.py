@@ -48,7 +48,7 @@ def run_command(config, store):
             store.save({"pid": process.pid, "began": began(process.pid)}, "process")
             if not ends_within(process, request["deploy_timeout"], lambda: bound_output(output, config["log_limit"])):
                 result["timed_out"] = True
-                end_group(process.pid, process)
+                end_group(process.pid, process.poll)
             result["rc"] = process.returncode
     result["seconds"] = round(time.time() - started, 3)
     store.save(result, "result")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -195,8 +194,7 @@ def test_a_vaulted_token_of_an_agent_is_carried_through_the_host(vaulted: Callab
     options = connection_options({}, {"hitless_consul_agent_token": vaulted("a-token")}, {})
     with pytest.raises(HitlessError, match="gave no answer"):
         Task({}, options, Host(execute)).agent.get("/v1/agent/self")
-    request = json.loads(base64.b64decode(seen[0].decode().rpartition("b64decode('")[2].partition("'")[0]))
-    assert request["headers"] == {"X-Consul-Token": "a-token"}
+    assert "'headers': {'X-Consul-Token': 'a-token'}" in seen[0].decode()
 
 
 def test_the_environment_of_the_consul_command() -> None:

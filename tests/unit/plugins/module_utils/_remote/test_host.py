@@ -70,7 +70,7 @@ def test_the_same_answer_here_and_there() -> None:
         ("echo 'Welcome to web1'; echo oops >&2; ", "echo bye;"),
         ("printf 'no newline at the end'; ", ""),
         # A banner that looks like an answer, before the real one.
-        ("echo '<<hitless-answer:bm8=>>'; ", ""),
+        ("echo '<<hitless-answer:{1: 2}>>'; ", ""),
         ("printf '\\377\\376\\n'; ", "printf '\\377';"),
     ],
 )
@@ -131,12 +131,39 @@ def test_sshs_own_failure_is_a_lost_host(banner: str) -> None:
         ask(Host(broken, name="web1"), "http://127.0.0.1:1")
 
 
-def test_an_answer_that_is_cut_off() -> None:
-    def cut(command: str, data: bytes) -> tuple[int, bytes, bytes]:
-        return 0, b"\n<<hitless-answer:eyJh", b""
+@pytest.mark.parametrize(
+    "printed",
+    [
+        b"{'status': 2",
+        b"{'status': 200}",
+        b"{'status': 200>>",
+        b"200>>",
+        b"__import__('os').abort()>>",
+        b"{'status': open('/etc/passwd').read()}>>",
+        b"(" * 5000 + b">>",
+        b"-" * 100_000 + b"1>>",
+        b"\0>>",
+    ],
+)
+def test_what_is_no_whole_answer(printed: bytes) -> None:
+    """Whatever a host says is read as data, and never run."""
+
+    def host(command: str, data: bytes) -> tuple[int, bytes, bytes]:
+        return 0, b"\n<<hitless-answer:" + printed + b"\n", b""
 
     with pytest.raises(HitlessError, match="gave no answer"):
-        ask(Host(cut), "http://127.0.0.1:1")
+        ask(Host(host), "http://127.0.0.1:1")
+
+
+def test_any_text_and_number_comes_through_unchanged() -> None:
+    asked = {"text": "é'\"\\\n\r\0\u2028\ud800>>\n", "none": None, "yes": True, "list": [1, -2.5, 1e300, {"x": []}]}
+    sent = {**asked, "method": "GET", "url": "x://", "headers": {}, "body": "", "timeout": 1, **NO_TLS}
+    said = Shell(after="")
+
+    def echo(command: str, data: bytes) -> tuple[int, bytes, bytes]:
+        return said(command, data.replace(program_text("http").encode(), b"def main(request):\n    return request\n"))
+
+    assert Host(echo, sys.executable).call("http", sent) == sent
 
 
 def test_a_program_that_breaks_says_why() -> None:

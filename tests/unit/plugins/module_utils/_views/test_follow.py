@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +78,7 @@ class Keys:
         monkeypatch.setattr(follow, "require", self.look)
         monkeypatch.setattr(follow, "refresh", self.look)
         monkeypatch.setattr(follow, "read_steps", self.read_steps)
-        monkeypatch.setattr(follow.time, "sleep", lambda _seconds: None)
+        monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=lambda _seconds: None))
 
     def look(self, *_asked: object) -> Deployment:
         self._steps, outcomes, alive = self._looks.pop(0)

@@ -40,7 +40,6 @@ def request(name: str, line: str, **more: Any) -> dict[str, Any]:
     return {
         "command": line,
         "environment": {},
-        "chdir": None,
         "timeout": 30,
         "lock": name,
         "owner": "deployment x",
@@ -63,6 +62,11 @@ class Relay:
         return answer
 
 
+def shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
+    done = subprocess.run(["/bin/sh", "-c", f"echo Welcome; {line}"], input=data, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 def run(name: str, line: str, **more: Any) -> dict[str, Any]:
     return Relay(request(name, line, **more)).answer()
 
@@ -80,18 +84,35 @@ def test_only_the_end_of_much_output_comes_back(name: str) -> None:
     assert answer["output"].endswith("x\ufffd the end")
 
 
-def test_it_gets_its_environment_and_folder_and_no_input(name: str, tmp_path: Path) -> None:
-    answer = run(
-        name, "echo $DEPLOY_VERSION; pwd; cat; echo end", environment={"DEPLOY_VERSION": "1 $(id)"}, chdir=str(tmp_path)
-    )
-    assert answer["output"] == f"1 $(id)\n{tmp_path}\nend\n"
+def test_it_gets_its_environment_and_no_input(name: str) -> None:
+    answer = run(name, "echo $DEPLOY_VERSION; cat; echo end", environment={"DEPLOY_VERSION": "1 $(id)"})
+    assert answer["output"] == "1 $(id)\nend\n"
 
 
-def test_a_folder_that_is_not_there(name: str) -> None:
-    answer = run(name, "true", chdir="/gone")
-    assert answer["rc"] is None
-    assert "could not be started" in answer["error"]
-    assert "/gone" in answer["error"]
+def test_it_may_be_ended_by_what_it_writes_to_as_any_command(name: str) -> None:
+    """Python ignores SIGPIPE, and what is ignored stays so in what it starts."""
+    assert run(name, "(yes; echo $? >&2) | head -n 1 | grep -c y")["output"].split() in (["1", "141"], ["141", "1"])
+    assert run(name, "kill -9 $$")["rc"] == -9
+
+
+def test_a_command_that_the_kernel_does_not_take(name: str) -> None:
+    asked = request(name, "true", environment={"DEPLOY_VERSION": "x" * 200_000})
+    answer = Host(None, sys.executable, as_user=shell).call("command", asked, as_user=True)
+    assert answer["rc"] == 126
+    assert "could not be started: [Errno 7] Argument list too long" in answer["output"]
+
+
+def test_what_it_prints_has_a_file_that_nobody_else_can_read_nor_is_left(name: str, tmp_path: Path) -> None:
+    show = "ls -lL /proc/self/fd/1; ls -l /proc/self/fd/1"
+    inherited, named = run(name, show, environment={"LC_ALL": "C"})["output"].splitlines()
+    assert inherited.startswith("-rw-------")
+    assert named.endswith("(deleted)")
+
+
+def test_no_folder_for_what_it_prints(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder that is not there is passed over."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    assert run(name, "echo yes")["output"] == "yes\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
@@ -148,9 +169,5 @@ def test_a_service_that_it_starts_holds_nothing_up(name: str, tmp_path: Path) ->
 
 
 def test_it_runs_through_the_relay(name: str) -> None:
-    def shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
-        done = subprocess.run(["/bin/sh", "-c", f"echo Welcome; {line}"], input=data, capture_output=True, check=False)
-        return done.returncode, done.stdout, done.stderr
-
     host = Host(None, sys.executable, as_user=shell)
     assert host.call("command", request(name, "echo hello"), as_user=True)["output"] == "hello\n"
