@@ -31,9 +31,10 @@ sys.path.insert(0, str(link_tree.make()))
 init_plugin_loader()
 
 
-# A shell that runs the tests in the background has them ignore SIGINT, and whatever they start inherits that.
+# In the background they would ignore SIGINT, by nohup SIGHUP, and so would whatever they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # How fast examples come is a matter of the machine, and of what else it does.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from types import ModuleType
@@ -32,6 +34,16 @@ ID = "20261123T142233Z-1.4.2-7f3a"
 """Of a deployment."""
 _numbers = itertools.count(1)
 _addresses = itertools.count(135)
+
+
+def this_host() -> Host:
+    """This machine; commands run apart from this process, as they do wherever Ansible runs."""
+
+    def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(["/bin/sh", "-c", line], input=data, capture_output=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    return Host(None, sys.executable, as_user=in_a_shell)
 
 
 def started(consul: str | None) -> Iterator[Server]:
@@ -158,7 +170,7 @@ class Services:
     ) -> HostDeployment:
         """The node's part in a run, as a step of it finds it: what the step before has left is ``left``."""
         options = {"url": self.server.url, "agent_url": self.server.url}
-        task = Task({}, options, on or Host(None), warn=self.warned.append, show=self.shown_text.append)
+        task = Task({}, options, on or this_host(), warn=self.warned.append, show=self.shown_text.append)
         about = {"batch": 1, "from_version": "1", "to_version": "2", "rollback_to": "1", **planned}
         return HostDeployment(task, run, PlannedHost("web1", self.node, **about), Turn.of(left, run.id))
 
@@ -173,7 +185,7 @@ class Services:
         checked = ArgumentSpecValidator(module.ARGUMENT_SPEC, **getattr(module, "CONSTRAINTS", {})).validate(params)
         assert not checked.error_messages
         options = {"url": self.server.url, "agent_url": self.server.url, "node": params.get("node", self.node)}
-        return Task(dict(checked.validated_parameters), options, on or Host(None), check_mode)
+        return Task(dict(checked.validated_parameters), options, on or this_host(), check_mode)
 
     def run(self, module: ModuleType, **params: Any) -> dict[str, Any]:
         result: dict[str, Any] = module.perform(self.task(module, **params))

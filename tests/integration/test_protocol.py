@@ -443,11 +443,6 @@ def whole_turn(take: Turn, host: HostDeployment, *about: str) -> None:
             return
 
 
-def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
-    done = subprocess.run(["/bin/sh", "-c", line], input=data, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def taken(outcome: Outcome) -> tuple[str, ...]:
     """The states of a host before its outcome; the deploy agent's own are those of its request."""
     ends = {"done", "failed", outcome.outcome}
@@ -475,9 +470,7 @@ def test_a_turn(consul: Server, tmp_path: Path, mode: str, name: str) -> None:
     command = json.loads(machine.config.read_text(encoding="utf-8"))["command"]
     options = {"deploy_timeout": 60, "healthy_deadline": 2, "rollback": "none", **case.options}
     run = machine.web.rollout(ID, session=machine.session, mode=mode, **options)
-    # The command runs apart from this process, as on a host.
-    apart = Host(None, sys.executable, as_user=in_a_shell)
-    host = machine.web.host(run, on=apart, from_version=OLD, to_version=NEW, rollback_to=OLD)
+    host = machine.web.host(run, from_version=OLD, to_version=NEW, rollback_to=OLD)
     problems: list[BaseException] = []
 
     def beside() -> None:

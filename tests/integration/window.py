@@ -9,7 +9,6 @@ from typing import Any
 
 from ansible_collections.hitless.consul.plugins.module_utils._consul.kv import kv_check_session
 from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
-from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import store, window
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.beginning import record_of
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
@@ -18,7 +17,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.recorded_h
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import Run
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from tests.integration.consul_agent import Server
-from tests.integration.services import Services
+from tests.integration.services import Services, this_host
 
 HOSTS = [f"web{number}" for number in range(1, 11)]
 
@@ -88,7 +87,7 @@ class Window:
         self.server.put("catalog/register", about)
 
     def host(self, name: str) -> RecordedHost:
-        task = Task({}, {"url": self.server.url}, Host(None), warn=self.web.warned.append)
+        task = Task({}, {"url": self.server.url}, this_host(), warn=self.web.warned.append)
         return RecordedHost(task, self.run, self.run.host(name), Turn(self.run.id))
 
     def admit(self, name: str) -> str:

@@ -99,6 +99,8 @@ class Host:
         :raises HitlessError: no Python there, or the program's answer did not come.
         """
         execute = self._as_user if as_user else self._execute
+        if execute is None and as_user:
+            raise ValueError(f"nothing runs {program} apart from this process")
         if execute is None:
             return PROGRAMS[program].main(request)  # type: ignore[no-any-return]
         text = f"{program_text(program)}\nprint('\\n{_MARK}' + ascii(main({request!a})) + '{_END}')\n"
@@ -127,7 +129,7 @@ def _answer_in(out: bytes) -> dict[str, Any]:
 
     :raises ValueError, SyntaxError, MemoryError, RecursionError: nothing that a program answers.
     """
-    _, marked, rest = out.decode("utf-8", "replace").rpartition(_MARK)
+    marked, rest = out.decode("utf-8", "replace").rpartition(_MARK)[1:]
     line = rest.partition("\n")[0].rstrip("\r")
     answer = ast.literal_eval(line.removesuffix(_END)) if marked and line.endswith(_END) else None
     if not isinstance(answer, dict):

@@ -171,3 +171,8 @@ def test_a_service_that_it_starts_holds_nothing_up(name: str, tmp_path: Path) ->
 def test_it_runs_through_the_relay(name: str) -> None:
     host = Host(None, sys.executable, as_user=shell)
     assert host.call("command", request(name, "echo hello"), as_user=True)["output"] == "hello\n"
+
+
+def test_it_is_no_part_of_the_process_that_asks(name: str) -> None:
+    with pytest.raises(ValueError, match="nothing runs command apart"):
+        Host(None, sys.executable).call("command", request(name, "true"), as_user=True)
