@@ -127,9 +127,16 @@ class Services:
     def operator(self, reason: str, *, enable: bool = True, service_id: str = "") -> None:
         """`consul maint` by hand, and seen in the catalog."""
         service_id = service_id or self.name
+        self._maintain(reason, enable, service_id)
+        wait_until("the catalog shows it", lambda: (self.reasons()[service_id] is not None) == enable)
+
+    def drop(self) -> None:
+        """`consul maint -disable` where somebody may put it back before it is seen."""
+        self._maintain("", False, self.name)
+
+    def _maintain(self, reason: str, enable: bool, service_id: str) -> None:
         query = urlencode({"enable": str(enable).lower(), "reason": reason})
         self.server.put(f"agent/service/maintenance/{quote(service_id)}?{query}")
-        wait_until("the catalog shows it", lambda: (self.reasons()[service_id] is not None) == enable)
 
     def entries(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = self.server.get(f"health/service/{self.name}?consistent")

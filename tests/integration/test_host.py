@@ -363,10 +363,10 @@ def test_one_that_got_requests_meanwhile_is_drained_before_it_goes_back(
     monkeypatch.setattr(drain, "wait_as_set", lambda *given: drains.append(given) or [])
     for number, is_dropped in enumerate([False, True]):
         host = drained(web, run)
-        with host.watched():
+        with host.watched() as watch:
             if is_dropped:
-                web.operator("", enable=False)
-                wait_until("it is put back", lambda: web.reasons() == {web.name: ours(web)})
+                web.drop()
+                wait_until("it is put back", lambda: watch.dropped and web.reasons() == {web.name: ours(web)})
         failed = web.host(run, asdict(host.turn))
         failed.on_failure({"msg": "It did not answer."}, "Verify")
         back = web.host(run, asdict(failed.turn))

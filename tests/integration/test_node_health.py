@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +21,15 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.node_health
     read_node,
 )
 from tests.integration.consul_agent import Server
-from tests.integration.services import ENDS, Servers, Services
+from tests.integration.services import ENDS, Servers, Services, started
 from tests.simulation.clock import Scheduler
 from tests.simulation.consul import SERVICE, Consul
 
 WEB1, WEB2 = "web1-of-node-health", "web2-of-node-health"
-ALIVE, SERF = "alive", "serfHealth"
+# Not serfHealth: each minute the leader removes what it is on where no agent gossips for it.
+ALIVE, DISK = "alive", "disk"
+WAIT = 20.0
+"""Seconds, more than a busy machine takes."""
 ALL_CRITICAL = critical_query(SERVICE)
 LISTED: Query = (f"/v1/catalog/node/{WEB1}", [("filter", f'Service == "{SERVICE}"')])
 
@@ -40,7 +44,7 @@ class Cluster(Protocol):
         """Data and index."""
 
     def wait(self, query: Query, index: int, changes: Sequence[Callable[[], object]]) -> Any:
-        """What a blocking read from that index on answers, while the changes happen one after the other."""
+        """What wakes a blocking read from that index on, while the changes happen one after the other."""
 
 
 class Real:
@@ -49,7 +53,7 @@ class Real:
         self.client = Services(server).client()
         for node in (WEB1, WEB2):
             self.set(node, ALIVE, "passing")
-            self.set(node, SERF, "passing")
+            self.set(node, DISK, "passing")
 
     def set(self, node: str, check_id: str, status: str, output: str = "") -> None:
         service = {"Service": SERVICE, "ID": SERVICE}
@@ -64,12 +68,14 @@ class Real:
 
     def wait(self, query: Query, index: int, changes: Sequence[Callable[[], object]]) -> Any:
         found: list[Any] = []
-        thread = threading.Thread(target=lambda: found.append(self.client.get(*query, index=index, wait=60).data))
+        thread = threading.Thread(target=lambda: found.append(self.client.get(*query, index=index, wait=WAIT).data))
+        began = time.monotonic()
         thread.start()
         for change in changes:
             time.sleep(0.5)
             change()
         thread.join()
+        assert time.monotonic() - began < WAIT, "nothing has woken it"
         return found[0]
 
     def close(self) -> None:
@@ -101,7 +107,7 @@ class Simulated:
         self.consul.machines = dict(self.made)
         for node in self.made:
             self.set(node, ALIVE, "passing")
-            self.set(node, SERF, "passing")
+            self.set(node, DISK, "passing")
 
     def set(self, node: str, check_id: str, status: str, output: str = "") -> None:
         name = SERVICE if check_id == ALIVE else ""
@@ -118,7 +124,9 @@ class Simulated:
 
     def wait(self, query: Query, index: int, changes: Sequence[Callable[[], object]]) -> Any:
         found: list[Any] = []
-        self.scheduler.spawn(lambda: found.append(self._ask(query, {"index": index, "wait": "60000ms"})[0]))
+        self.scheduler.spawn(
+            lambda: found.append(self._ask(query, {"index": index, "wait": f"{1000 * WAIT:.0f}ms"})[0])
+        )
         for change in changes:
             self.scheduler.sleep(0.5)
             change()
@@ -136,6 +144,16 @@ def cluster(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Cluste
     made.close()
 
 
+@pytest.fixture(params=[*ENDS, "simulated"], ids=["oldest", "newest", "simulated"])
+def alone(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Where nobody else has checks."""
+    if request.param == "simulated":
+        yield Simulated()
+        return
+    for server in started(request.param):
+        yield Real(server)
+
+
 def told(data: Any) -> list[tuple[str, ...]]:
     """What matters of checks."""
     fields = ("Node", "CheckID", "Status", "ServiceID", "ServiceName", "Output")
@@ -146,14 +164,14 @@ def test_all_that_is_critical_and_nothing_else(cluster: Cluster) -> None:
     assert told(cluster.read(ALL_CRITICAL)[0]) == []
     cluster.set(WEB1, ALIVE, "critical", "refused")
     cluster.set(WEB2, ALIVE, "warning")
-    cluster.set(WEB2, SERF, "critical")
+    cluster.set(WEB2, DISK, "critical")
     of_service = (WEB1, ALIVE, "critical", SERVICE, SERVICE, "refused")
-    assert told(cluster.read(ALL_CRITICAL)[0]) == [of_service, (WEB2, SERF, "critical", "", "", "")]
+    assert told(cluster.read(ALL_CRITICAL)[0]) == [of_service, (WEB2, DISK, "critical", "", "", "")]
 
 
 def test_the_checks_and_the_instances_of_a_node(cluster: Cluster) -> None:
     cluster.set(WEB1, ALIVE, "warning")
-    both = [(WEB1, ALIVE, "warning", SERVICE, SERVICE, ""), (WEB1, SERF, "passing", "", "", "")]
+    both = [(WEB1, ALIVE, "warning", SERVICE, SERVICE, ""), (WEB1, DISK, "passing", "", "", "")]
     assert told(cluster.read(node_query(WEB1))[0]) == both
     found, _index = cluster.read(LISTED)
     assert found["Node"]["Node"] == WEB1
@@ -174,7 +192,7 @@ def test_a_change_of_any_check_passes_the_index(cluster: Cluster, query: Query) 
 
 @pytest.mark.parametrize("query", QUERIES, ids=["critical", "node"])
 def test_one_that_waits_is_woken_by_its_own_alone(cluster: Cluster, query: Query) -> None:
-    cluster.set(WEB2, SERF, "critical")
+    cluster.set(WEB2, DISK, "critical")
     for number in range(5):  # where the machine is so busy that it did not wait yet, it returns at once
         cluster.set(WEB1, ALIVE, "passing")
         _before, index = cluster.read(query)
@@ -185,10 +203,19 @@ def test_one_that_waits_is_woken_by_its_own_alone(cluster: Cluster, query: Query
     pytest.fail("it is woken by what is none of its own")
 
 
-def test_where_nothing_is_critical_anything_wakes_it(cluster: Cluster) -> None:
+def test_where_nothing_is_critical_anything_wakes_it(alone: Cluster) -> None:
     """Consul waits at the place in its index where the first one will be, which is that of all checks."""
-    before, index = cluster.read(ALL_CRITICAL)
-    assert cluster.wait(ALL_CRITICAL, index, [partial(cluster.set, WEB2, ALIVE, "passing", "changed")]) == before
+    before, index = alone.read(ALL_CRITICAL)
+    assert alone.wait(ALL_CRITICAL, index, [partial(alone.set, WEB2, ALIVE, "passing", "changed")]) == before == []
+
+
+@pytest.mark.parametrize("alone", ENDS[:1], indirect=True)
+def test_that_nothing_wakes_it_is_noticed(alone: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "WAIT", 1.0)
+    alone.set(WEB2, DISK, "critical")
+    _before, index = alone.read(ALL_CRITICAL)
+    with pytest.raises(AssertionError, match="nothing has woken it"):
+        alone.wait(ALL_CRITICAL, index, [])
 
 
 def test_a_node_is_read_as_by_its_service(consul: Server) -> None:

@@ -152,8 +152,9 @@ def test_one_that_got_requests_meanwhile_is_drained_before_it_goes_back(
 
     def ended_and_failed(*_given: str) -> Any:
         deployment.host.verify = verify  # type: ignore[method-assign]
-        web.operator("", enable=False)
-        wait_until("it is put back", lambda: web.reasons() == {web.name: ours(web)})
+        web.drop()
+        with deployment.host.watched() as watch:
+            wait_until("it is put back", lambda: watch.dropped and web.reasons() == {web.name: ours(web)})
         raise HitlessError("It did not answer.")
 
     deployment.host.verify = ended_and_failed  # type: ignore[method-assign]

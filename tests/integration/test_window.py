@@ -217,17 +217,17 @@ def test_all_instances_of_a_node_that_fails_are_missed(consul: Server) -> None:
     gate.count()
     assert gate.admit("web1") == ""
     gate.end("web1", "ok")
-    gate.lose("web9")
+    gate.fail_node("web9")
     assert gate.admit("web2") == ""
     gate.end("web2", "ok")
-    gate.lose("web10")
+    gate.fail_node("web10")
     assert "only 8 of 12 instances are healthy" in gate.admit("web3")
 
 
 def test_a_node_that_fails_and_has_no_instance_is_none_of_its_own(consul: Server) -> None:
     gate = Window(consul, minimum=9)
     node = f"{gate.web.name}-db"
-    check = {"Node": node, "CheckID": "serfHealth", "Status": "critical"}
+    check = {"Node": node, "CheckID": "disk", "Status": "critical"}
     consul.put("catalog/register", {"Node": node, "Address": "127.0.0.9", "Check": check})
     assert gate.admit("web1") == ""
 
@@ -235,12 +235,12 @@ def test_a_node_that_fails_and_has_no_instance_is_none_of_its_own(consul: Server
 def test_a_great_many_nodes_that_fail_are_not_remembered(consul: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "MANY", 1)
     gate = Window(consul, minimum=7)
-    gate.lose("web9")
-    gate.lose("web10")
+    gate.fail_node("web9")
+    gate.fail_node("web10")
     gate.count()
     assert gate.admit("web1") == ""
     assert not gate.progress.failing
-    gate.lose("web8")
+    gate.fail_node("web8")
     assert "only 6 of 10 instances are healthy" in gate.admit("web2")
 
 

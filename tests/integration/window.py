@@ -74,6 +74,10 @@ class Window:
         name = f"_service_maintenance:{self.web.name}"
         self._register(host, CheckID=name, Status="critical", Notes="disk", ServiceID=self.web.name)
 
+    def fail_node(self, host: str) -> None:
+        """By a check of its own: what serfHealth is on is removed each minute where no agent gossips for it."""
+        self._register(host, CheckID="disk", Name="disk", Status="critical")
+
     def lose(self, host: str) -> None:
         """Its Consul agent is gone."""
         self._register(host, CheckID="serfHealth", Name="Serf Health Status", Status="critical")

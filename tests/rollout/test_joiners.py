@@ -28,12 +28,18 @@ def fleet(lab: Lab) -> Lab:
 
 
 def run_while_one_joins(drive: Drive, version: str, *, kind: str = "local", **options: Any) -> Result:
-    """A rollout, and a further machine on the first version as soon as it deploys."""
+    """A rollout, and a further machine on the first version as soon as it deploys, and before it has."""
+    joined = drive.lab.directory / f"joined-{version}"
 
-    def is_deployed() -> bool:
-        return any(run.version == version for vm in drive.lab.vms for run in vm.deploys())
+    def join() -> None:
+        drive.lab.add_vm()
+        joined.touch()
 
-    with once("a host is deployed", is_deployed, drive.lab.add_vm), Load(drive.lab) as load:
+    def is_deploying() -> bool:
+        return any(drive.status(vm.name) == "deploying" for vm in drive.lab.vms)
+
+    options["deploy_command"] = f'until [ -e {joined} ]; do sleep 0.1; done; "{{{{ lab_vm_dir }}}}/deploy"'
+    with once("a host is deployed", is_deploying, join), Load(drive.lab) as load:
         result = drive.run(version, kind=kind, deploy_timeout=60, **options)
     load.check_nothing_lost()
     return result
@@ -41,7 +47,7 @@ def run_while_one_joins(drive: Drive, version: str, *, kind: str = "local", **op
 
 def test_it_is_named_and_the_next_one_is_rolled(drive: Drive) -> None:
     """Named, and rolled by the same command again; and rolled at once, by its connection as the inventory has it."""
-    new = "2.0.0-deployslow3"
+    new = "2.0.0"
     named = run_while_one_joins(drive, new)
     assert named.rc == 0, named.output
     assert drive.running() == [new, new, OLD]
@@ -50,7 +56,7 @@ def test_it_is_named_and_the_next_one_is_rolled(drive: Drive) -> None:
     assert (drive.record()["state"], drive.record()["joined"]) == ("successful", {"web3": OLD})
     assert "out to what has joined" not in named.output
 
-    new = "3.0.0-deployslow3"
+    new = "3.0.0"
     with RotationWatch(drive.lab) as watch:
         rolled = run_while_one_joins(drive, new, kind="ssh", joiners="roll")
     assert rolled.rc == 0, rolled.output
@@ -58,7 +64,7 @@ def test_it_is_named_and_the_next_one_is_rolled(drive: Drive) -> None:
     assert watch.most == 1
     assert "1 host: web4 joined meanwhile (rollout_joiners: roll)." in flat(rolled.output)
     assert "PLAY [Roll out to what has joined]" in rolled.output
-    assert "web: 4 of 4 in rotation, all on 3.0.0-deployslow3." in rolled.output
+    assert "web: 4 of 4 in rotation, all on 3.0.0." in rolled.output
     last = drive.record()
     assert (last["state"], last["joined"]) == ("successful", {})
     assert last["resumes"] < last["id"]
@@ -71,7 +77,7 @@ def test_it_is_named_and_the_next_one_is_rolled(drive: Drive) -> None:
 def test_one_that_fails_goes_back_alone(drive: Drive) -> None:
     """In batches, by tasks of the user's."""
     number = len(drive.lab.vms) + 1
-    new = f"4.0.0-deployslow3-broken-only-web{number}"
+    new = f"4.0.0-broken-only-web{number}"
     result = run_while_one_joins(drive, new, joiners="roll", after_batch_tasks=hook(drive))
     assert result.rc not in (0, 4), result.output
     assert drive.running() == [new] * (number - 1) + [OLD], result.output
