@@ -68,17 +68,17 @@ def _has_shared_lab(item: pytest.Item) -> bool:
 
 
 def _order(items: list[pytest.Item]) -> None:
-    """The files with the most rollouts first, so that all workers end at about the same time.
+    """The files with the most tests of a folder first, so that all workers end at about the same time.
 
-    Of the others those with the shared lab come first, so that no worker keeps it beside tests of something else.
+    Beside rollouts those with the shared lab come before, so that no worker keeps it beside tests of something else.
     """
     size = Counter(item.path for item in items)
     with_lab = {item.path for item in items if _has_shared_lab(item)}
     folders = list(dict.fromkeys(_folder(item) for item in items))
 
-    def place(item: pytest.Item) -> tuple[int, int]:
+    def place(item: pytest.Item) -> tuple[int, bool, int]:
         folder = _folder(item)
-        return folders.index(folder), -size[item.path] if folder == "rollout" else item.path not in with_lab
+        return folders.index(folder), folder != "rollout" and item.path not in with_lab, -size[item.path]
 
     items.sort(key=place)
 
