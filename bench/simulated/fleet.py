@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ class Fleet:
         }
         connection = {
             "ansible_connection": "local",
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "ansible_python_interpreter": sys.executable,
         }
         if self._listens:
             connection["rollout_health_url"] = f"http://{{{{ consul_address }}}}:{PORT}/health"

@@ -134,7 +134,7 @@ class Edge:
         command = f"{kind.direction}_command" if kind.keeps_version else "deploy_command"
         names = [command, "health_url", "health_match", *(["boot_id_command"] if kind.direction == REBOOT else [])]
         try:
-            found = [self._for_version(PREFIX + name, self.run.id, *about) for name in names]
+            found = self._resolved(self.task.variables, [PREFIX + name for name in names], self.run.id, *about)
         except AnsibleError as error:
             raise HitlessError(str(error)) from None
         return Way(*(one or self.default_of(name) for name, one in zip(names, found, strict=True)))
@@ -177,10 +177,8 @@ class Edge:
         """
         known = self.task.variables["hostvars"].raw_get(planned.host)
         try:
-            url, match = (
-                self._resolved(known, name, self.run.id, str(planned.to_version or ""), "", "deploy")
-                for name in ("rollout_health_url", "rollout_health_match")
-            )
+            names = "rollout_health_url", "rollout_health_match"
+            url, match = self._resolved(known, names, self.run.id, str(planned.to_version or ""), "", "deploy")
         except AnsibleError:
             return None
         if not url or (urlsplit(url).hostname or "") in _OWN:
@@ -192,14 +190,18 @@ class Edge:
 
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
-        return self._for_version(variable, self.left_behind.deployment, version, previous, reason)
-
-    def _for_version(self, variable: str, deployment: str, version: str, previous: str, reason: str) -> str:
-        return self._resolved(self.task.variables, variable, deployment, version, previous, reason)
+        about = (version, previous, reason)
+        return self._resolved(self.task.variables, [variable], self.left_behind.deployment, *about)[0]
 
     def _resolved(
-        self, variables: Mapping[str, Any], variable: str, deployment: str, version: str, previous: str, reason: str
-    ) -> str:
+        self,
+        variables: Mapping[str, Any],
+        names: Iterable[str],
+        deployment: str,
+        version: str,
+        previous: str,
+        reason: str,
+    ) -> list[str]:
         about = {
             "deploy_service": self.run.service,
             "deploy_version": version,
@@ -210,4 +212,4 @@ class Edge:
         templar = self.action._templar.copy_with_new_env(
             available_variables={**variables, **about, "hostvars": self.task.variables["hostvars"]}
         )
-        return str(templar.template(variables.get(variable) or ""))
+        return [str(templar.template(variables.get(name) or "")) for name in names]

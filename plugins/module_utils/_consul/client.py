@@ -9,6 +9,7 @@ filter, no stale reads and no timeout of a blocking read, and tell a refused tra
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
@@ -72,6 +73,12 @@ class Client:
         """Requests sent so far, retries included: what the benchmark counts."""
         self._transport = through if through is not None else transport.connect(connection)
         self._where = "" if through is None else " (asked from the host)"
+
+    def without_retries(self) -> Client:
+        """Another one, by the same connections."""
+        other = copy.copy(self)
+        other.retry_for = 0.0
+        return other
 
     # -- requests ---------------------------------------------------------------------------------------------
 

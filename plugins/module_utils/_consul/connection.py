@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,7 @@ class Connection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", clean_token(self.token, is_agent=self.is_agent))
 
-    @property
+    @functools.cached_property
     def base(self) -> str:
         """The address with scheme and port; raises :class:`ConsulError` for one that cannot be used."""
         return normalise_url(self.url)

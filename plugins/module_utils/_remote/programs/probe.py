@@ -31,6 +31,15 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+# The application may have any certificate: it is asked at its own address, not by its public name. Made once, before a
+# controller has a process for each host: that takes longer than to ask.
+OPENER = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}),
+    urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
+    NoRedirect(),
+)
+
+
 class TooSlow(Exception):
     """A pattern took more than its time."""
 
@@ -70,11 +79,8 @@ def in_time(call):
 
 def ask(url, match, timeout):
     """One question -> the answer of main, less tries and seconds."""
-    # The application may have any certificate: it is asked at its own address, not by its public name.
-    secure = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure, NoRedirect())
     try:
-        with opener.open(url, timeout=timeout) as answer:
+        with OPENER.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(65536).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:
