@@ -285,6 +285,7 @@ def wait_for_health(
     wanted: Wanted,
     deadline: float,
     *,
+    spent: float = 0.0,
     first: Answer | None = None,
     also: Callable[[Any], object] | None = None,
 ) -> Reached:
@@ -293,12 +294,13 @@ def wait_for_health(
     The deadline bounds *reaching* the state: once it holds at the deadline, the stable time is waited out, and any
     break after the deadline is final.
 
-    :param deadline: seconds from now.
+    :param deadline: seconds, ``spent`` of which have passed before.
     :param first: an answer already read.
     :param also: called with what each read returned, to put something right while waiting.
     :raises HitlessError: names the failing checks with their output.
     """
     started = time.monotonic()
+    within = started + deadline - spent
     since: float | None = None
     last: list[Instance] = []
 
@@ -310,9 +312,9 @@ def wait_for_health(
             also(data)
         if not wanted.holds(last):
             since = None
-            if now - started >= deadline:
+            if now >= within:
                 raise DeadlineExceeded("not healthy in time")
-            raise AskAgain(max(0.01, started + deadline - now))
+            raise AskAgain(max(0.01, within - now))
         since = now if since is None else since
         if now - since >= wanted.stable_for:
             return Reached(last, now - started)
@@ -320,7 +322,7 @@ def wait_for_health(
 
     path, params = service_query(wanted.service, wanted.node)
     try:
-        until = started + deadline + wanted.stable_for + 1
+        until = within + wanted.stable_for + 1
         reached, answer = client.watch_with_answer(path, params, decide, until, first=first)
         return replace(reached, answer=answer)
     except DeadlineExceeded:

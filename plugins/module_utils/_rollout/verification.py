@@ -82,14 +82,17 @@ def verify_node(
             accept_warning=options["accept_warning"],
             in_maintenance=True,
         )
-        left = max(0.0, options["healthy_deadline"] - (time.monotonic() - started))
+        deadline = options["healthy_deadline"]
+        spent = min(deadline, time.monotonic() - started)
         newest: deque[Any] = deque([None], maxlen=1)
 
         def text(passed: float) -> str:
-            return f"verifying, {passed:.0f} of {left + stable_for:.0f} s: {_still_failing(wanted, newest[0])}"
+            return (
+                f"verifying, {passed:.0f} of {deadline - spent + stable_for:.0f} s: {_still_failing(wanted, newest[0])}"
+            )
 
         with telling.waiting(text):
-            reached = wait_for_health(on_node, wanted, left, first=answer, also=newest.append)
+            reached = wait_for_health(on_node, wanted, deadline, spent=spent, first=answer, also=newest.append)
     for note in watch.note(node, "had ended before it was verified"):
         task.warn(note)
     result = {"changed": False, "health_answer": shown, "verified_after": round(time.monotonic() - started, 3)}

@@ -293,6 +293,14 @@ def test_the_deadline_names_the_failing_checks(clock: Clock) -> None:
     assert story.passed == pytest.approx(30, abs=0.1)
 
 
+def test_what_has_been_spent_of_a_deadline_is_part_of_it(clock: Clock) -> None:
+    """Told is the whole, which is what was set."""
+    story = Story(clock, (0, BAD))
+    with pytest.raises(DeadlineExceeded, match="not in rotation within 30 s: web answers is critical"):
+        wait_for_health(story, Wanted("web", node="web1"), 30, spent=20.4)
+    assert story.passed == pytest.approx(9.6, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("wanted", "data", "holds"),
     [
