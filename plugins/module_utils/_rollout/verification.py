@@ -87,9 +87,8 @@ def verify_node(
         newest: deque[Any] = deque([None], maxlen=1)
 
         def text(passed: float) -> str:
-            return (
-                f"verifying, {passed:.0f} of {deadline - spent + stable_for:.0f} s: {_still_failing(wanted, newest[0])}"
-            )
+            waited, whole = spent + passed, deadline + stable_for
+            return f"verifying, {waited:.0f} of {whole:.0f} s: {_still_failing(wanted, newest[0])}"
 
         with telling.waiting(text):
             reached = wait_for_health(on_node, wanted, deadline, spent=spent, first=answer, also=newest.append)
