@@ -325,7 +325,10 @@ class Promises:
         return ""
 
     def _all_fail_alike(self, deployment: str, machine: Machine) -> bool:
-        """Whether all have been out of rotation for a while, and one that it has not touched was well before."""
+        """Whether all have been out of rotation for a while, and one on the old version was well before.
+
+        Those that had the new version when it began tell nothing of it: it may be what fails on all of them.
+        """
         seen, flying = self.of(deployment), self._in_flight(deployment)
         others = [one for one in self.world.machines.values() if one is not machine]
         ends = self._said_to(deployment, seen.direction)[0] in ("stop", "abort") or seen.stop
@@ -333,7 +336,8 @@ class Promises:
             return False
         if any(self.now - one.out_since < self.options["watch_grace"] + 2 * SOON for one in others):
             return False
-        old = [one for one in others if one.name in seen.well and one.name not in [*seen.outcomes, *flying]]
+        changed = {*seen.outcomes, *seen.current, *flying}
+        old = [one for one in others if one.name in seen.well and one.name not in changed]
         return any((one.shown.maintenance, one.agent.maintenance) == (None, None) for one in old)
 
     def _is_no_flap(self, machine: Machine, outcome: str) -> None:
