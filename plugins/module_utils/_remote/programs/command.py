@@ -86,7 +86,7 @@ def run(request, answer):
 def unnamed_file():
     """A file, open for reading and writing, that is gone with its last holder."""
     problem = None
-    for folder in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+    for folder in filter(None, (os.environ.get("TMPDIR"), "/tmp", "/var/tmp")):
         path = "%s/hitless-%s" % (folder, os.urandom(12).hex())
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -120,7 +120,7 @@ class Command:
                 signal.signal(ignored, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.execve("/bin/sh", ["/bin/sh", "-c", line], environment)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             os.write(output, ("the command could not be started: %s\n" % error).encode("utf-8", "replace"))
         finally:
             os._exit(126)  # as a shell does where it cannot run what it has found

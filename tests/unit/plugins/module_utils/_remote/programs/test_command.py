@@ -95,11 +95,14 @@ def test_it_may_be_ended_by_what_it_writes_to_as_any_command(name: str) -> None:
     assert run(name, "kill -9 $$")["rc"] == -9
 
 
-def test_a_command_that_the_kernel_does_not_take(name: str) -> None:
-    asked = request(name, "true", environment={"DEPLOY_VERSION": "x" * 200_000})
+@pytest.mark.parametrize(
+    ("version", "why"), [("x" * 200_000, "[Errno 7] Argument list too long"), ("1\0", "embedded null byte")]
+)
+def test_a_command_that_the_kernel_does_not_take(name: str, version: str, why: str) -> None:
+    asked = request(name, "true", environment={"DEPLOY_VERSION": version})
     answer = Host(None, sys.executable, as_user=shell).call("command", asked, as_user=True)
     assert answer["rc"] == 126
-    assert "could not be started: [Errno 7] Argument list too long" in answer["output"]
+    assert f"could not be started: {why}" in answer["output"]
 
 
 def test_what_it_prints_has_a_file_that_nobody_else_can_read_nor_is_left(name: str, tmp_path: Path) -> None:
