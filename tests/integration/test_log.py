@@ -14,6 +14,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._consul.client impo
 from ansible_collections.hitless.consul.plugins.module_utils._consul.connection import Connection
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.keys import Keys
 from ansible_collections.hitless.consul.plugins.module_utils._views import log
+from lab import wait_until
 from tests.integration.consul_agent import Server
 from tests.integration.services import started
 
@@ -103,6 +104,20 @@ def test_a_token_that_may_not_write_is_said_once(consul: Server) -> None:
     writer.put("web1", "a line\n")
     writer.close(5)
     assert "cannot be sent to Consul: refused" in said[0]
+
+
+def test_what_is_given_up_is_not_tried_again() -> None:
+    before, tried = set(threading.enumerate()), list[float]()
+
+    def away() -> Client:
+        tried.append(time.monotonic())
+        raise log.ConsulError("away", status=500)
+
+    writer = log.LogWriter(away, Keys("web"), ID)
+    writer.put("web1", "a line\n")
+    wait_until("it is tried", lambda: bool(tried))
+    writer.close(0.1)
+    wait_until("its thread ends", lambda: before.issuperset(threading.enumerate()), 10)
 
 
 def _swallow(server: socket.socket, held: list[object]) -> None:
