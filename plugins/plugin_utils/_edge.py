@@ -190,8 +190,8 @@ class Edge:
 
     def for_version(self, variable: str, version: str, previous: str, reason: str) -> str:
         """A variable of a host that is recovered, as it is for a version; empty where it is not set."""
-        about = (version, previous, reason)
-        return self._resolved(self.task.variables, [variable], self.left_behind.deployment, *about)[0]
+        deployment = self.left_behind.deployment
+        return self._resolved(self.task.variables, [variable], deployment, version, previous, reason)[0]
 
     def _resolved(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -27,6 +26,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._rollout.run import
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.turn import Turn
 from lab import wait_until
 from tests.integration.consul_agent import Server
+from tests.shell import in_a_shell
 
 ENDS = ("1.8.7", None)
 """The oldest Consul, and the newest that is there."""
@@ -38,11 +38,6 @@ _addresses = itertools.count(135)
 
 def this_host() -> Host:
     """This machine; commands run apart from this process, as they do wherever Ansible runs."""
-
-    def in_a_shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
-        done = subprocess.run(["/bin/sh", "-c", line], input=data, capture_output=True, check=False)
-        return done.returncode, done.stdout, done.stderr
-
     return Host(None, sys.executable, as_user=in_a_shell)
 
 

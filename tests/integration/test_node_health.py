@@ -148,10 +148,11 @@ def cluster(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Cluste
 def alone(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Where nobody else has checks."""
     if request.param == "simulated":
-        yield Simulated()
-        return
-    for server in started(request.param):
-        yield Real(server)
+        made = Simulated()
+        yield made
+        made.close()
+    else:
+        yield from map(Real, started(request.param))
 
 
 def told(data: Any) -> list[tuple[str, ...]]:

@@ -74,10 +74,10 @@ class Client:
         self._transport = through if through is not None else transport.connect(connection)
         self._where = "" if through is None else " (asked from the host)"
 
-    def without_retries(self) -> Client:
-        """Another one, by the same connections."""
+    def retrying(self, seconds: float) -> Client:
+        """Another one by the same connections, with a patience of its own; 0 tries nothing again."""
         other = copy.copy(self)
-        other.retry_for = 0.0
+        other.retry_for = seconds
         return other
 
     # -- requests ---------------------------------------------------------------------------------------------

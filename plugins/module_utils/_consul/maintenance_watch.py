@@ -66,7 +66,7 @@ class MaintenanceWatch:
         self._reason = reason
         self._fence = fence
         self._first = Answer(None, since, 200) if since else None
-        self._own = cluster.without_retries()
+        self._own = cluster.retrying(0.0)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._looked_at = time.monotonic()

@@ -232,11 +232,8 @@ def register(
 
 
 def _reload(agent: Client) -> None:
-    patience, agent.retry_for = agent.retry_for, RELOAD_FOR
     try:
-        agent.put("/v1/agent/reload")
+        agent.retrying(RELOAD_FOR).put("/v1/agent/reload")
     except ConsulError as error:
         hint = "The token needs agent:write there (hitless_consul_agent_token)." if error.status == 403 else ""
         raise HitlessError(f"The agent did not reload: {error}", hint=hint) from None
-    finally:
-        agent.retry_for = patience

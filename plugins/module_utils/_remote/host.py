@@ -106,16 +106,16 @@ class Host:
         text = f"{program_text(program)}\nprint('\\n{_MARK}' + ascii(main({request!a})) + '{_END}')\n"
         with _limit(within, self.name):
             code, out, err = execute(self._command(), text.encode())
-        try:
-            return _answer_in(out)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            printed = (err or out).decode("utf-8", "replace").strip()[-400:]
-            if code == 255:  # ssh's own failures, whatever a login shell had printed by then
-                raise HostLost(f"{self.name} cannot be reached: {printed}") from None
-            raise HitlessError(
-                f"The Python on {self.name} gave no answer (exit code {code}): {printed or 'nothing was printed'}.",
-                hint="Set ansible_python_interpreter to a Python 3.6 or newer there.",
-            ) from None
+        answer = _answer_in(out)
+        if answer is not None:
+            return answer
+        printed = (err or out).decode("utf-8", "replace").strip()[-400:]
+        if code == 255:  # ssh's own failures, whatever a login shell had printed by then
+            raise HostLost(f"{self.name} cannot be reached: {printed}")
+        raise HitlessError(
+            f"The Python on {self.name} gave no answer (exit code {code}): {printed or 'nothing was printed'}.",
+            hint="Set ansible_python_interpreter to a Python 3.6 or newer there.",
+        )
 
     def _command(self) -> str:
         if self.interpreter:
@@ -124,17 +124,17 @@ class Host:
         return f"sh -c {shlex.quote(f'{tries}; echo no Python found >&2; exit 127')}"
 
 
-def _answer_in(out: bytes) -> dict[str, Any]:
-    """What the program answered, by what the host has printed.
-
-    :raises ValueError, SyntaxError, MemoryError, RecursionError: nothing that a program answers.
-    """
+def _answer_in(out: bytes) -> dict[str, Any] | None:
+    """What the program answered, by what the host has printed; None where that holds no whole answer."""
     marked, rest = out.decode("utf-8", "replace").rpartition(_MARK)[1:]
     line = rest.partition("\n")[0].rstrip("\r")
-    answer = ast.literal_eval(line.removesuffix(_END)) if marked and line.endswith(_END) else None
-    if not isinstance(answer, dict):
-        raise ValueError("no answer")
-    return answer
+    if not marked or not line.endswith(_END):
+        return None
+    try:
+        answer = ast.literal_eval(line.removesuffix(_END))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.hitless.consul.plugins.module_utils._consul.client import Client
-from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task, cluster_connection
+from ansible_collections.hitless.consul.plugins.module_utils._consul.options import Task
 from ansible_collections.hitless.consul.plugins.module_utils._errors import ConsulError, HitlessError
 from ansible_collections.hitless.consul.plugins.module_utils._rollout import states
 from ansible_collections.hitless.consul.plugins.module_utils._rollout.agent_protocol import (
@@ -167,7 +166,7 @@ class _Log:
         self._ended = threading.Event()
         self._follower: LogFollower | None = None
         if self._wanted != "never":
-            client = Client(cluster_connection(self._task.options), retry_for=5.0)
+            client = self._task.consul.retrying(5.0)
             self._follower = LogFollower(client, request.keys, request.node, request.assignment.deployment, self._take)
 
     def __enter__(self) -> None:

@@ -23,8 +23,7 @@ def reach(task: Task) -> dict[str, str]:
     host, expected = task.host.name, str(task.options.get("node") or task.node_hint or "")
     wanted = str(task.options.get("datacenter") or "")
     try:
-        task.agent.retry_for = RETRY_FOR
-        node, datacenter = agent_identity(task.agent)
+        node, datacenter = agent_identity(task.agent.retrying(RETRY_FOR))
     except HostLost as error:
         task.warn(f"{host} cannot be reached: {error}")
         return _answer(task, expected, why=str(error))

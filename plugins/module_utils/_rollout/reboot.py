@@ -116,12 +116,7 @@ class Reboot:
                 raise HostLost(f"It has not come back within {longest:g} s (rollout_reboot_deadline): {lost}")
             time.sleep(ASK_EVERY)
             self._task.host.reset()
-        agent = self._task.agent
-        patience, agent.retry_for = agent.retry_for, 0.0
-        try:
-            self._wait_for_agent()
-        finally:
-            agent.retry_for = patience
+        self._wait_for_agent()
 
     def _boot_id(self) -> str:
         """:raises HitlessError: the command fails there; :class:`HostLost` where the host does not answer."""
@@ -162,11 +157,12 @@ class Reboot:
         """What its agent says against the service there; empty where all is well."""
         service, tags = self._run.service, set(self._run.options["tags"])
         accepted = ("passing", "warning") if self._run.options["accept_warning"] else ("passing",)
-        services = (self._task.agent.get("/v1/agent/services").data or {}).values()
+        agent = self._task.agent.retrying(0.0)
+        services = (agent.get("/v1/agent/services").data or {}).values()
         mine = {one["ID"] for one in services if one["Service"] == service and tags <= set(one.get("Tags") or ())}
         if not mine:
             return [f"no instance of {service} is registered with its Consul agent."]
-        checks = (self._task.agent.get("/v1/agent/checks").data or {}).values()
+        checks = (agent.get("/v1/agent/checks").data or {}).values()
         return [
             f"its check {one.get('Name') or one['CheckID']} is {one['Status']}: {plain(one.get('Output') or '-')[:200]}"
             for one in checks

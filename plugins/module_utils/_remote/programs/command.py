@@ -68,17 +68,19 @@ def run(request, answer):
     environment.update(request["environment"])
     try:
         # A file, not a pipe: a service that the command starts may keep it open and must not die of writing to it.
-        with unnamed_file() as output:
-            command = Command(request["command"], environment, output.fileno())
-            if not command.ends_within(request["timeout"]):
-                answer["timed_out"] = True
-                end_group(command.pid, command.poll)
-            answer["rc"] = command.poll()
-            size = output.seek(0, os.SEEK_END)
-            output.seek(max(0, size - request["keep"]))
-            answer["output"] = output.read().decode("utf-8", "replace")
+        output = unnamed_file()
+        command = Command(request["command"], environment, output.fileno())
     except OSError as error:
         answer["error"] = "the command could not be started: %s" % error
+        return answer
+    if not command.ends_within(request["timeout"]):
+        answer["timed_out"] = True
+        end_group(command.pid, command.poll)
+    answer["rc"] = command.poll()
+    with output:
+        size = output.seek(0, os.SEEK_END)
+        output.seek(max(0, size - request["keep"]))
+        answer["output"] = output.read().decode("utf-8", "replace")
     answer["seconds"] = time.time() - started
     return answer
 

@@ -398,6 +398,16 @@ def test_answers_without_an_index_are_not_read_in_a_hurry(monkeypatch: pytest.Mo
     assert watch_indexes(server) == [None, "1", "1"]
 
 
+def test_another_patience_changes_nothing_for_who_has_more() -> None:
+    with HttpServer(Reply(500), FOUND) as server:
+        patient = client(server.url)
+        with pytest.raises(ConsulUnavailable):
+            patient.retrying(0.0).key("k")
+        assert len(server.asked) == 1
+        assert patient.key("k") is not None
+    assert patient.retry_for == 30
+
+
 def test_each_thread_has_its_own_time() -> None:
     """A blocking read of one thread does not lend its time to the short one of another."""
     with HttpServer(answer=lambda asked: Reply(body="[]", hold="short" in asked.path)) as server:

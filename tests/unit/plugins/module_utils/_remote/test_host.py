@@ -29,6 +29,7 @@ from ansible_collections.hitless.consul.plugins.module_utils._remote.host import
     program_text,
 )
 from tests.http_server import HttpServer, Reply, nobody
+from tests.shell import in_a_shell
 
 pytestmark = pytest.mark.oldest
 
@@ -46,10 +47,7 @@ class Shell:
     def __call__(self, command: str, data: bytes) -> tuple[int, bytes, bytes]:
         self.commands.append(command)
         whole = f"{self.before}{command}; code=$?; {self.after} exit $code"
-        done = subprocess.run(
-            ["/bin/sh", "-c", whole], input=data, capture_output=True, check=False, env=self.environment
-        )
-        return done.returncode, done.stdout, done.stderr
+        return in_a_shell(whole, data, self.environment)
 
 
 def ask(host: Host, url: str, **more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hitless.consul.plugins.module_utils._remote.host import Host, program_text
+from tests.shell import in_a_shell
 
 pytestmark = pytest.mark.oldest
 
@@ -63,8 +64,7 @@ class Relay:
 
 
 def shell(line: str, data: bytes) -> tuple[int, bytes, bytes]:
-    done = subprocess.run(["/bin/sh", "-c", f"echo Welcome; {line}"], input=data, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    return in_a_shell(f"echo Welcome; {line}", data)
 
 
 def run(name: str, line: str, **more: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_a_command_that_the_kernel_does_not_take(name: str, version: str, why: s
     assert f"could not be started: {why}" in answer["output"]
 
 
-def test_what_it_prints_has_a_file_that_nobody_else_can_read_nor_is_left(name: str, tmp_path: Path) -> None:
+def test_what_it_prints_has_a_file_that_nobody_else_can_read_nor_is_left(name: str) -> None:
     show = "ls -lL /proc/self/fd/1; ls -l /proc/self/fd/1"
     inherited, named = run(name, show, environment={"LC_ALL": "C"})["output"].splitlines()
     assert inherited.startswith("-rw-------")
